@@ -1,0 +1,2 @@
+//! A running node.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The proxy pair, without I/O.
+#![forbid(unsafe_code)]

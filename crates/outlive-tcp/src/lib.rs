@@ -1,0 +1,2 @@
+//! The packet core.
+#![forbid(unsafe_code)]
