@@ -1,0 +1,60 @@
+//! Sequence numbers (RFC 9293, section 3.4).
+
+use std::{
+    cmp::Ordering,
+    fmt,
+    ops::{Add, AddAssign, Sub},
+};
+
+/// A 32-bit TCP sequence number; arithmetic wraps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Seq(pub u32);
+
+impl Seq {
+    /// `self` comes before `other` in the half of the circle that ends at `other`.
+    pub fn before(self, other: Seq) -> bool {
+        (self.0.wrapping_sub(other.0) as i32) < 0
+    }
+    /// `self == other`, or [`before`](Self::before) it.
+    pub fn at_or_before(self, other: Seq) -> bool {
+        (self.0.wrapping_sub(other.0) as i32) <= 0
+    }
+    /// `other.before(self)`.
+    pub fn after(self, other: Seq) -> bool {
+        other.before(self)
+    }
+    /// The later of the two.
+    pub fn later(self, other: Seq) -> Seq {
+        if self.before(other) { other } else { self }
+    }
+    /// Compares on the circle; the two must be less than 2^31 apart for it to mean anything.
+    pub fn compare(self, other: Seq) -> Ordering {
+        (self.0.wrapping_sub(other.0) as i32).cmp(&0)
+    }
+    /// Bytes from `earlier` to `self`, modulo 2^32.
+    pub fn distance(self, earlier: Seq) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+}
+impl Add<u32> for Seq {
+    type Output = Seq;
+    fn add(self, n: u32) -> Seq {
+        Seq(self.0.wrapping_add(n))
+    }
+}
+impl Sub<u32> for Seq {
+    type Output = Seq;
+    fn sub(self, n: u32) -> Seq {
+        Seq(self.0.wrapping_sub(n))
+    }
+}
+impl AddAssign<u32> for Seq {
+    fn add_assign(&mut self, n: u32) {
+        *self = *self + n;
+    }
+}
+impl fmt::Debug for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
