@@ -4,9 +4,15 @@
 //! |---|---|
 //! | [`time`] | instants on the caller's clock |
 //! | [`seq`] | sequence numbers and their wrapping arithmetic |
+//! | [`checksum`] | the Internet checksum: whole, incremental, partial |
+//! | [`wire`] | checked views over packets, and what they mean: IP, TCP, options, ICMP |
+//! | [`segment`] | segments that a node makes itself |
 //!
 //! The full endpoint (withheld acknowledgment, capture and restore) will stand beside them as `endpoint`.
 #![forbid(unsafe_code)]
 
+pub mod checksum;
+pub mod segment;
 pub mod seq;
 pub mod time;
+pub mod wire;
