@@ -7,11 +7,13 @@
 //! | [`checksum`] | the Internet checksum: whole, incremental, partial |
 //! | [`wire`] | checked views over packets, and what they mean: IP, TCP, options, ICMP |
 //! | [`segment`] | segments that a node makes itself |
+//! | [`cookie`] | SYN cookies: a handshake that costs no state |
 //!
 //! The full endpoint (withheld acknowledgment, capture and restore) will stand beside them as `endpoint`.
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod cookie;
 pub mod segment;
 pub mod seq;
 pub mod time;
