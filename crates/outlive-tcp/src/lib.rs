@@ -8,6 +8,7 @@
 //! | [`wire`] | checked views over packets, and what they mean: IP, TCP, options, ICMP |
 //! | [`segment`] | segments that a node makes itself |
 //! | [`cookie`] | SYN cookies: a handshake that costs no state |
+//! | [`translation`] | the splice: one packet of one connection made into a packet of the other |
 //!
 //! The full endpoint (withheld acknowledgment, capture and restore) will stand beside them as `endpoint`.
 #![forbid(unsafe_code)]
@@ -17,4 +18,5 @@ pub mod cookie;
 pub mod segment;
 pub mod seq;
 pub mod time;
+pub mod translation;
 pub mod wire;
