@@ -1,0 +1,46 @@
+//! Thin wrappers around system calls: what `libc` declares, with Rust's ownership and errors.
+//!
+//! Every other module calls these; only where a call is needed in one place does it stand
+//! there.
+
+use std::{ffi::CStr, io, os::fd::RawFd};
+
+/// Turns the C convention (-1 and `errno`) into a `Result`.
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Moves the calling thread into the namespace that `namespace` refers to.
+///
+/// `kind` is one of the `CLONE_NEW*` constants, which the descriptor must match.
+pub(crate) fn enter_namespace(namespace: RawFd, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes plain integers; a wrong descriptor is an error, not undefined behaviour.
+    check(unsafe { libc::setns(namespace, kind) }).map(drop)
+}
+
+/// Gives the calling thread namespaces of its own.
+pub(crate) fn unshare(kinds: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes a plain integer. Only namespaces are unshared, never the descriptor table
+    // or the file system attributes that other code of this thread may rely on.
+    check(unsafe { libc::unshare(kinds) }).map(drop)
+}
+
+/// `mount(2)` without data.
+pub(crate) fn mount(
+    source: &CStr,
+    target: &CStr,
+    kind: Option<&CStr>,
+    flags: libc::c_ulong,
+) -> io::Result<()> {
+    let kind = kind.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: the strings are NUL-terminated and outlive the call; null is allowed for the
+    // type and the data.
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null()) })
+        .map(drop)
+}
+
+/// Detaches what is mounted at `target`.
+pub(crate) fn unmount(target: &CStr) -> io::Result<()> {
+    // SAFETY: the string is NUL-terminated and outlives the call.
+    check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).map(drop)
+}
