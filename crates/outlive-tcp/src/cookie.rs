@@ -215,3 +215,6 @@ pub fn initial_sequence(key: &[u8; 16], tuple: FourTuple, clock_us: u64) -> Seq 
     let offset = SipHasher24::new_with_key(key).hash(&tuple.to_bytes()) as u32;
     Seq(offset) + (clock_us / 4) as u32
 }
+
+#[cfg(test)]
+mod tests;

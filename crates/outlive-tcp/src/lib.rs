@@ -17,6 +17,8 @@ pub mod checksum;
 pub mod cookie;
 pub mod segment;
 pub mod seq;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod translation;
 pub mod wire;

@@ -99,3 +99,6 @@ pub fn reset_for(packet: &TcpPacket<'_>) -> Option<Segment<'static>> {
         hop_limit: DEFAULT_HOP_LIMIT,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@
 mod insertion;
 mod numbers;
 mod options;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 

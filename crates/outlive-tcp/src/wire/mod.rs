@@ -11,6 +11,8 @@ mod ip;
 mod offload;
 mod options;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use bytes::{put_u16, put_u32, u16_at, u32_at};
 pub use endpoint::{Endpoint, FourTuple};

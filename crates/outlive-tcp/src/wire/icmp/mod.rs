@@ -9,6 +9,8 @@
 
 mod answer;
 mod readdress;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{echo_reply, port_unreachable};
 pub use readdress::{IcmpReaddress, readdress_error};
