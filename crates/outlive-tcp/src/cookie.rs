@@ -6,13 +6,14 @@
 //! bits of the SYN-ACK's TSval, which the client echoes. Most significant bit first:
 //!
 //! ```text
-//! with timestamps      slot 1 | MSS 4 | MAC 27                      TSval:  clock 26 | scale 4 | SACK 1 | zero 1
-//! without              slot 1 | MSS 3 | SACK 1 | scale 4 | MAC 23
+//! with timestamps     slot 1 | MSS 4 | MAC 27
+//!            TSval    clock 26 | scale 4 | SACK 1 | zero 1
+//! without             slot 1 | MSS 3 | SACK 1 | scale 4 | MAC 23
 //! ```
 //!
 //! `scale` is 15 if the client offered no window scaling. `slot` is the lowest bit of the number of
-//! the time slot, 32 s long, in which the cookie was made. The MAC is the low bits of SipHash-2-4 over
-//! the layout, the four-tuple, the client's initial sequence number, the slot's number and the
+//! the time slot, 32 s long, in which the cookie was made. The MAC is the low bits of SipHash-2-4
+//! over the layout, the four-tuple, the client's initial sequence number, the slot's number and the
 //! options.
 
 use std::{fmt, time::Duration};
@@ -21,8 +22,8 @@ use siphasher::sip::SipHasher24;
 
 use crate::{seq::Seq, wire::FourTuple};
 
-/// Cookies are never accepted this long after they were made. They are accepted in the slot in which
-/// they were made and in the next, so for at least half of it.
+/// Cookies are never accepted this long after they were made. They are accepted in the slot in
+/// which they were made and in the next, so for at least half of it.
 pub const COOKIE_LIFETIME: Duration = Duration::from_millis(2 * SLOT_MS);
 
 const SLOT_MS: u64 = 32_000;
@@ -70,8 +71,13 @@ impl CookieKey {
         CookieKey(key)
     }
 
-    /// The cookie for a SYN. `tuple` is as the client's packets have it; `irs` is the SYN's sequence
-    /// number, `clock_ms` the clock that the pair shares.
+    /// The key, to be given to the other node.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// The cookie for a SYN. `tuple` is as the client's packets have it; `irs` is the SYN's
+    /// sequence number, `clock_ms` the clock that the pair shares.
     pub fn make(
         &self,
         tuple: FourTuple,
@@ -101,8 +107,8 @@ impl CookieKey {
     /// What the client offered, if `iss` is a cookie that was made for it within the lifetime.
     ///
     /// From the client's ACK: `irs` is its sequence number minus one, `iss` its acknowledgment
-    /// number minus one, `echo` its TSecr if it has timestamps. A forged ACK passes with a chance of
-    /// 2^-27 with timestamps, 2^-23 without.
+    /// number minus one, `echo` its TSecr if it has timestamps. A forged ACK passes with a chance
+    /// of 2^-27 with timestamps, 2^-23 without.
     pub fn check(
         &self,
         tuple: FourTuple,
@@ -183,7 +189,8 @@ impl Layout {
         }
     }
 
-    /// The layout that the client's ACK shows, and the content if it is one that can have been made.
+    /// The layout that the client's ACK shows, and the content if it is one that can have been
+    /// made.
     fn dissect(iss: u32, echo: Option<u32>) -> Option<(Layout, Content)> {
         let Some(echo) = echo else {
             let mss_index = (iss >> 28 & 7) as u8;

@@ -10,7 +10,8 @@
 //! | [`cookie`] | SYN cookies: a handshake that costs no state |
 //! | [`translation`] | the splice: one packet of one connection made into a packet of the other |
 //!
-//! The full endpoint (withheld acknowledgment, capture and restore) will stand beside them as `endpoint`.
+//! The full endpoint (withheld acknowledgment, capture and restore) will stand beside them as
+//! `endpoint`.
 #![forbid(unsafe_code)]
 
 pub mod checksum;

@@ -150,7 +150,8 @@ pub(crate) fn pseudo_header(packet: &[u8], protocol: u8, len: usize) -> Vec<u8> 
 }
 
 /// Asserts that the lengths and checksums of a TCP packet are what a receiver wants, or what a
-/// device that is to complete the checksum wants. `ip_header_len` is given, since it is not what is tested.
+/// device that is to complete the checksum wants. `ip_header_len` is given, since it is not what is
+/// tested.
 pub(crate) fn assert_sound(packet: &[u8], ip_header_len: usize, checksum: Checksum) {
     if packet[0] >> 4 == 4 {
         assert_eq!(plain_sum(&packet[..ip_header_len]), 0xffff, "IPv4 header checksum");
@@ -187,8 +188,8 @@ pub(crate) fn tuple_of(v4: bool) -> impl Strategy<Value = FourTuple> {
     })
 }
 
-/// Options regions that parse: timestamps and SACK blocks at most once, at any offset, among NOPs and
-/// options that mean nothing.
+/// Options regions that parse: timestamps and SACK blocks at most once, at any offset, among NOPs
+/// and options that mean nothing.
 pub(crate) fn any_options() -> impl Strategy<Value = Vec<u8>> {
     let number = || prop_oneof![any::<u32>(), Just(0u32), Just(u32::MAX), Just(0xffff_0000u32)];
     let option = |kind: u8, data: Vec<u8>| [&[kind, data.len() as u8 + 2], &data[..]].concat();
@@ -226,7 +227,8 @@ pub(crate) fn any_options() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Sound packets of either IP version, IPv4 with options and IPv6 with extension headers among them.
+/// Sound packets of either IP version, IPv4 with options and IPv6 with extension headers among
+/// them.
 pub(crate) fn any_packet() -> impl Strategy<Value = Raw> {
     let numbers = (any::<u32>(), any::<u32>(), 0u16..0x1000, any::<u16>());
     (any_tuple(), 0usize..3, numbers, any_options(), vec(any::<u8>(), 0..50)).prop_map(

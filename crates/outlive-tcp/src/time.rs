@@ -39,6 +39,7 @@ impl Time {
 
 impl Add<Duration> for Time {
     type Output = Time;
+
     fn add(self, rhs: Duration) -> Time {
         Time(self.0.saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
     }
@@ -46,6 +47,7 @@ impl Add<Duration> for Time {
 
 impl Sub<Duration> for Time {
     type Output = Time;
+
     fn sub(self, rhs: Duration) -> Time {
         Time(self.0.saturating_sub(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
     }
@@ -54,5 +56,20 @@ impl Sub<Duration> for Time {
 impl fmt::Debug for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_is_not_reached_by_waiting() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Time::NEVER + second, Time::NEVER);
+        assert_eq!(Time::ZERO + Duration::MAX, Time::NEVER);
+        assert_eq!(Time::ZERO - second, Time::ZERO);
+        assert_eq!(Time::ZERO.since(Time::from_micros(5)), Duration::ZERO);
+        assert_eq!((Time::from_micros(5) + second).as_millis(), 1_000);
     }
 }

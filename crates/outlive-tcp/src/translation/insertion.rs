@@ -5,7 +5,10 @@
 use std::ops::Range;
 
 use super::{Changes, TimestampTranslation, Untranslatable};
-use crate::wire::{FIXED_HEADER, IpVersion, NOP, TIMESTAMPS, TcpPacket, put_u16, put_u32, u16_at};
+use crate::{
+    checksum::Delta,
+    wire::{FIXED_HEADER, IpVersion, NOP, TIMESTAMPS, TcpPacket, put_u16, put_u32, u16_at},
+};
 
 const MAX_HEADER: usize = 60;
 const MAX_PACKET: usize = 65_535;
@@ -18,8 +21,8 @@ const INSERTED: usize = 12;
 pub(super) struct Insertion {
     value: u32,
     echo: u32,
-    /// Where in the TCP header the last SACK blocks stand if they have to make room. Senders without
-    /// timestamps may write four, while only three go with them (RFC 2018, section 3).
+    /// Where in the TCP header the last SACK blocks stand if they have to make room. Senders
+    /// without timestamps may write four, while only three go with them (RFC 2018, section 3).
     spared: Range<usize>,
 }
 
@@ -44,7 +47,7 @@ impl TcpPacket<'_> {
     }
 
     pub(super) fn insert_timestamps(&mut self, insertion: Insertion, changes: &mut Changes) {
-        let old_len = self.range().len();
+        let old_len = self.end - self.tcp;
         let old_offset = u16_at(self.header(), 12);
         if !insertion.spared.is_empty() {
             self.remove_options(insertion.spared, changes);
@@ -103,19 +106,20 @@ impl TcpPacket<'_> {
         self.tcp += spared.len();
     }
 
-    /// The packet's length as it is now, into the IP header.
+    /// The packet's length as it is now, into the IP header. `old_len` is what the TCP segment had.
     fn write_length(&mut self, old_len: usize, changes: &mut Changes) {
-        let new_len = self.range().len();
-        changes.pseudo_header.replace_u16(old_len as u16, new_len as u16);
+        let (packet_len, segment_len) = (self.range().len(), self.end - self.tcp);
+        // Neither is above 65,535: `plan_insertion` has seen to the new one, IP to the old one.
+        changes.pseudo_header.replace_u16(old_len as u16, segment_len as u16);
         let ip = &mut self.buffer[self.start..self.tcp];
         match self.version {
             IpVersion::V4 => {
-                let mut delta = crate::checksum::Delta::default();
-                delta.replace_u16(old_len as u16, new_len as u16);
-                put_u16(ip, 2, new_len as u16);
+                let mut delta = Delta::default();
+                delta.replace_u16(u16_at(ip, 2), packet_len as u16);
+                put_u16(ip, 2, packet_len as u16);
                 put_u16(ip, 10, delta.apply_to_checksum(u16_at(ip, 10)));
             }
-            IpVersion::V6 => put_u16(ip, 4, (new_len - IpVersion::V6.header_len()) as u16),
+            IpVersion::V6 => put_u16(ip, 4, (packet_len - IpVersion::V6.header_len()) as u16),
         }
     }
 }

@@ -30,11 +30,15 @@ pub struct Translation {
     pub seq_delta: u32,
     /// Added to SEG.ACK, if the ACK flag is set, and to the edges of SACK blocks.
     pub ack_delta: u32,
-    /// A lower bound for acknowledgments and SACK edges, as the receiver of the packet counts. It
-    /// has what is below from a node (an inserted prefix), and acknowledges it to that node; the
-    /// sender knows nothing of it. What an acknowledgment is raised by, the window is lowered by,
-    /// so the right edge of the window stays where the acknowledging end put it. SACK blocks that
-    /// come out empty are removed.
+    /// A lower bound for acknowledgments and SACK edges, as the packet's receiver counts: where its
+    /// own bytes begin. What is below is a prefix that a node inserted, and the node, not the
+    /// receiver, has to care for its acknowledgment. SACK blocks that come out empty are removed.
+    ///
+    /// By what an acknowledgment is raised the window is lowered, so its right edge stays where the
+    /// acknowledging end put it.
+    ///
+    /// To be given up once an acknowledgment has reached it: sequence numbers are compared on a
+    /// circle, and 2^31 bytes later everything would seem to be below.
     pub ack_floor: Option<Seq>,
     /// What becomes of timestamps.
     pub timestamps: TimestampTranslation,
@@ -56,7 +60,8 @@ pub enum TimestampTranslation {
         /// Added to TSecr, if the ACK flag is set; without it TSecr means nothing.
         echo_delta: u32,
     },
-    /// The packet's receiver has not negotiated them: NOPs are written over them. No length changes.
+    /// The packet's receiver has not negotiated them: NOPs are written over them. No length
+    /// changes.
     Strip,
     /// The packet's sender does not write them and its receiver expects them (RFC 7323, section
     /// 3.2): they are inserted, before all other options.
@@ -81,8 +86,8 @@ pub enum Untranslatable {
     /// mistake.
     #[error("no headroom for an inserted option")]
     Headroom,
-    /// Timestamps are to be inserted, and the TCP header would be longer than 60 bytes, even without
-    /// the SACK blocks that can be spared.
+    /// Timestamps are to be inserted, and the TCP header would be longer than 60 bytes, even
+    /// without the SACK blocks that can be spared.
     #[error("no room for an inserted option in the TCP header")]
     HeaderFull,
     /// Timestamps are to be inserted, and the IP packet would be longer than 65,535 bytes.
@@ -93,8 +98,8 @@ pub enum Untranslatable {
 impl TcpPacket<'_> {
     /// Makes the packet into one of the other connection.
     ///
-    /// A checksum that was right is right afterwards, a wrong one is wrong afterwards; if the device
-    /// is to complete it, the field holds the sum of the new pseudo-header. What
+    /// A checksum that was right is right afterwards, a wrong one is wrong afterwards; if the
+    /// device is to complete it, the field holds the sum of the new pseudo-header. What
     /// [`offload`](Self::offload) says stays true.
     pub fn translate(&mut self, translation: &Translation) -> Result<(), Untranslatable> {
         if translation.tuple.version() != Some(self.version) {

@@ -33,8 +33,8 @@ impl TcpPacket<'_> {
 }
 
 impl Translation {
-    /// An acknowledgment (or an edge of a SACK block) in the receiver's space, and how far the floor
-    /// has raised it.
+    /// An acknowledgment (or an edge of a SACK block) in the receiver's space, and how far the
+    /// floor has raised it.
     pub(super) fn translate_ack(&self, ack: Seq) -> (Seq, u32) {
         let ack = ack + self.ack_delta;
         match self.ack_floor {

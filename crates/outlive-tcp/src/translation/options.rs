@@ -65,16 +65,16 @@ impl TcpPacket<'_> {
     }
 }
 
-/// Translates SACK blocks in place. Those of which the floor leaves nothing go, and the others close
-/// up, in their order: the first reports what came last (RFC 2018, section 4). Gives how many are
-/// left.
+/// Translates SACK blocks in place. Those of which the floor leaves nothing go, and the others
+/// close up, in their order: the first reports what came last (RFC 2018, section 4). Gives how many
+/// are left.
 fn translate_blocks(translation: &Translation, blocks: &mut [u8]) -> usize {
     let mut kept = 0;
     for at in (0..blocks.len()).step_by(BLOCK) {
         let (start, _) = translation.translate_ack(Seq(u32_at(blocks, at)));
-        let (end, raised) = translation.translate_ack(Seq(u32_at(blocks, at + 4)));
-        // An end that had to be raised to the floor, or lies on it, has nothing above the floor.
-        if translation.ack_floor == Some(end) || raised > 0 {
+        let (end, _) = translation.translate_ack(Seq(u32_at(blocks, at + 4)));
+        // An end that lies on the floor, or had to be raised to it, leaves nothing above it.
+        if translation.ack_floor == Some(end) {
             continue;
         }
         put_u32(blocks, kept * BLOCK, start.0);

@@ -128,7 +128,8 @@ proptest! {
         let read = parse(&mut bytes, checksum).unwrap();
         // What the view remembers is what a new look finds.
         prop_assert_eq!(read.places, packet.places);
-        prop_assert_eq!(packet.range(), HEADROOM + before.len() - after.len()..HEADROOM + before.len());
+        let end = HEADROOM + before.len();
+        prop_assert_eq!(packet.range(), end - after.len()..end);
 
         let flags = read.flags();
         prop_assert_eq!(flags, Flags(raw.flags));
@@ -250,7 +251,8 @@ proptest! {
             if packet.translate(&Translation { tuple, ..translation }).is_err() {
                 prop_assert_eq!(packet.bytes(), &before[..]);
             } else {
-                prop_assert_eq!(packet.payload().len() + packet.headers_len(), packet.bytes().len());
+                let len = packet.payload().len() + packet.headers_len();
+                prop_assert_eq!(len, packet.bytes().len());
             }
         }
     }
@@ -405,8 +407,30 @@ fn what_cannot_be_translated_is_left_alone() {
     let full = Raw { options: [&[254, 30][..], &[0; 30]].concat(), ..v4() };
     assert_eq!(refused(&full, 12, &inserting), Untranslatable::HeaderFull);
 
+    // One SACK block, and options that mean nothing: nothing can be spared.
+    let one_block = sack_option(&[(10, 11)])[2..].to_vec();
+    let full = Raw { options: [&[254, 26][..], &[0; 24], &one_block].concat(), ..v4() };
+    assert_eq!(refused(&full, 12, &inserting), Untranslatable::HeaderFull);
+
     let long = Raw { payload: vec![0; 65_535 - 40 - 11], ..v4() };
     assert_eq!(refused(&long, 12, &inserting), Untranslatable::TooLong);
+}
+
+/// IPv6 counts its header out, so a packet may be longer than its length field can say.
+#[test]
+fn an_ipv6_packet_may_get_shorter_by_an_insertion() {
+    let four = [(10, 11), (20, 21), (30, 31), (40, 41)];
+    let raw = Raw {
+        options: [&[1; 4], &sack_option(&four)[..]].concat(),
+        payload: vec![3; 65_539 - 100],
+        ..Raw::plain(tuple("[fd00::1]:4000", "[fd00::2]:80"))
+    };
+    let insert = TimestampTranslation::Insert { value: 7, echo: 8 };
+    let translation = Translation { timestamps: insert, ..identity(raw.tuple) };
+    translated(&raw, &translation, |packet| {
+        assert_eq!(packet.bytes().len(), 65_535);
+        assert_eq!(packet.options().sack, blocks(&four[..2]));
+    });
 }
 
 #[test]

@@ -10,7 +10,8 @@ use super::IpVersion;
 /// An address and a port: one end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
-    /// The address. IPv4-mapped IPv6 addresses are IPv6: a packet never turns into the other version.
+    /// The address. IPv4-mapped IPv6 addresses are IPv6: a packet never turns into the other
+    /// version.
     pub addr: IpAddr,
     /// The port.
     pub port: u16,

@@ -1,8 +1,8 @@
 //! Packets: checked views over their bytes, and small values for what they mean.
 //!
-//! A view is made by a function that checks once (`parse`, `of`), and fails with [`Malformed`]; after
-//! that no accessor panics or fails. Nothing here trusts a length field, and nothing copies a payload.
-//! What a packet means for a connection is not decided here.
+//! A view is made by a function that checks once (`parse`, `of`), and fails with [`Malformed`];
+//! after that no accessor panics or fails. Nothing here trusts a length field, and nothing copies a
+//! payload. What a packet means for a connection is not decided here.
 
 mod bytes;
 mod endpoint;

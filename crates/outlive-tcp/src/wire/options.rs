@@ -73,7 +73,8 @@ impl SackBlocks {
 /// The options of a segment that matter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
-    /// Maximum segment size in bytes, never zero (RFC 9293, section 3.7.1). Means something in a SYN only.
+    /// Maximum segment size in bytes, never zero (RFC 9293, section 3.7.1). Means something in a
+    /// SYN only.
     pub mss: Option<u16>,
     /// Window scale, at most 14 (RFC 7323, section 2). Means something in a SYN only.
     pub window_scale: Option<u8>,
@@ -89,8 +90,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the options region of a TCP header. Of an option that occurs twice the last counts; one
-    /// of a known kind but another length than it should have is passed over, as Linux does.
+    /// Reads the options region of a TCP header. Of an option that occurs twice the last counts;
+    /// one of a known kind but another length than it should have is passed over, as Linux does.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut options = Options::default();
         for option in Walk::over(bytes) {

@@ -1,6 +1,6 @@
 //! What a packet has to be to be taken, and what is read from it.
 
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
 use crate::{
@@ -47,7 +47,7 @@ proptest! {
     }
 
     #[test]
-    fn one_wrong_bit_is_seen_by_the_checksum(raw in any_packet(), bit in any::<prop::sample::Index>()) {
+    fn one_wrong_bit_is_seen_by_the_checksum(raw in any_packet(), bit in any::<Index>()) {
         let mut packet = raw.build(Checksum::Full);
         let ip_header_len = packet.len() - 20 - raw.options.len() - raw.payload.len();
         // Anywhere in the segment but in the data offset, which would change what is parsed.
@@ -64,7 +64,7 @@ proptest! {
     fn no_bytes_make_a_reader_panic(
         mut bytes in vec(any::<u8>(), 0..200),
         first in prop_oneof![Just(0x45u8), Just(0x46), Just(0x60), any::<u8>()],
-        protocol in prop_oneof![Just(6u8), Just(1), Just(58), Just(0), Just(43), Just(60), any::<u8>()],
+        protocol in prop::sample::select(vec![6u8, 1, 58, 0, 43, 44, 60, 99]),
         len in 0u16..200,
         lie in any::<bool>(),
     ) {
@@ -83,8 +83,8 @@ proptest! {
     #[test]
     fn no_damage_makes_a_reader_panic(
         raw in any_packet(),
-        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-        cut in any::<prop::sample::Index>(),
+        damage in vec((any::<Index>(), any::<u8>()), 0..6),
+        cut in any::<Index>(),
     ) {
         let mut packet = raw.build(Checksum::Full);
         for (at, value) in damage {
@@ -193,6 +193,15 @@ fn other_extension_headers_are_refused() {
         assert_eq!(verdict(&packet), Err(Malformed::ExtensionHeader), "{raw:?}");
         assert_eq!(classify(&packet), Err(Malformed::ExtensionHeader));
     }
+}
+
+#[test]
+fn a_quote_has_its_headers_or_is_none() {
+    let packet = extended(60, "06 01 01 0c 00000000 00000000 00000000").build(Checksum::Full);
+    for len in 0..56 {
+        assert_eq!(IpLayout::of_quote(&packet[..len]), Err(Malformed::Truncated), "cut at {len}");
+    }
+    assert_eq!(IpLayout::of_quote(&packet[..56]), IpLayout::of(&packet));
 }
 
 #[test]

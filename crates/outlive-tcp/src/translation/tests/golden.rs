@@ -1,5 +1,5 @@
-//! Packets and their translations, written out. They were computed apart from this code; a change of
-//! any of them means that two versions of a node would not make the same packet.
+//! Packets and their translations, written out. They were computed apart from this code; a change
+//! of any of them means that two versions of a node would not make the same packet.
 
 use super::*;
 

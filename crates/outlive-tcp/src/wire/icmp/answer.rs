@@ -77,8 +77,8 @@ fn is_one_host(addr: IpAddr) -> bool {
     !addr.is_multicast() && !addr.is_unspecified() && !broadcast
 }
 
-/// Appends an ICMP message: type and code, the checksum, `parts`, which together are not longer than
-/// the packet that is answered.
+/// Appends an ICMP message: type and code, the checksum, `parts`, which together are not longer
+/// than the packet that is answered.
 fn emit(header: &IpHeader, kind_and_code: [u8; 2], parts: &[&[u8]], out: &mut Vec<u8>) {
     let len = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
     let pseudo = header.emit(len as u16, out);

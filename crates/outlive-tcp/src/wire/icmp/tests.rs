@@ -100,7 +100,8 @@ proptest! {
         match error.what {
             IcmpErrorKind::TooBig { mtu: new } => {
                 let lowered = u32::from(mtu.saturating_sub(mtu_reduction));
-                prop_assert_eq!(new, if lowered >= minimum { lowered } else { minimum.min(mtu.into()) });
+                let expected = if lowered >= minimum { lowered } else { minimum.min(mtu.into()) };
+                prop_assert_eq!(new, expected);
             }
             other => prop_assert_eq!(other, what),
         }
