@@ -20,7 +20,10 @@ use std::{fmt, time::Duration};
 
 use siphasher::sip::SipHasher24;
 
-use crate::{seq::Seq, wire::FourTuple};
+use crate::{
+    seq::Seq,
+    wire::{FourTuple, MAX_WINDOW_SCALE},
+};
 
 /// Cookies are never accepted this long after they were made. They are accepted in the slot in
 /// which they were made and in the next, so for at least half of it.
@@ -85,7 +88,7 @@ impl CookieKey {
         options: CookieOptions,
         clock_ms: u64,
     ) -> SynCookie {
-        let scale = options.window_scale.map_or(NO_SCALE, |scale| scale.min(14));
+        let scale = options.window_scale.map_or(NO_SCALE, |scale| scale.min(MAX_WINDOW_SCALE));
         let slot = clock_ms / SLOT_MS;
         let layout = if options.timestamps { Layout::Timestamps } else { Layout::Plain };
         let content = Content {

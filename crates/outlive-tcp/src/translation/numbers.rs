@@ -3,11 +3,8 @@
 use super::{Changes, Translation};
 use crate::{
     seq::Seq,
-    wire::{Flags, TcpPacket, put_u16, put_u32},
+    wire::{Flags, MAX_WINDOW_SCALE, TcpPacket, put_u16, put_u32},
 };
-
-/// The largest window scale (RFC 7323, section 2.3).
-const MAX_SCALE: u8 = 14;
 
 impl TcpPacket<'_> {
     pub(super) fn translate_numbers(&mut self, translation: &Translation, changes: &mut Changes) {
@@ -46,7 +43,8 @@ impl Translation {
     /// The window field for the scale that the receiver applies: never more bytes than there are
     /// behind the acknowledgment after it was raised, and as many of them as the field can say.
     pub(super) fn translate_window(&self, window: u16, raised: u32) -> u16 {
-        let (from, to) = (self.window_from.min(MAX_SCALE), self.window_to.min(MAX_SCALE));
+        let (from, to) =
+            (self.window_from.min(MAX_WINDOW_SCALE), self.window_to.min(MAX_WINDOW_SCALE));
         let bytes = (u32::from(window) << from).saturating_sub(raised);
         u16::try_from(bytes >> to).unwrap_or(u16::MAX)
     }

@@ -19,8 +19,8 @@ pub use endpoint::{Endpoint, FourTuple};
 pub use ip::{Fragmentation, IpLayout, IpVersion, addresses};
 pub(crate) use ip::{IpHeader, PROTOCOL_TCP};
 pub use offload::{Checksum, Offload, Segmentation};
+pub use options::{MAX_WINDOW_SCALE, Options, SackBlock, SackBlocks, Timestamps};
 pub(crate) use options::{NOP, OptionPlaces, TIMESTAMPS};
-pub use options::{Options, SackBlock, SackBlocks, Timestamps};
 pub(crate) use tcp::FIXED_HEADER;
 pub use tcp::{Flags, TcpPacket};
 

@@ -18,7 +18,7 @@ const MD5_SIGNATURE: u8 = 19;
 const AUTHENTICATION: u8 = 29;
 
 /// The largest window scale (RFC 7323, section 2.3).
-const MAX_WINDOW_SCALE: u8 = 14;
+pub const MAX_WINDOW_SCALE: u8 = 14;
 /// Room for options in a TCP header.
 const MAX_OPTIONS_LEN: usize = 40;
 
