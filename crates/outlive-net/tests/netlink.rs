@@ -198,7 +198,7 @@ fn rules_and_permanent_neighbours_read_back() {
         let rule = Rule { priority: 100, from: net(from), incoming, table: 1000 };
         netlink.add_rule(&rule).unwrap();
         assert!(netlink.add_rule(&rule).unwrap_err().is_present());
-        assert_eq!(netlink.own_rules().unwrap(), [rule.clone()]);
+        assert_eq!(netlink.own_rules().unwrap(), std::slice::from_ref(&rule));
         netlink.delete_rule(&rule).unwrap();
         netlink.delete_rule_if_present(&rule).unwrap();
     }
