@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`tun`] | a TUN or TAP device with `IFF_VNET_HDR`, whole super-segments in and out |
 //! | [`netlink`] | a synchronous rtnetlink client: links, addresses, routes, rules, neighbours |
+//! | [`neighbour`] | answers ARP and neighbour solicitations for the virtual addresses, announces them |
 //! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
 //! | [`privilege`] | what this process may not do; real-time priority, locked memory |
 //! | [`netns`] | network namespaces as guards: run closures and programs inside |
@@ -16,6 +17,7 @@
 
 mod errno;
 mod mac;
+pub mod neighbour;
 pub mod netlink;
 pub mod netns;
 pub mod privilege;
