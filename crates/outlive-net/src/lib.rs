@@ -6,6 +6,7 @@
 //! | [`tun`] | a TUN or TAP device with `IFF_VNET_HDR`, whole super-segments in and out |
 //! | [`netlink`] | a synchronous rtnetlink client: links, addresses, routes, rules, neighbours |
 //! | [`neighbour`] | answers ARP and neighbour solicitations for the virtual addresses, announces them |
+//! | [`edge`] | the routes of the virtual addresses: put, activated, withdrawn, leftovers removed |
 //! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
 //! | [`privilege`] | what this process may not do; real-time priority, locked memory |
 //! | [`netns`] | network namespaces as guards: run closures and programs inside |
@@ -15,6 +16,7 @@
 //! type of the libraries underneath is visible outside: descriptors are `AsFd`, errors are
 //! enums that carry the errno.
 
+pub mod edge;
 mod errno;
 mod mac;
 pub mod neighbour;
