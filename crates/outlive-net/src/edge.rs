@@ -5,7 +5,7 @@
 //! being opened) nor bounces packets along its default route. While it is active, it also has
 //! a host route of a good metric into its TUN device. The latter vanishes with the device when
 //! the process dies, the former stays: the next start recognises it by
-//! [`ROUTE_PROTOCOL`](crate::netlink::ROUTE_PROTOCOL) and takes it over.
+//! [`ROUTE_PROTOCOL`] and takes it over.
 //!
 //! This module owns those routes and nothing else. Who answers for the addresses on the links
 //! is [`neighbour`](crate::neighbour)'s.

@@ -55,18 +55,19 @@ pub enum Refusal {
 
 /// Gives the calling thread real-time priority (`SCHED_FIFO`), 1 to 99.
 ///
-/// Threads that it starts later have it, too. A thread of this kind that never waits starves
-/// all others of its core.
+/// Threads and programs that it starts do not inherit it. A thread of this kind that never
+/// waits starves all others of its core.
 pub fn set_realtime(priority: u8) -> Result<(), Refusal> {
     let parameter = libc::sched_param { sched_priority: priority.into() };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the pointer is to a structure that outlives the call; 0 is the calling thread.
-    sys::check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameter) }).map_err(
-        |error| match Errno::of(&error) {
+    sys::check(unsafe { libc::sched_setscheduler(0, policy, &parameter) }).map_err(|error| {
+        match Errno::of(&error) {
             Errno(libc::EPERM) => Refusal::MayNotRaisePriority,
             Errno(libc::EINVAL) => Refusal::NoSuchPriority(priority),
             other => Refusal::Other(other),
-        },
-    )?;
+        }
+    })?;
     Ok(())
 }
 

@@ -75,7 +75,7 @@ impl Unmet {
 impl fmt::Display for Unmet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Unmet { key, wanted, found } = self;
-        write!(f, "{key} is {found}, but must be {wanted} (sysctl -w {key}={wanted})")
+        write!(f, "{key} is {found}, but must be {wanted} (sysctl -w \"{key}={wanted}\")")
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
         let unmet = Requirement::new("kernel/ostype", "Plan  9").check().unwrap().unwrap();
         assert_eq!(
             unmet.to_string(),
-            "kernel/ostype is Linux, but must be Plan  9 (sysctl -w kernel/ostype=Plan  9)"
+            "kernel/ostype is Linux, but must be Plan  9 (sysctl -w \"kernel/ostype=Plan  9\")"
         );
         let absent = read("net/ipv4/conf/nothing0/rp_filter").unwrap_err();
         assert!(matches!(absent, SysctlError::Absent { .. }), "{absent}");

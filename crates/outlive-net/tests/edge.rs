@@ -24,7 +24,7 @@ fn addresses() -> [IpAddr; 2] {
 
 /// A namespace with a TUN device that is up.
 fn node() -> Option<(Namespace, Tun)> {
-    let namespace = common::namespace()?;
+    let namespace = common::namespace_with_tun()?;
     let tun = tun(&namespace, "outl0");
     Some((namespace, tun))
 }

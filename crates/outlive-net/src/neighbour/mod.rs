@@ -95,6 +95,10 @@ pub struct Counters {
 impl NeighbourResponder {
     /// Opens the sockets on an interface of the calling thread's network namespace. No address
     /// is claimed yet.
+    ///
+    /// The interface's Ethernet address is read once. A responder outlives its interface being
+    /// set down and up, but not a change of that address, nor the interface being removed: open
+    /// another one then.
     pub fn open(interface: &str) -> Result<NeighbourResponder, NeighbourError> {
         let link = Netlink::open()?.link(interface)?;
         let mac = link.mac.filter(|_| link.is_ethernet);
