@@ -5,18 +5,28 @@
 //! |---|---|
 //! | [`tun`] | a TUN or TAP device with `IFF_VNET_HDR`, whole super-segments in and out |
 //! | [`netlink`] | a synchronous rtnetlink client: links, addresses, routes, rules, neighbours |
+//! | [`neighbour`] | answers ARP and neighbour solicitations for the virtual addresses, announces them |
+//! | [`edge`] | the routes of the virtual addresses: put, activated, withdrawn, leftovers removed |
+//! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
+//! | [`privilege`] | what this process may not do; real-time priority, locked memory |
 //! | [`netns`] | network namespaces as guards: run closures and programs inside |
+//! | [`user_namespace`] | an ordinary user becomes the root of namespaces of its own |
 //!
 //! Nothing here knows what a session or a listener is, nothing here is asynchronous, and no
 //! type of the libraries underneath is visible outside: descriptors are `AsFd`, errors are
 //! enums that carry the errno.
 
+pub mod edge;
 mod errno;
 mod mac;
+pub mod neighbour;
 pub mod netlink;
 pub mod netns;
+pub mod privilege;
 mod sys;
+pub mod sysctl;
 pub mod tun;
+pub mod user_namespace;
 
 pub use errno::Errno;
 pub use mac::{InvalidMacAddress, MacAddress};

@@ -23,6 +23,7 @@ use std::{
 };
 
 use crate::{
+    Errno,
     netlink::{Netlink, NetlinkError},
     sys,
 };
@@ -43,18 +44,18 @@ impl Namespace {
             sys::unshare(libc::CLONE_NEWNET)?;
             Namespace::of_this_thread()
         });
-        let namespace = created.map_err(|source| NamespaceError { step: Step::Create, source })?;
+        let namespace = created.map_err(NamespaceError::at(Step::Create))?;
         let loopback = namespace.netlink().and_then(|netlink| netlink.set_up("lo", true));
         loopback.map_err(|error| NamespaceError {
             step: Step::Loopback,
-            source: io::Error::other(error),
+            errno: error.errno().unwrap_or(Errno(libc::EIO)),
         })?;
         Ok(namespace)
     }
 
     /// The namespace that the calling thread is in.
     pub fn current() -> Result<Namespace, NamespaceError> {
-        Namespace::of_this_thread().map_err(|source| NamespaceError { step: Step::Open, source })
+        Namespace::of_this_thread().map_err(NamespaceError::at(Step::Open))
     }
 
     /// The namespace that the process `pid` is in.
@@ -64,7 +65,7 @@ impl Namespace {
 
     /// The namespace that the file refers to: one under `/proc/PID/ns` or `/run/netns`.
     pub fn open(path: &Path) -> Result<Namespace, NamespaceError> {
-        Namespace::from_path(path).map_err(|source| NamespaceError { step: Step::Open, source })
+        Namespace::from_path(path).map_err(NamespaceError::at(Step::Open))
     }
 
     /// Runs `action` inside, on a thread made for it, and returns what it returned.
@@ -75,7 +76,7 @@ impl Namespace {
             self.enter()?;
             Ok(action())
         })
-        .map_err(|source| NamespaceError { step: Step::Enter, source })
+        .map_err(NamespaceError::at(Step::Enter))
     }
 
     /// Starts a thread inside that outlives this call.
@@ -108,21 +109,21 @@ impl Namespace {
     pub fn netlink(&self) -> Result<Netlink, NetlinkError> {
         match self.run(Netlink::open) {
             Ok(opened) => opened,
-            Err(error) => Err(NetlinkError::opening(error.source)),
+            Err(error) => Err(NetlinkError::opening(error.errno)),
         }
     }
 
     /// Shows the namespace under `/run/netns/NAME`, so that `ip netns exec NAME` finds it, until
     /// the guard is dropped. For debugging: nothing else needs a name.
     pub fn publish(&self, name: &str) -> Result<Published, NamespaceError> {
-        let failed = |source| NamespaceError { step: Step::Publish, source };
+        let failed = NamespaceError::at(Step::Publish);
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
             return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
         }
         let directory = Path::new("/run/netns");
-        fs::create_dir_all(directory).map_err(failed)?;
+        fs::create_dir_all(directory).map_err(&failed)?;
         let path = directory.join(name);
-        File::create_new(&path).map_err(failed)?;
+        File::create_new(&path).map_err(&failed)?;
         let source = c_path(Path::new(&format!("/proc/self/fd/{}", self.fd.as_raw_fd())));
         let mounted = sys::mount(&source, &c_path(&path), None, libc::MS_BIND);
         let published = Published { path, mounted: mounted.is_ok() };
@@ -174,13 +175,19 @@ impl Drop for Published {
 }
 
 /// Why a namespace could not be made, opened, entered or shown.
-#[derive(Debug, thiserror::Error)]
-#[error("{step}: {source}")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{step}: {errno}")]
 pub struct NamespaceError {
     /// What was being done.
     pub step: Step,
     /// What the kernel said.
-    pub source: io::Error,
+    pub errno: Errno,
+}
+
+impl NamespaceError {
+    fn at(step: Step) -> impl Fn(io::Error) -> NamespaceError {
+        move |error| NamespaceError { step, errno: Errno::of(&error) }
+    }
 }
 
 /// What was being done when a [`NamespaceError`] happened.

@@ -3,11 +3,49 @@
 //! Every other module calls these; only where a call is needed in one place does it stand
 //! there.
 
-use std::{ffi::CStr, io, os::fd::RawFd};
+use std::{
+    ffi::CStr,
+    io,
+    mem::size_of,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
 
 /// Turns the C convention (-1 and `errno`) into a `Result`.
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A new socket, closed on exec.
+pub(crate) fn socket(
+    domain: libc::c_int,
+    kind: libc::c_int,
+    protocol: libc::c_int,
+) -> io::Result<OwnedFd> {
+    // SAFETY: takes and returns plain integers.
+    let fd = check(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) })?;
+    // SAFETY: the kernel just created `fd` for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets a socket option to a plain C structure or integer.
+pub(crate) fn set_socket_option<T: Copy>(
+    socket: impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: pointer and length describe `value`, which the kernel only reads.
+    check(unsafe {
+        libc::setsockopt(
+            fd,
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    })
+    .map(drop)
 }
 
 /// Moves the calling thread into the namespace that `namespace` refers to.
@@ -43,4 +81,16 @@ pub(crate) fn mount(
 pub(crate) fn unmount(target: &CStr) -> io::Result<()> {
     // SAFETY: the string is NUL-terminated and outlives the call.
     check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).map(drop)
+}
+
+/// Writes `bytes` to an existing file in one call, without allocating: usable between fork and
+/// exec.
+pub(crate) fn write_file(path: &CStr, bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    let fd = check(unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) })?;
+    // SAFETY: the kernel just created `fd` for us, nobody else owns it.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: pointer and length describe `bytes`, which the kernel only reads.
+    let written = unsafe { libc::write(file.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+    if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 use outlive_net::{
-    MacAddress,
+    Errno, MacAddress,
     netlink::{
         AddressOptions, BridgeOptions, Cause, NeighbourState, Netlink, OperState, PortState,
         ROUTE_PROTOCOL, Route, RouteTarget, Rule, TABLE_MAIN,
@@ -47,6 +47,26 @@ fn programs_and_threads_run_inside() {
     let thread = namespace.spawn("inside", || Netlink::open().unwrap().link("inside0")).unwrap();
     assert!(thread.join().unwrap().unwrap().is_ok());
     assert!(Netlink::open().unwrap().link("inside0").is_err(), "this thread has not moved");
+}
+
+#[test]
+fn a_published_namespace_is_found_by_its_name_until_it_is_dropped() {
+    let Some(namespace) = common::namespace() else { return };
+    let netlink = namespace.netlink().unwrap();
+    netlink.add_bridge("inside0", BridgeOptions::default()).unwrap();
+    let name = format!("outlive-test-{}", std::process::id());
+    let published = namespace.publish(&name).unwrap();
+    let path = published.path().to_owned();
+    let found = Namespace::open(&path).unwrap();
+    assert!(found.netlink().unwrap().link("inside0").is_ok());
+    assert_eq!(namespace.publish(&name).unwrap_err().errno, Errno(libc::EEXIST));
+    drop(published);
+    assert!(!path.exists());
+    assert!(found.netlink().unwrap().link("inside0").is_ok(), "the namespace itself goes on");
+
+    let ours = Namespace::of_process(std::process::id()).unwrap();
+    let links = |namespace: &Namespace| namespace.netlink().unwrap().links().unwrap().len();
+    assert_eq!(links(&ours), links(&Namespace::current().unwrap()));
 }
 
 #[test]
@@ -198,7 +218,7 @@ fn rules_and_permanent_neighbours_read_back() {
         let rule = Rule { priority: 100, from: net(from), incoming, table: 1000 };
         netlink.add_rule(&rule).unwrap();
         assert!(netlink.add_rule(&rule).unwrap_err().is_present());
-        assert_eq!(netlink.own_rules().unwrap(), [rule.clone()]);
+        assert_eq!(netlink.own_rules().unwrap(), std::slice::from_ref(&rule));
         netlink.delete_rule(&rule).unwrap();
         netlink.delete_rule_if_present(&rule).unwrap();
     }

@@ -28,7 +28,7 @@ fn wait(tun: &Tun) {
 
 #[test]
 fn names_are_given_and_refused() {
-    let Some(namespace) = common::namespace() else { return };
+    let Some(namespace) = common::namespace_with_tun() else { return };
     let tun = open(&namespace, Layer::Ip, "outl%d").unwrap();
     assert_eq!(tun.name(), "outl0");
     let held = open(&namespace, Layer::Ip, "outl0").unwrap_err();
@@ -54,7 +54,7 @@ fn names_are_given_and_refused() {
 /// addresses (which leave the checksum as it is).
 #[test]
 fn super_segments_are_read_whole_and_written_back() {
-    let Some(namespace) = common::namespace() else { return };
+    let Some(namespace) = common::namespace_with_tun() else { return };
     let tun = open(&namespace, Layer::Ip, "outl0").unwrap();
     let netlink = namespace.netlink().unwrap();
     netlink

@@ -21,6 +21,8 @@ pub struct Address {
     /// Whether duplicate address detection (RFC 4862) is still under way, or has failed:
     /// packets cannot be sent from it.
     pub is_tentative: bool,
+    /// Whether duplicate address detection has found another owner.
+    pub is_duplicate: bool,
 }
 
 /// How an address is added.
@@ -128,10 +130,12 @@ fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
             _ => {}
         }
     }
+    let flags = message.header.flags;
     let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
     Some(Address {
         link: LinkIndex(message.header.index),
         address: IpNet::new(local.or(address)?, message.header.prefix_len).ok()?,
-        is_tentative: message.header.flags.intersects(unusable),
+        is_tentative: flags.intersects(unusable),
+        is_duplicate: flags.contains(AddressHeaderFlags::Dadfailed),
     })
 }

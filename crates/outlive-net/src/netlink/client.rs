@@ -50,7 +50,7 @@ impl Netlink {
             let _ = socket.set_cap_ack(true);
             Ok(socket)
         };
-        let socket = opened().map_err(NetlinkError::opening)?;
+        let socket = opened().map_err(|error| NetlinkError::opening(Errno::of(&error)))?;
         Ok(Netlink { socket, sequence: Cell::new(0) })
     }
 

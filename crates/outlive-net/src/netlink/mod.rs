@@ -15,7 +15,7 @@ mod neighbour;
 mod route;
 mod rule;
 
-use std::{fmt, io};
+use std::fmt;
 
 pub use self::{
     address::{Address, AddressOptions},
@@ -57,10 +57,10 @@ pub enum Cause {
 }
 
 impl NetlinkError {
-    pub(crate) fn opening(error: io::Error) -> NetlinkError {
+    pub(crate) fn opening(errno: Errno) -> NetlinkError {
         NetlinkError {
             operation: "opening a netlink socket".to_owned(),
-            cause: Cause::Socket(Errno::of(&error)),
+            cause: Cause::Socket(errno),
         }
     }
 

@@ -78,12 +78,7 @@ impl Tun {
     /// `name`: of the interface, at most 15 bytes; a name with `%d` is completed by the kernel
     /// (`"outl%d"`), and [`Tun::name`] tells what became of it. The interface is down.
     pub fn open(layer: Layer, name: &str, offload: Offload) -> Result<Tun, TunError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open(CLONE_DEVICE)
-            .map_err(|error| TunError::open(&error))?;
+        let file = open_driver()?;
         let name = attach(&file, layer, name)?;
         let tun = Tun { file, name };
         tun.set_header_len()?;
@@ -206,6 +201,20 @@ impl TunError {
             _ => TunError::Setup { step: "TUNSETIFF", errno: Errno::of(error) },
         }
     }
+}
+
+/// Whether the TUN driver is there and may be opened; makes no device.
+pub fn check_driver() -> Result<(), TunError> {
+    open_driver().map(drop)
+}
+
+fn open_driver() -> Result<File, TunError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(CLONE_DEVICE)
+        .map_err(|error| TunError::open(&error))
 }
 
 /// Creates the interface (or attaches to a persistent one that nobody holds) and returns its
