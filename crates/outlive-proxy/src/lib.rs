@@ -1,2 +1,44 @@
-//! The proxy pair, without I/O.
+//! Outlive's proxy pair, without I/O: packets, messages, time and randomness come in as arguments; packets,
+//! messages, timers and events go out.
+//!
+//! [`Node`] is the whole of it, and the only thing that a shell (or the simulator) drives.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`config`] | what a node is told to do |
+//! | [`node`] | the composition, and the order of calls |
+//! | `proxy` | the data plane: what happens to a packet |
+//! | `opening` | connections on their way from a SYN to a session |
+//! | `session` | established splices: record, streams, phase |
+//! | [`content`] | what first data says about where it belongs |
+//! | `balance`, `ports` | which server, from which source port |
+//! | [`pair`] | roles, epochs, heartbeats |
+//! | `replication` | the conversation with the standby |
+//! | [`counters`], [`event`], [`status`] | what can be seen from outside |
 #![forbid(unsafe_code)]
+
+mod balance;
+mod clock;
+pub mod config;
+pub mod content;
+pub mod counters;
+pub mod event;
+mod flows;
+pub mod node;
+mod opening;
+mod outbox;
+pub mod pair;
+mod ports;
+mod proxy;
+mod proxy_protocol;
+mod replication;
+mod session;
+pub mod status;
+mod timer;
+
+pub use self::{
+    flows::Side,
+    node::{Entropy, Node},
+    proxy::Verdict,
+    replication::{MAX_STATE_MESSAGE, StateError},
+};

@@ -1,0 +1,281 @@
+//! Pools and their servers: who is chosen, who is passed over, what their connections look like.
+
+use outlive_tcp::{
+    time::Time,
+    wire::{Endpoint, Options},
+};
+
+use crate::config::{Balance, Config, Pool, PoolId};
+
+/// A server, in whichever pools it is. Stable for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ServerId(pub(crate) u16);
+
+/// What connections of a server look like: learnt from its SYN-ACKs, shown to clients that are answered
+/// before their server is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traits {
+    pub(crate) mss: u16,
+    pub(crate) window_scale: Option<u8>,
+    pub(crate) sack: bool,
+    pub(crate) timestamps: bool,
+    /// Window of the SYN-ACK, which is never scaled.
+    pub(crate) window: u16,
+}
+
+impl Traits {
+    /// What a present-day server is expected to say before one has been seen. A server that says less is
+    /// bridged by the translation.
+    fn expected(mtu: u16, ipv4: bool) -> Self {
+        let headers = if ipv4 { 40 } else { 60 };
+        let mss = mtu.saturating_sub(headers);
+        Traits { mss, window_scale: Some(7), sack: true, timestamps: true, window: 65_535 }
+    }
+
+    /// What holds for both.
+    fn common(self, other: Traits) -> Traits {
+        Traits {
+            mss: self.mss.min(other.mss),
+            window_scale: self
+                .window_scale
+                .and(other.window_scale)
+                .max(self.window_scale.or(other.window_scale)),
+            sack: self.sack && other.sack,
+            timestamps: self.timestamps && other.timestamps,
+            window: self.window.min(other.window),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ServerState {
+    address: Endpoint,
+    sessions: u32,
+    /// It refused or did not answer; passed over until then, if there is another.
+    down_until: Time,
+    learnt: Option<Traits>,
+}
+
+#[derive(Debug)]
+struct PoolState {
+    config: Pool,
+    members: Vec<ServerId>,
+    next: usize,
+}
+
+/// All pools and servers.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    pools: Vec<PoolState>,
+    servers: Vec<ServerState>,
+    mtu: u16,
+}
+
+impl Pools {
+    pub(crate) fn new(config: &Config) -> Self {
+        let mut pools = Pools { pools: Vec::new(), servers: Vec::new(), mtu: config.mtu };
+        for pool in &config.pools {
+            let members = pool.servers.iter().map(|s| pools.intern(s.address)).collect();
+            pools.pools.push(PoolState { config: pool.clone(), members, next: 0 });
+        }
+        pools
+    }
+
+    /// The server at `address`, entered if it is new: a standby may be told of servers that its own
+    /// configuration does not name.
+    pub(crate) fn intern(&mut self, address: Endpoint) -> ServerId {
+        if let Some(known) = self.servers.iter().position(|s| s.address == address) {
+            return ServerId(known as u16);
+        }
+        self.servers.push(ServerState {
+            address,
+            sessions: 0,
+            down_until: Time::ZERO,
+            learnt: None,
+        });
+        ServerId((self.servers.len() - 1) as u16)
+    }
+
+    pub(crate) fn config(&self, pool: PoolId) -> &Pool {
+        &self.pools[usize::from(pool.0)].config
+    }
+
+    pub(crate) fn address(&self, server: ServerId) -> Endpoint {
+        self.servers[usize::from(server.0)].address
+    }
+
+    /// A server of `pool` that is not among `tried`: one that is believed to be up, else any.
+    pub(crate) fn choose(
+        &mut self,
+        pool: PoolId,
+        tried: &[ServerId],
+        now: Time,
+    ) -> Option<ServerId> {
+        let state = &mut self.pools[usize::from(pool.0)];
+        let count = state.members.len();
+        let turn = state.next;
+        state.next = (turn + 1) % count.max(1);
+        let in_turn = (0..count).map(|i| state.members[(turn + i) % count]);
+        let candidates = in_turn.filter(|id| !tried.contains(id));
+        // `min_by_key` keeps the first of equals, which is the one whose turn it is.
+        candidates.min_by_key(|id| {
+            let server = &self.servers[usize::from(id.0)];
+            let load = match state.config.balance {
+                Balance::RoundRobin => 0,
+                Balance::LeastConnections => server.sessions,
+            };
+            (server.down_until > now, load)
+        })
+    }
+
+    /// `server` refused or did not answer.
+    pub(crate) fn failed(&mut self, server: ServerId, pool: PoolId, now: Time) {
+        let retry_after = self.pools[usize::from(pool.0)].config.retry_after;
+        self.servers[usize::from(server.0)].down_until = now + retry_after;
+    }
+
+    /// `server` answered a SYN that offered `offered` with `answered`.
+    pub(crate) fn answered(
+        &mut self,
+        server: ServerId,
+        offered: &Options,
+        answered: &Options,
+        window: u16,
+    ) {
+        let expected = Traits::expected(self.mtu, self.address(server).addr.is_ipv4());
+        let state = &mut self.servers[usize::from(server.0)];
+        state.down_until = Time::ZERO;
+        let before = state.learnt.unwrap_or(expected);
+        // What was not offered could not be answered: that says nothing about the server.
+        state.learnt = Some(Traits {
+            mss: answered.mss.unwrap_or(536),
+            window_scale: offered
+                .window_scale
+                .map_or(before.window_scale, |_| answered.window_scale),
+            sack: if offered.sack_permitted { answered.sack_permitted } else { before.sack },
+            timestamps: offered
+                .timestamps
+                .map_or(before.timestamps, |_| answered.timestamps.is_some()),
+            window,
+        });
+    }
+
+    /// What all servers of these pools have in common, as far as is known.
+    pub(crate) fn traits(&self, pools: impl Iterator<Item = PoolId>, ipv4: bool) -> Traits {
+        let expected = Traits::expected(self.mtu, ipv4);
+        let members = pools.flat_map(|p| &self.pools[usize::from(p.0)].members);
+        let learnt = members.filter_map(|id| self.servers[usize::from(id.0)].learnt);
+        learnt
+            .reduce(Traits::common)
+            .map_or(expected, |t| Traits { mss: t.mss.min(expected.mss), ..t })
+    }
+
+    pub(crate) fn session_began(&mut self, server: ServerId) {
+        self.servers[usize::from(server.0)].sessions += 1;
+    }
+
+    pub(crate) fn session_ended(&mut self, server: ServerId) {
+        let sessions = &mut self.servers[usize::from(server.0)].sessions;
+        *sessions = sessions.saturating_sub(1);
+    }
+
+    /// Every server with its sessions and whether it is believed to be up.
+    pub(crate) fn servers(&self, now: Time) -> impl Iterator<Item = (Endpoint, u32, bool)> + '_ {
+        self.servers.iter().map(move |s| (s.address, s.sessions, s.down_until <= now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, time::Duration};
+
+    use super::*;
+    use crate::config::{Limits, NodeId, PairConfig, Server, Timeouts};
+
+    const POOL: PoolId = PoolId(0);
+
+    fn pools(balance: Balance) -> Pools {
+        let server = |port| Server { address: SocketAddr::from(([10, 0, 0, 2], port)).into() };
+        let pool = Pool {
+            name: "p".into(),
+            balance,
+            servers: vec![server(1), server(2), server(3)],
+            proxy_protocol: None,
+            connect_timeout: Duration::from_secs(1),
+            retry_after: Duration::from_secs(5),
+        };
+        Pools::new(&Config {
+            node: NodeId::A,
+            listeners: vec![],
+            pools: vec![pool],
+            source_addresses: vec![],
+            pair: PairConfig::alone(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            mtu: 1500,
+        })
+    }
+
+    #[test]
+    fn round_robin_passes_over_a_server_that_is_down() {
+        let mut pools = pools(Balance::RoundRobin);
+        let now = Time::from_micros(1);
+        let first: Vec<_> = (0..3).map(|_| pools.choose(POOL, &[], now).unwrap().0).collect();
+        assert_eq!(first, [0, 1, 2]);
+        pools.failed(ServerId(0), POOL, now);
+        for _ in 0..6 {
+            assert_ne!(pools.choose(POOL, &[], now), Some(ServerId(0)));
+        }
+        // With nobody else left it is tried all the same.
+        assert_eq!(pools.choose(POOL, &[ServerId(1), ServerId(2)], now), Some(ServerId(0)));
+        assert_eq!(pools.choose(POOL, &[ServerId(0), ServerId(1), ServerId(2)], now), None);
+        let later = now + Duration::from_secs(6);
+        assert!((0..3).any(|_| pools.choose(POOL, &[], later) == Some(ServerId(0))));
+    }
+
+    #[test]
+    fn least_connections() {
+        let mut pools = pools(Balance::LeastConnections);
+        pools.session_began(ServerId(0));
+        pools.session_began(ServerId(2));
+        for _ in 0..4 {
+            assert_eq!(pools.choose(POOL, &[], Time::ZERO), Some(ServerId(1)));
+        }
+        pools.session_began(ServerId(1));
+        pools.session_ended(ServerId(2));
+        assert_eq!(pools.choose(POOL, &[], Time::ZERO), Some(ServerId(2)));
+    }
+
+    #[test]
+    fn clients_are_shown_what_every_server_has() {
+        let mut pools = pools(Balance::RoundRobin);
+        let all = || [POOL].into_iter();
+        assert_eq!(pools.traits(all(), true).mss, 1460);
+        let timestamps = Some(Default::default());
+        let offered = Options {
+            sack_permitted: true,
+            timestamps,
+            window_scale: Some(3),
+            ..Options::default()
+        };
+        let plain = Options {
+            mss: Some(1400),
+            sack_permitted: true,
+            window_scale: Some(9),
+            ..Options::default()
+        };
+        pools.answered(ServerId(0), &offered, &plain, 30_000);
+        let rich =
+            Options { mss: Some(1460), timestamps, window_scale: Some(7), ..Options::default() };
+        pools.answered(ServerId(1), &offered, &rich, 60_000);
+        let traits = pools.traits(all(), true);
+        let expected = Traits {
+            mss: 1400,
+            window_scale: Some(9),
+            sack: false,
+            timestamps: false,
+            window: 30_000,
+        };
+        assert_eq!(traits, expected);
+    }
+}

@@ -1,0 +1,98 @@
+//! The head of an HTTP/1 request (RFC 9112).
+
+use httparse::{EMPTY_HEADER, Request, Status};
+
+use super::{Content, Inspection};
+
+/// More header lines than this, and the request counts as unknown.
+const MAX_HEADERS: usize = 100;
+
+pub(super) fn inspect(data: &[u8]) -> Inspection {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut request = Request::new(&mut headers);
+    match request.parse(data) {
+        Ok(Status::Partial) => Inspection::Incomplete,
+        Err(_) => Inspection::Found(Content::Unknown),
+        Ok(Status::Complete(_)) => Inspection::Found(describe(&request)),
+    }
+}
+
+fn describe(request: &Request<'_, '_>) -> Content {
+    let target = request.path.unwrap_or("/");
+    // An absolute target ("GET http://host/path") takes precedence over the header (RFC 9112, 3.2.2).
+    let absolute = target
+        .split_once("://")
+        .filter(|(scheme, _)| {
+            scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+        })
+        .map(|(_, rest)| rest);
+    let (authority, path) = match absolute {
+        Some(rest) => match rest.find('/') {
+            Some(slash) => (Some(&rest[..slash]), &rest[slash..]),
+            None => (Some(rest), "/"),
+        },
+        None => (None, target),
+    };
+    let header = || {
+        let host = request.headers.iter().find(|h| h.name.eq_ignore_ascii_case("host"))?;
+        std::str::from_utf8(host.value).ok()
+    };
+    let host = authority.or_else(header).map(|h| without_port(h.trim()).to_owned());
+    Content::Http { host: host.filter(|h| !h.is_empty()), path: path.to_owned() }
+}
+
+/// `example.org:80` and `[::1]:80` without what follows the last colon outside of brackets.
+fn without_port(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.find(']').map_or(authority, |end| &rest[..end]);
+    }
+    authority.split(':').next().unwrap_or(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(data: &str) -> Content {
+        match inspect(data.as_bytes()) {
+            Inspection::Found(content) => content,
+            Inspection::Incomplete => panic!("incomplete: {data:?}"),
+        }
+    }
+
+    fn http(host: Option<&str>, path: &str) -> Content {
+        Content::Http { host: host.map(str::to_owned), path: path.to_owned() }
+    }
+
+    #[test]
+    fn host_and_path() {
+        assert_eq!(
+            found("GET /a?b HTTP/1.1\r\nHost: x.org:81\r\n\r\nbody"),
+            http(Some("x.org"), "/a?b")
+        );
+        assert_eq!(
+            found("GET / HTTP/1.1\r\nhost:[fd00::1]:80\r\n\r\n"),
+            http(Some("fd00::1"), "/")
+        );
+        assert_eq!(found("GET / HTTP/1.0\r\n\r\n"), http(None, "/"));
+        assert_eq!(
+            found("GET http://y.org:8/p HTTP/1.1\r\nHost: x\r\n\r\n"),
+            http(Some("y.org"), "/p")
+        );
+        assert_eq!(found("GET http://y.org HTTP/1.1\r\nHost: x\r\n\r\n"), http(Some("y.org"), "/"));
+    }
+
+    #[test]
+    fn every_beginning_is_incomplete_and_nothing_panics() {
+        let request = b"POST /upload HTTP/1.1\r\nHost: example.org\r\nA: b\r\n\r\n";
+        for end in 1..request.len() {
+            assert_eq!(inspect(&request[..end]), Inspection::Incomplete, "{end}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_http_is_unknown() {
+        assert_eq!(found("SSH-2.0-OpenSSH_9.2\r\n"), Content::Unknown);
+        assert_eq!(found("GET / HTTP/9.9\r\n\r\n"), Content::Unknown);
+    }
+}

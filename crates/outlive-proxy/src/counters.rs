@@ -1,0 +1,137 @@
+//! What is counted: everything that happens to a packet or a session, each under one name.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
+        /// Something that is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Counter {
+            /// Every counter, in the order in which they are shown.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant,)+];
+
+            /// The name under which operators see it.
+            pub fn name(self) -> &'static str {
+                match self { $(Counter::$variant => $name,)+ }
+            }
+
+            /// What it counts.
+            pub fn help(self) -> &'static str {
+                match self { $(Counter::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets read from the device.
+    PacketsIn => "packets_in",
+    /// Packets translated and passed on.
+    Forwarded => "packets_forwarded",
+    /// Packets that the node made itself.
+    Made => "packets_made",
+    /// Sessions whose translation was fixed.
+    SessionsOpened => "sessions_opened",
+    /// Sessions that ended with a FIN in each direction, acknowledged.
+    SessionsFinished => "sessions_finished",
+    /// Sessions that a valid reset ended.
+    SessionsReset => "sessions_reset",
+    /// Sessions forgotten because nothing was heard for the idle timeout.
+    SessionsIdle => "sessions_idle",
+    /// Sessions in TIME-WAIT that gave way to a new one.
+    SessionsRecycled => "sessions_recycled",
+    /// SYN-ACKs sent with a cookie.
+    CookiesSent => "cookies_sent",
+    /// Handshakes completed with a valid cookie.
+    CookiesAccepted => "cookies_accepted",
+    /// Handshakes adopted whose cookie the other node had made.
+    CookiesAdopted => "cookies_adopted",
+    /// Connections refused by a server.
+    ServerRefused => "server_refused",
+    /// Servers that did not answer a SYN in time.
+    ServerTimeout => "server_timeout",
+    /// Clients turned away because no server of the pool could be reached.
+    NoServer => "no_server",
+    /// Clients turned away because their data matched no route.
+    NoRoute => "no_route",
+    /// Connections not opened because every source port towards the server is taken.
+    PortsExhausted => "source_ports_exhausted",
+    /// Inserted PROXY headers sent again because their acknowledgment did not come.
+    PrefixRepeated => "prefix_repeated",
+    /// Resets sent for segments of unknown connections.
+    ResetsSent => "resets_sent",
+    /// ICMP errors passed to the end that they concern.
+    IcmpTranslated => "icmp_translated",
+    /// Pings answered.
+    EchoReplies => "echo_replies",
+    /// ICMP port unreachable sent.
+    Unreachables => "unreachables_sent",
+    /// Takeovers by this node.
+    Takeovers => "takeovers",
+    /// Probes sent after a takeover to wake up busy sessions.
+    WakeUps => "wake_ups",
+    /// Resets swallowed because one of our own probes had provoked them.
+    ProbeResets => "probe_resets_swallowed",
+    /// Dropped: not a well-formed IP packet, or TCP header.
+    DropMalformed => "drop_malformed",
+    /// Dropped: IP fragments of a flow.
+    DropFragment => "drop_fragment",
+    /// Dropped: wrong TCP checksum.
+    DropChecksum => "drop_checksum",
+    /// Dropped: not for any address of ours, or of a protocol that is not answered.
+    DropForeign => "drop_foreign",
+    /// Dropped: this node is not active.
+    DropPassive => "drop_passive",
+    /// Dropped: this node stood still and must first ask whether it is still active.
+    DropUnsure => "drop_unsure",
+    /// Dropped in silence: a segment of an unknown connection when a reset might hit one that lives elsewhere.
+    DropSilent => "drop_silent",
+    /// Dropped: the session waits for its standby's confirmation.
+    DropUnconfirmed => "drop_unconfirmed",
+    /// Dropped: the connection is still being opened.
+    DropOpening => "drop_opening",
+    /// Dropped: an acknowledgment with no valid cookie.
+    DropCookie => "drop_cookie",
+    /// Dropped: SYN with TCP MD5 or TCP-AO, which cannot be proxied.
+    DropAuthenticated => "drop_authenticated",
+    /// Dropped: too many connections are being opened.
+    DropOpenings => "drop_openings_full",
+    /// Dropped: the session table is full.
+    DropTableFull => "drop_sessions_full",
+    /// Seen: a reset outside the window, passed on to the end, which judges it; no effect on the session.
+    ResetOutside => "reset_outside_window",
+}
+
+/// A value for each [`Counter`].
+#[derive(Clone, Debug)]
+pub struct Counters([u64; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters([0; Counter::ALL.len()])
+    }
+}
+
+impl Counters {
+    /// One more.
+    pub fn count(&mut self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// `n` more.
+    pub fn add(&mut self, counter: Counter, n: u64) {
+        self.0[counter as usize] = self.0[counter as usize].wrapping_add(n);
+    }
+
+    /// How many so far.
+    pub fn value(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Every counter with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
+        Counter::ALL.iter().map(|c| (*c, self.value(*c)))
+    }
+}

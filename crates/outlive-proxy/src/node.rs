@@ -1,0 +1,430 @@
+//! A node: the data plane, its role, and the conversation with its peer, put together.
+//!
+//! Every input is a `handle_*`, everything that follows is fetched with a `poll_*`. After any input, fetch in
+//! this order, until each says that there is nothing more:
+//!
+//! 1. [`poll_event`](Node::poll_event): what has to happen on the machine;
+//! 2. [`poll_transmit`](Node::poll_transmit): packets of the node's own, before the packet that
+//!    [`handle_packet`](Node::handle_packet) said to forward;
+//! 3. [`poll_state_message`](Node::poll_state_message), as far as the transport has room;
+//! 4. [`beliefs`](Node::beliefs), for the heartbeats; [`poll_timeout`](Node::poll_timeout), for the next call
+//!    of [`handle_timeout`](Node::handle_timeout).
+
+use std::{collections::VecDeque, hash::Hasher, time::Duration};
+
+use outlive_tcp::{time::Time, wire::Offload};
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::{
+    clock::PairClock,
+    config::Config,
+    counters::Counter,
+    event::{CloseReason, Event, LogEvent, TakeoverCause},
+    opening::keys::EpochKey,
+    pair::{
+        Decision, Epoch, Pair,
+        heartbeat::{Beliefs, Heartbeat, Role},
+    },
+    proxy::{Keys, Proxy, Release, Verdict},
+    replication::{Link, LinkEvent, StateError},
+    status::Status,
+};
+
+/// Random bytes from the operating system, once per process. All secrets that the node makes come from them.
+#[derive(Clone, Copy)]
+pub struct Entropy(pub [u8; 32]);
+
+impl Entropy {
+    /// 16 bytes for one purpose.
+    fn derive(&self, purpose: &[u8], number: u64) -> [u8; 16] {
+        let (key, seed) = self.0.split_first_chunk::<16>().expect("32 bytes");
+        let mut hasher = SipHasher24::new_with_key(key);
+        hasher.write(seed);
+        hasher.write(purpose);
+        hasher.write_u64(number);
+        hasher.finish128().as_bytes()
+    }
+}
+
+/// Announcements of the virtual addresses after a takeover, as long as it is not certain that the other
+/// node is passive: the first pause between two, and the longest.
+const FIRST_ANNOUNCEMENT: Duration = Duration::from_millis(50);
+const LAST_ANNOUNCEMENT: Duration = Duration::from_secs(10);
+
+/// One node of a pair, or a node alone.
+#[derive(Debug)]
+pub struct Node {
+    proxy: Proxy,
+    pair: Pair,
+    link: Link,
+    entropy: Secret,
+    events: VecDeque<Event>,
+    /// The next announcement, and the pause after it.
+    announcement: Option<(Time, Duration)>,
+}
+
+/// Never shown.
+struct Secret(Entropy);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Node {
+    /// A node with a configuration that [`Config::validate`] accepts. `unix_us` is the wall clock in
+    /// microseconds since 1970: where the pair's clock and the epochs begin when there is no peer.
+    pub fn new(config: Config, entropy: Entropy, unix_us: u64, now: Time) -> Self {
+        let keys =
+            Keys { table: entropy.derive(b"table", 0), sequence: entropy.derive(b"sequence", 0) };
+        let [a, b, c, d, e, f, g, h, ..] = entropy.derive(b"incarnation", 0);
+        let incarnation = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        // Seconds, so that a restarted lone node begins later epochs than before.
+        let floor = Epoch((unix_us / 1_000_000) << 1);
+        let pair = Pair::new(config.pair.clone(), config.node, incarnation, floor, now);
+        let clock = PairClock::new(unix_us, now);
+        Node {
+            proxy: Proxy::new(config, keys, clock, now),
+            pair,
+            link: Link::new(),
+            entropy: Secret(entropy),
+            events: VecDeque::new(),
+            announcement: None,
+        }
+    }
+
+    // ── packets
+
+    /// One IP packet, `buffer[start..end]`; it may be rewritten in place, and grow into the headroom before
+    /// `start`. See [`Verdict`].
+    pub fn handle_packet(
+        &mut self,
+        now: Time,
+        buffer: &mut [u8],
+        start: usize,
+        end: usize,
+        offload: Offload,
+    ) -> Verdict {
+        self.turn(now);
+        self.proxy.handle_packet(now, buffer, start, end, offload)
+    }
+
+    /// The next packet that the node itself has to send: a whole IP packet with full checksums.
+    pub fn poll_transmit(&mut self) -> Option<&[u8]> {
+        self.proxy.outbox.poll()
+    }
+
+    // ── heartbeats
+
+    /// What this node's heartbeats say from now on.
+    pub fn beliefs(&self) -> Beliefs {
+        self.pair.beliefs()
+    }
+
+    /// The pair's clock, in microseconds: runs with `now`.
+    pub fn clock_us(&self, now: Time) -> u64 {
+        self.proxy.clock.micros(now)
+    }
+
+    /// Heartbeats shall ask for an answer, and go out at once.
+    pub fn asks(&self) -> bool {
+        self.pair.is_unsure()
+    }
+
+    /// The heartbeats sent so far have numbers up to `counter`. To be told when [`asks`](Self::asks) says so,
+    /// before the first one that asks.
+    pub fn handle_asked(&mut self, counter: u64) {
+        self.pair.asked(counter);
+    }
+
+    /// A heartbeat arrived on path number `path` at `at`.
+    pub fn handle_heartbeat(&mut self, now: Time, path: usize, at: Time, heartbeat: &Heartbeat) {
+        self.turn(now);
+        let unsure = self.pair.is_unsure();
+        if self.pair.heard(path, at, heartbeat) {
+            self.log(LogEvent::PeerHeard);
+        }
+        if heartbeat.beliefs.role == Role::Active {
+            self.proxy.clock.follow(now, heartbeat.clock_us);
+        }
+        self.follow_decisions(now);
+        if unsure && !self.pair.is_unsure() && self.pair.is_active() {
+            self.log(LogEvent::SureAgain);
+        }
+        self.sync_posture();
+    }
+
+    /// Connecting to the peer's state port was refused: no process listens there.
+    pub fn handle_peer_refused(&mut self, now: Time) {
+        self.turn(now);
+        self.pair.refused();
+        self.follow_decisions(now);
+    }
+
+    // ── state connection
+
+    /// The state connection is there (again), empty in both directions.
+    pub fn handle_state_connected(&mut self, now: Time) {
+        self.turn(now);
+        self.drop_link(now);
+        self.link.connected(&self.pair.beliefs(), self.pair.is_active());
+        self.log(LogEvent::StateConnected);
+    }
+
+    /// The state connection is gone. What had arrived on it must have been handed over before.
+    pub fn handle_state_closed(&mut self, now: Time) {
+        self.turn(now);
+        if self.link.is_up() {
+            self.log(LogEvent::StateClosed);
+        }
+        self.drop_link(now);
+        self.follow_decisions(now);
+    }
+
+    /// A message arrived on the state connection.
+    ///
+    /// # Errors
+    /// It cannot be obeyed; close the connection.
+    pub fn handle_state_message(&mut self, now: Time, message: &[u8]) -> Result<(), StateError> {
+        self.turn(now);
+        if !self.link.is_up() {
+            return Ok(());
+        }
+        let active = self.pair.is_active();
+        let event =
+            self.link.handle(now, message, &self.pair.beliefs(), active, &mut self.proxy)?;
+        match event {
+            Some(LinkEvent::Confirmed(number)) => self.proxy.confirmed(now, number),
+            Some(LinkEvent::Paired(key)) => self.paired(key),
+            Some(LinkEvent::Synchronised(key)) => self.synchronised(key),
+            None => {}
+        }
+        self.follow_decisions(now);
+        Ok(())
+    }
+
+    /// Appends the next message of the state connection to `out`, at most
+    /// [`MAX_STATE_MESSAGE`](crate::MAX_STATE_MESSAGE) bytes; false if there is nothing to say.
+    pub fn poll_state_message(&mut self, _now: Time, out: &mut Vec<u8>) -> bool {
+        let epoch = self.pair.epoch().next_of_active(self.proxy.config.node);
+        let entropy = self.entropy.0;
+        let key = || EpochKey { epoch, key: entropy.derive(b"cookie", epoch.0) };
+        self.link.is_up() && self.link.poll(&mut self.proxy, key, out)
+    }
+
+    /// Whether [`poll_state_message`](Self::poll_state_message) has something.
+    pub fn has_state_message(&self) -> bool {
+        self.link.is_up() && self.link.has_something_to_say(&self.proxy)
+    }
+
+    // ── time
+
+    /// To be called once per turn of the loop, after everything that has arrived was handed over, and when
+    /// [`poll_timeout`](Self::poll_timeout) says so.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.turn(now);
+        self.follow_decisions(now);
+        self.check_standby(now);
+        self.proxy.expire(now);
+        if let Some((_, pause)) = self.announcement.take_if(|(at, _)| *at <= now) {
+            self.announce_again(now, pause);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
+    pub fn poll_timeout(&self, now: Time) -> Option<Time> {
+        let confirm =
+            self.proxy.waiting_since().map(|t| t + self.proxy.config.pair.confirm_timeout);
+        let announcement = self.announcement.map(|(at, _)| at);
+        let deadlines =
+            [self.pair.deadline(now), self.proxy.next_deadline(), confirm, announcement];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The next thing for the shell to do.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front().or_else(|| self.proxy.log.pop_front().map(Event::Log))
+    }
+
+    /// The node as an operator sees it.
+    pub fn status(&self, now: Time) -> Status {
+        Status::of(&self.proxy, &self.pair, self.link.is_up(), now)
+    }
+
+    /// Panics if something does not hold that must hold after every input. Walks over everything: for tests
+    /// and the simulator.
+    pub fn check_invariants(&self) {
+        self.proxy.check_invariants();
+        assert_eq!(
+            self.pair.is_active(),
+            self.proxy.posture.active,
+            "the data plane obeys the role"
+        );
+        if self.pair.is_paired() {
+            assert_eq!(self.proxy.posture.release, Release::Confirmed, "record before effect");
+        }
+    }
+
+    // ── what follows from it
+
+    fn log(&mut self, event: LogEvent) {
+        self.events.push_back(Event::Log(event));
+    }
+
+    fn turn(&mut self, now: Time) {
+        if let Some(time) = self.pair.turn(now) {
+            self.log(LogEvent::StoodStill { time });
+        }
+        self.sync_posture();
+    }
+
+    fn sync_posture(&mut self) {
+        self.proxy.posture.unsure = self.pair.is_unsure();
+    }
+
+    fn follow_decisions(&mut self, now: Time) {
+        while let Some(decision) = self.pair.decide(now) {
+            let silent = self.pair.watch().gone(now);
+            self.pair.done(decision);
+            match decision {
+                Decision::Start => self.start(now),
+                Decision::Join(epoch) => self.join(now, epoch),
+                Decision::StepDown(epoch) => {
+                    self.log(LogEvent::SteppedDown { epoch });
+                    self.step_down(now, epoch);
+                }
+                Decision::TakeOver(cause) => self.take_over(now, cause),
+                Decision::GoAlone => {
+                    if let Some(gone) = silent {
+                        self.log(LogEvent::PeerGone { silent: gone.silent() });
+                    }
+                    self.log(LogEvent::WentAlone { epoch: self.pair.epoch() });
+                    self.proxy.posture.release = Release::Now;
+                    self.proxy.release_all(now);
+                }
+                Decision::GoOn => self.log(LogEvent::SureAgain),
+            }
+            self.sync_posture();
+        }
+    }
+
+    fn begin_epoch(&mut self, epoch: Epoch) {
+        let key = EpochKey { epoch, key: self.entropy.0.derive(b"cookie", epoch.0) };
+        self.proxy.keys.add(key);
+    }
+
+    fn start(&mut self, now: Time) {
+        let epoch = self.pair.epoch();
+        self.log(LogEvent::Started { epoch });
+        let enabled = self.proxy.config.pair.enabled;
+        self.activate(
+            now,
+            if enabled { self.proxy.config.pair.quiet_time } else { Duration::ZERO },
+        );
+    }
+
+    fn take_over(&mut self, now: Time, cause: TakeoverCause) {
+        let complete = self.proxy.picture_is_complete();
+        let epoch = self.pair.epoch();
+        self.proxy.counters.count(Counter::Takeovers);
+        self.proxy.clock.take_over();
+        self.log(LogEvent::TookOver {
+            epoch,
+            cause,
+            sessions: self.proxy.sessions.len(),
+            complete,
+        });
+        self.activate(now, self.proxy.config.pair.quiet_time);
+        self.proxy.wake_all(now);
+        self.close_link(now);
+    }
+
+    fn activate(&mut self, now: Time, quiet: Duration) {
+        let epoch = self.pair.epoch();
+        self.begin_epoch(epoch);
+        let posture = &mut self.proxy.posture;
+        posture.active = true;
+        posture.silent_until = if quiet.is_zero() { Time::ZERO } else { now + quiet };
+        posture.release = Release::Now;
+        self.events.push_back(Event::Activate { epoch });
+        self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
+        // A connection made in another role has to begin anew.
+        self.close_link(now);
+    }
+
+    fn join(&mut self, now: Time, epoch: Epoch) {
+        self.log(LogEvent::Joined { epoch });
+        self.close_link(now);
+    }
+
+    fn step_down(&mut self, now: Time, epoch: Epoch) {
+        self.events.push_back(Event::Deactivate { epoch });
+        self.proxy.posture.active = false;
+        self.proxy.remove_all_openings();
+        self.proxy.abandon_unconfirmed(now);
+        self.proxy.outbox.clear();
+        self.announcement = None;
+        self.close_link(now);
+    }
+
+    fn close_link(&mut self, now: Time) {
+        if self.link.is_up() {
+            self.drop_link(now);
+            self.events.push_back(Event::CloseStateConnection(CloseReason::RoleChanged));
+        }
+    }
+
+    /// The state connection is no more; what hung on it is settled.
+    fn drop_link(&mut self, now: Time) {
+        self.link.closed();
+        self.proxy.journal.stop();
+        if let Some(epoch) = self.pair.standby_lost(now) {
+            self.begin_epoch(epoch);
+            self.proxy.posture.release = Release::Held;
+            self.follow_decisions(now);
+        }
+    }
+
+    /// A standby that does not keep up is dropped; it will be synchronised anew.
+    fn check_standby(&mut self, now: Time) {
+        let timeout = self.proxy.config.pair.confirm_timeout;
+        let late = self.proxy.waiting_since().is_some_and(|t| t + timeout <= now);
+        let reason = if self.proxy.journal.overflowed() {
+            CloseReason::Overflow
+        } else if late && self.pair.is_paired() {
+            CloseReason::NoConfirmation
+        } else {
+            return;
+        };
+        self.events.push_back(Event::CloseStateConnection(reason));
+        self.drop_link(now);
+    }
+
+    /// Active: the standby has confirmed that it holds everything.
+    fn paired(&mut self, key: EpochKey) {
+        self.pair.paired(key.epoch);
+        self.proxy.keys.add(key);
+        self.proxy.posture.release = Release::Confirmed;
+        let sessions = self.proxy.sessions.len();
+        self.log(LogEvent::Synchronised { epoch: key.epoch, sessions });
+    }
+
+    /// Standby: it holds everything.
+    fn synchronised(&mut self, key: EpochKey) {
+        self.pair.synchronised(key.epoch);
+        self.proxy.keys.add(key);
+        let sessions = self.proxy.sessions.len();
+        self.log(LogEvent::Synchronised { epoch: key.epoch, sessions });
+    }
+
+    fn announce_again(&mut self, now: Time, pause: Duration) {
+        let peer = self.pair.watch().alive(now);
+        let passive = peer.is_some_and(|p| p.role != Role::Active && p.epoch >= self.pair.epoch());
+        if self.pair.is_active() && !passive {
+            self.events.push_back(Event::Announce);
+            let pause = (pause * 2).min(LAST_ANNOUNCEMENT);
+            self.announcement = Some((now + pause, pause));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What a client says while its connection is being opened.
+
+use outlive_tcp::{
+    time::Time,
+    wire::{Flags, Options, TcpPacket},
+};
+
+use super::{Meeting, Opening};
+use crate::{
+    config::OpeningMode,
+    content::{Inspection, inspect, route},
+    counters::Counter,
+    flows::{Flow, Side},
+    proxy::{Proxy, Verdict},
+};
+
+/// First data of a direct listener's client that was challenged: no more than fits the first window.
+const UNINSPECTED_LIMIT: usize = 16_384;
+
+impl Proxy {
+    pub(crate) fn insert_opening(&mut self, opening: Opening) -> usize {
+        let tuple = opening.tuple;
+        let slot = self.openings.insert(opening);
+        self.enter_flow(&tuple, Flow::Opening(slot, Side::Client));
+        slot
+    }
+
+    /// Forgets an opening: nothing of it has had an effect.
+    pub(crate) fn remove_opening(&mut self, slot: usize) -> Option<Opening> {
+        let opening = self.openings.get(slot)?;
+        let client = opening.tuple;
+        let server = opening.attempt.as_ref().map(|a| (a.tuple(), a.server));
+        self.leave_flow(&client, Flow::Opening(slot, Side::Client));
+        if let Some((tuple, id)) = server {
+            self.leave_flow(&tuple, Flow::Opening(slot, Side::Server));
+            self.pools.session_ended(id);
+        }
+        self.openings.remove(slot)
+    }
+
+    /// Forgets every opening (this node serves no longer).
+    pub(crate) fn remove_all_openings(&mut self) {
+        for slot in self.openings.slots() {
+            self.remove_opening(slot);
+        }
+    }
+
+    /// A SYN at a direct listener: it is held, and the server asked first.
+    pub(crate) fn hold(
+        &mut self,
+        now: Time,
+        listener: u16,
+        packet: &TcpPacket<'_>,
+        options: Options,
+    ) {
+        let slot = self.insert_opening(Opening {
+            tuple: packet.tuple(),
+            listener,
+            irs: packet.seq(),
+            options,
+            timestamp: options.timestamps.unwrap_or_default().value,
+            window: u32::from(packet.window()),
+            meeting: Meeting::Held { ecn: packet.flags().contains(Flags::ECE | Flags::CWR) },
+            pool: None,
+            tried: Default::default(),
+            attempt: None,
+        });
+        self.choose_default(now, slot);
+    }
+
+    pub(crate) fn opening_client_packet(
+        &mut self,
+        now: Time,
+        slot: usize,
+        packet: &TcpPacket<'_>,
+    ) -> Verdict {
+        let opening = &self.openings[slot];
+        let flags = packet.flags();
+        if flags.contains(Flags::RST) {
+            return self.opening_reset(slot, packet);
+        }
+        if flags.contains(Flags::SYN) {
+            // A repeated SYN. One of a new connection waits for the end of this one.
+            return self.drop(Counter::DropOpening);
+        }
+        let Meeting::Answered { iss, .. } = &opening.meeting else {
+            return self.drop(Counter::DropOpening);
+        };
+        if !flags.contains(Flags::ACK) || packet.ack() != *iss + 1 {
+            return self.drop(Counter::DropOpening);
+        }
+        self.take_data(slot, packet);
+        if self.openings[slot].pool.is_none() {
+            self.look(now, slot);
+        }
+        Verdict::Done
+    }
+
+    /// The client gave up: if the reset is its own, so do we.
+    fn opening_reset(&mut self, slot: usize, packet: &TcpPacket<'_>) -> Verdict {
+        let opening = &self.openings[slot];
+        let valid = match &opening.meeting {
+            Meeting::Held { .. } => packet.seq() == opening.irs + 1 || packet.seq() == opening.irs,
+            Meeting::Answered { .. } => {
+                packet.seq().distance(opening.irs + 1) <= UNINSPECTED_LIMIT as u32
+            }
+        };
+        if !valid {
+            return self.drop(Counter::ResetOutside);
+        }
+        self.remove_opening(slot);
+        Verdict::Done
+    }
+
+    /// Keeps what continues the data without a gap. What comes out of order the client will say again, for
+    /// nothing is acknowledged.
+    pub(crate) fn take_data(&mut self, slot: usize, packet: &TcpPacket<'_>) {
+        let limit = match self.listener(self.openings[slot].listener).map(|l| l.opening) {
+            Some(OpeningMode::Inspect { limit, .. }) => usize::from(limit),
+            _ => UNINSPECTED_LIMIT,
+        };
+        let opening = &mut self.openings[slot];
+        let Meeting::Answered { data, fin, .. } = &opening.meeting else { return };
+        let expected = opening.irs + 1 + data.len() as u32;
+        let known = expected.distance(packet.seq());
+        if known > packet.payload_len() || *fin {
+            return;
+        }
+        if let Some(timestamps) = packet.timestamps() {
+            opening.timestamp = timestamps.value;
+        }
+        opening.window = u32::from(packet.window()) << opening.options.window_scale.unwrap_or(0);
+        let news = &packet.payload()[known as usize..];
+        let taken = self.openings.append(slot, news, limit);
+        if taken == news.len()
+            && packet.flags().contains(Flags::FIN)
+            && let Meeting::Answered { fin, .. } = &mut self.openings[slot].meeting
+        {
+            *fin = true;
+        }
+    }
+
+    /// Looks at the data so far, and decides if it can.
+    fn look(&mut self, now: Time, slot: usize) {
+        let opening = &self.openings[slot];
+        let Meeting::Answered { data, fin, .. } = &opening.meeting else { return };
+        let Some(listener) = self.listener(opening.listener) else { return };
+        let OpeningMode::Inspect { limit, .. } = listener.opening else { return };
+        let exhausted = data.len() >= usize::from(limit) || *fin;
+        let pool = match inspect(data) {
+            Inspection::Incomplete if !exhausted => return,
+            Inspection::Incomplete => listener.default_pool,
+            Inspection::Found(content) => route::choose(listener, &content),
+        };
+        self.pool_chosen(now, slot, pool);
+    }
+
+    /// The content cannot be had, or is not looked at: the listener's default.
+    pub(crate) fn choose_default(&mut self, now: Time, slot: usize) {
+        let listener = self.openings[slot].listener;
+        let pool = self.listener(listener).and_then(|l| l.default_pool);
+        self.pool_chosen(now, slot, pool);
+    }
+
+    fn pool_chosen(&mut self, now: Time, slot: usize, pool: Option<crate::config::PoolId>) {
+        match pool {
+            Some(pool) => {
+                self.openings[slot].pool = Some(pool);
+                self.try_server(now, slot);
+            }
+            None => self.turn_away(slot, Counter::NoRoute),
+        }
+    }
+
+    /// Refuses the client.
+    pub(crate) fn turn_away(&mut self, slot: usize, why: Counter) {
+        self.counters.count(why);
+        let Some(opening) = self.remove_opening(slot) else { return };
+        match opening.meeting {
+            Meeting::Held { .. } => self.refuse(opening.tuple, opening.irs),
+            Meeting::Answered { iss, .. } => self.reset_answered(opening.tuple, iss + 1),
+        }
+    }
+}

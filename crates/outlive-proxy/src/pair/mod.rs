@@ -1,0 +1,339 @@
+//! Roles: which of the two nodes serves, and when that changes.
+//!
+//! [`Pair`] is a state machine that is told what was heard and asked what follows; it does nothing itself.
+//! The rules (invariants 4, 5 and 7 of ARCHITECTURE.md):
+//!
+//! * A node starts by listening. It joins an active peer, or serves when there is none.
+//! * A standby takes over when the peer is gone, or has started anew.
+//! * An active node that hears of a higher epoch stops at once.
+//! * An active node that loses its standby begins a new epoch, and gives new sessions effects only when the
+//!   peer has confirmed that it knows of the epoch, or is gone.
+//! * An active node that stood still asks before it sends another packet.
+
+mod epoch;
+pub mod heartbeat;
+mod watch;
+
+use std::time::Duration;
+
+use outlive_tcp::time::Time;
+
+pub use self::epoch::Epoch;
+use self::{
+    heartbeat::{Beliefs, Heartbeat, Role},
+    watch::{Gone, Watch},
+};
+use crate::{
+    config::{NodeId, PairConfig},
+    event::TakeoverCause,
+};
+
+/// What a node has to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Serve: there is no peer.
+    Start,
+    /// Be the standby of the peer, which is active in that epoch.
+    Join(Epoch),
+    /// Serve in the peer's place.
+    TakeOver(TakeoverCause),
+    /// Yield to the peer, which is active in that higher epoch.
+    StepDown(Epoch),
+    /// Go on without a standby: the peer knows of it, or is gone.
+    GoAlone,
+    /// The peer confirmed that it has not taken over in the meantime.
+    GoOn,
+}
+
+/// An active node's standby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// There is none that could take over.
+    Alone,
+    /// It was lost at that time, and the peer has not confirmed that it knows.
+    Losing(Time),
+    /// It holds everything.
+    Paired,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Joining { since: Time },
+    Standby,
+    Active(Standing),
+}
+
+/// An active node that stood still, until it knows better.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// Heartbeats sent up to this number do not count as a question.
+    asked_after: Option<u64>,
+}
+
+/// The role of this node.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    config: PairConfig,
+    node: NodeId,
+    incarnation: u64,
+    state: State,
+    epoch: Epoch,
+    /// Lower than any epoch that this process begins by itself.
+    floor: Epoch,
+    /// Standby: it holds every session of `epoch`.
+    synchronised: bool,
+    watch: Watch,
+    doubt: Option<Doubt>,
+    last_turn: Time,
+    peer_was_gone: bool,
+}
+
+impl Pair {
+    /// A node that starts at `now`; `floor` is lower than any epoch that it will begin.
+    pub(crate) fn new(
+        config: PairConfig,
+        node: NodeId,
+        incarnation: u64,
+        floor: Epoch,
+        now: Time,
+    ) -> Self {
+        Pair {
+            watch: Watch::new(&config, now),
+            config,
+            node,
+            incarnation,
+            state: State::Joining { since: now },
+            epoch: Epoch::NONE,
+            floor,
+            synchronised: false,
+            doubt: None,
+            last_turn: now,
+            peer_was_gone: true,
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self.state, State::Active(_))
+    }
+
+    pub(crate) fn is_paired(&self) -> bool {
+        self.state == State::Active(Standing::Paired)
+    }
+
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.doubt.is_some()
+    }
+
+    pub(crate) fn beliefs(&self) -> Beliefs {
+        Beliefs {
+            node: self.node,
+            incarnation: self.incarnation,
+            epoch: self.epoch,
+            role: match self.state {
+                State::Joining { .. } => Role::Joining,
+                State::Standby => Role::Standby,
+                State::Active(_) => Role::Active,
+            },
+            synchronised: self.synchronised || self.is_paired(),
+        }
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    // ── what happens
+
+    /// Every input begins with this. Returns for how long the node stood still, if that was too long.
+    pub(crate) fn turn(&mut self, now: Time) -> Option<Duration> {
+        let gap = now.since(self.last_turn);
+        self.last_turn = now;
+        if !self.config.enabled || gap < self.config.detection_timeout {
+            return None;
+        }
+        self.watch.was_deaf(now);
+        if self.is_active() && self.doubt.is_none() {
+            self.doubt = Some(Doubt { asked_after: None });
+            return Some(gap);
+        }
+        None
+    }
+
+    /// Heartbeats up to number `counter` were sent before the node began to doubt.
+    pub(crate) fn asked(&mut self, counter: u64) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.asked_after.get_or_insert(counter);
+        }
+    }
+
+    /// Returns whether the peer has (again) become audible.
+    pub(crate) fn heard(&mut self, path: usize, at: Time, heartbeat: &Heartbeat) -> bool {
+        if heartbeat.beliefs.node == self.node {
+            return false;
+        }
+        self.watch.heard(path, at, heartbeat);
+        let asked_after = self.doubt.and_then(|d| d.asked_after);
+        if asked_after.is_some_and(|counter| heartbeat.heard > counter) {
+            // Whatever it says, it says after the standstill: `decide` draws the conclusion.
+            self.doubt = None;
+        }
+        let beliefs = heartbeat.beliefs;
+        if self.state == State::Standby
+            && beliefs.role == Role::Active
+            && beliefs.epoch > self.epoch
+        {
+            // It went on without this node.
+            self.epoch = beliefs.epoch;
+            self.synchronised = false;
+        }
+        std::mem::replace(&mut self.peer_was_gone, false)
+    }
+
+    pub(crate) fn refused(&mut self) {
+        self.watch.refused();
+    }
+
+    /// The standby has everything of `epoch`.
+    pub(crate) fn synchronised(&mut self, epoch: Epoch) {
+        if epoch >= self.epoch {
+            self.epoch = epoch;
+            self.synchronised = true;
+        }
+    }
+
+    /// Active: the standby has confirmed everything; the pair begins `epoch`.
+    pub(crate) fn paired(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        self.state = State::Active(Standing::Paired);
+    }
+
+    /// Active: the standby is lost; a new epoch begins at once. Returns it, or `None` if there was none to
+    /// lose.
+    pub(crate) fn standby_lost(&mut self, now: Time) -> Option<Epoch> {
+        if !self.is_paired() {
+            return None;
+        }
+        self.epoch = self.epoch.next_of_active(self.node);
+        self.state = State::Active(Standing::Losing(now));
+        Some(self.epoch)
+    }
+
+    // ── what follows
+
+    /// The next thing to do; [`done`](Self::done) tells when it has been done.
+    pub(crate) fn decide(&self, now: Time) -> Option<Decision> {
+        match self.state {
+            State::Joining { since } => self.decide_joining(now, since),
+            State::Standby => self.decide_standby(now),
+            State::Active(standing) => self.decide_active(now, standing),
+        }
+    }
+
+    fn decide_joining(&self, now: Time, since: Time) -> Option<Decision> {
+        if !self.config.enabled {
+            return Some(Decision::Start);
+        }
+        let Some(peer) = self.watch.alive(now) else {
+            return (now.since(since) >= self.config.join_timeout).then_some(Decision::Start);
+        };
+        match peer.role {
+            Role::Active => Some(Decision::Join(peer.epoch)),
+            // Both start: node A serves.
+            Role::Joining => (self.node == NodeId::A).then_some(Decision::Start),
+            // It will notice that this process is a new one, and take over.
+            Role::Standby => None,
+        }
+    }
+
+    fn decide_standby(&self, now: Time) -> Option<Decision> {
+        if let Some(gone) = self.watch.gone(now) {
+            let cause = match gone {
+                Gone::Silent(time) => TakeoverCause::Silence(time),
+                Gone::Refused(time) => TakeoverCause::Refused(time),
+            };
+            return Some(Decision::TakeOver(cause));
+        }
+        let peer = self.watch.alive(now)?;
+        match peer.role {
+            Role::Active => None,
+            Role::Joining => Some(Decision::TakeOver(TakeoverCause::Restarted)),
+            Role::Standby => {
+                let rank = |b: &Beliefs| (b.synchronised, b.epoch, b.node == NodeId::A);
+                let mine = rank(&self.beliefs()) > rank(&peer);
+                let long = self.watch.role_for(now) >= self.config.detection_timeout * 2;
+                (mine && long).then_some(Decision::TakeOver(TakeoverCause::BothPassive))
+            }
+        }
+    }
+
+    fn decide_active(&self, now: Time, standing: Standing) -> Option<Decision> {
+        let peer = self.watch.alive(now);
+        if let Some(peer) = peer.filter(|p| p.role == Role::Active && p.epoch > self.epoch) {
+            return Some(Decision::StepDown(peer.epoch));
+        }
+        if self.doubt.is_some() {
+            // Nobody to ask: this node is all there is.
+            return self.watch.gone(now).map(|_| Decision::GoOn);
+        }
+        let Standing::Losing(since) = standing else { return None };
+        let confirmed = peer
+            .is_some_and(|p| p.role == Role::Joining || (p.epoch >= self.epoch && !p.synchronised));
+        let gone = self.watch.gone(now).is_some();
+        let waited = now.since(since) >= self.config.join_timeout;
+        (confirmed || gone || waited).then_some(Decision::GoAlone)
+    }
+
+    /// The node has done what was decided.
+    pub(crate) fn done(&mut self, decision: Decision) {
+        match decision {
+            Decision::Start => {
+                self.epoch = self.floor.next_of_active(self.node);
+                self.state = State::Active(Standing::Alone);
+                self.synchronised = false;
+            }
+            Decision::TakeOver(_) => {
+                self.epoch = self.epoch.next_of_takeover(self.node);
+                self.state = State::Active(Standing::Alone);
+                self.synchronised = false;
+                self.note_gone();
+            }
+            Decision::Join(epoch) | Decision::StepDown(epoch) => {
+                self.epoch = epoch;
+                self.state = State::Standby;
+                self.synchronised = false;
+                self.doubt = None;
+            }
+            Decision::GoAlone => {
+                self.state = State::Active(Standing::Alone);
+                self.note_gone();
+            }
+            Decision::GoOn => self.doubt = None,
+        }
+    }
+
+    fn note_gone(&mut self) {
+        if self.watch.gone(self.last_turn).is_some() {
+            self.peer_was_gone = true;
+            self.watch.forget();
+        }
+    }
+
+    /// When [`decide`](Self::decide) may say something new though nothing is heard.
+    pub(crate) fn deadline(&self, now: Time) -> Option<Time> {
+        if !self.config.enabled {
+            return matches!(self.state, State::Joining { .. }).then_some(now);
+        }
+        // Also so often that a standstill is noticed for what it is.
+        let turn = now + self.config.detection_timeout / 4;
+        let mut deadline = turn.min(self.watch.deadline(now).max(now + Duration::from_millis(1)));
+        if let State::Joining { since } = self.state {
+            deadline = deadline
+                .min((since + self.config.join_timeout).max(now + Duration::from_millis(1)));
+        }
+        Some(deadline)
+    }
+}

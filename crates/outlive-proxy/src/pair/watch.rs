@@ -1,0 +1,131 @@
+//! Listening to the peer: is it alive, and what does it believe?
+
+use std::time::Duration;
+
+use outlive_tcp::time::Time;
+
+use super::heartbeat::{Beliefs, Heartbeat};
+use crate::config::PairConfig;
+
+/// Why the peer counts as gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// Nothing was heard on any path for this long, which is more than the detection timeout.
+    Silent(Duration),
+    /// Its process refuses connections, and on every path a heartbeat is missing.
+    Refused(Duration),
+}
+
+impl Gone {
+    pub(crate) fn silent(self) -> Duration {
+        match self {
+            Gone::Silent(time) | Gone::Refused(time) => time,
+        }
+    }
+}
+
+/// The peer, as far as heartbeats tell.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    interval: Duration,
+    timeout: Duration,
+    /// By path.
+    last_heard: Vec<Time>,
+    beliefs: Option<Beliefs>,
+    /// Since when it has been what it says it is.
+    role_since: Time,
+    /// Connecting to it was refused since it was last heard.
+    refused: bool,
+    /// This node stood still: until then, silence says nothing about the peer.
+    deaf_until: Time,
+}
+
+impl Watch {
+    pub(crate) fn new(config: &PairConfig, now: Time) -> Self {
+        Watch {
+            interval: config.heartbeat_interval,
+            timeout: config.detection_timeout,
+            last_heard: vec![now; usize::from(config.paths).max(1)],
+            beliefs: None,
+            role_since: now,
+            refused: false,
+            deaf_until: now,
+        }
+    }
+
+    /// A heartbeat of the peer came at `at`. Returns what it believed before.
+    pub(crate) fn heard(
+        &mut self,
+        path: usize,
+        at: Time,
+        heartbeat: &Heartbeat,
+    ) -> Option<Beliefs> {
+        if let Some(last) = self.last_heard.get_mut(path) {
+            *last = (*last).max(at);
+        }
+        self.refused = false;
+        let before = self.beliefs.replace(heartbeat.beliefs);
+        if before.is_none_or(|b| {
+            b.role != heartbeat.beliefs.role || b.incarnation != heartbeat.beliefs.incarnation
+        }) {
+            self.role_since = at;
+        }
+        before
+    }
+
+    pub(crate) fn refused(&mut self) {
+        self.refused = true;
+    }
+
+    /// This node stood still until `now`, and may have missed what was said.
+    pub(crate) fn was_deaf(&mut self, now: Time) {
+        self.deaf_until = now + self.timeout;
+    }
+
+    fn last(&self) -> Time {
+        self.last_heard.iter().copied().max().unwrap_or(Time::ZERO)
+    }
+
+    /// Whether the peer is gone, and why. Also true of a peer that never was there.
+    pub(crate) fn gone(&self, now: Time) -> Option<Gone> {
+        if now < self.deaf_until {
+            return None;
+        }
+        let silent = now.since(self.last());
+        if silent >= self.timeout {
+            Some(Gone::Silent(silent))
+        } else if self.refused && silent >= self.interval * 3 / 2 {
+            Some(Gone::Refused(silent))
+        } else {
+            None
+        }
+    }
+
+    /// When [`gone`](Self::gone) may change its mind if nothing is heard.
+    pub(crate) fn deadline(&self, now: Time) -> Time {
+        let patience = if self.refused { self.interval * 3 / 2 } else { self.timeout };
+        let deadline = (self.last() + patience).max(self.deaf_until);
+        if deadline > now { deadline } else { self.last() + self.timeout }
+    }
+
+    /// What the peer believes, if it has been heard and is not gone.
+    pub(crate) fn alive(&self, now: Time) -> Option<Beliefs> {
+        self.beliefs.filter(|_| self.gone(now).is_none())
+    }
+
+    /// How long it has been what it says.
+    pub(crate) fn role_for(&self, now: Time) -> Duration {
+        now.since(self.role_since)
+    }
+
+    /// How long nothing has been heard on each path.
+    pub(crate) fn silence(&self, now: Time) -> Vec<Duration> {
+        self.last_heard.iter().map(|at| now.since(*at)).collect()
+    }
+
+    /// It is not the same process any more, or it is dead: forget what it believed.
+    pub(crate) fn forget(&mut self) {
+        self.beliefs = None;
+        self.refused = false;
+    }
+}

@@ -1,0 +1,81 @@
+//! What happens as time passes.
+
+use outlive_tcp::{segment::Segment, time::Time, wire::Flags};
+
+use super::Proxy;
+use crate::{counters::Counter, event::End, replication::journal::Change, session::Phase};
+
+impl Proxy {
+    /// The next instant at which [`expire`](Self::expire) has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let timers =
+            [self.sessions.next_deadline(), self.openings.next_deadline(), self.wake_up.deadline()];
+        timers.into_iter().flatten().min()
+    }
+
+    pub(crate) fn expire(&mut self, now: Time) {
+        let mut slots = Vec::new();
+        self.openings.expire(now, &mut slots);
+        for slot in slots.drain(..) {
+            self.opening_expired(now, slot);
+        }
+        self.sessions.expire(now, &mut slots);
+        for slot in slots {
+            self.session_expired(now, slot);
+        }
+        self.wake_some(now);
+    }
+
+    fn session_expired(&mut self, now: Time, slot: usize) {
+        let Some(session) = self.sessions.get(slot) else { return };
+        if session.phase.is_over() {
+            return self.forget_session(now, slot);
+        }
+        if !self.posture.active {
+            // The active node decides how long a session lives.
+            return self.arm_idle(now, slot);
+        }
+        match session.phase {
+            Phase::Answering => {
+                self.reset_server(slot);
+                self.end_silently(now, slot, End::NotAcknowledged);
+            }
+            Phase::Open if self.prefixes.contains_key(&slot) => {
+                self.send_prefix(now, slot);
+            }
+            _ => {
+                let idle_until = session.last_seen.time() + self.idle_timeout(session);
+                if idle_until > now {
+                    self.sessions.set_timer(slot, idle_until);
+                } else {
+                    self.counters.count(Counter::SessionsIdle);
+                    self.end_silently(now, slot, End::Idle);
+                }
+            }
+        }
+    }
+
+    /// Forgets a session here and at the standby, without a word to its ends.
+    fn end_silently(&mut self, now: Time, slot: usize, end: End) {
+        self.log_closed(now, slot, end);
+        let client = self.sessions[slot].tuple(crate::flows::Side::Client);
+        self.journal.append(&Change::Forgotten { client });
+        self.forget_session(now, slot);
+    }
+
+    /// Ends a server's connection whose client never completed its own.
+    fn reset_server(&mut self, slot: usize) {
+        let record = &self.sessions[slot].record;
+        let segment = Segment {
+            tuple: record.server.tuple().reversed(),
+            seq: record.server.own_isn + 1,
+            ack: Some(record.server.end_isn + 1),
+            flags: Flags::RST,
+            window: 0,
+            options: Default::default(),
+            payload: &[],
+            hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
+        };
+        self.outbox.send(&segment);
+    }
+}

@@ -1,0 +1,353 @@
+//! The data plane of one node: what happens to a packet.
+//!
+//! A packet is looked up by its four-tuple. It belongs to a session (the splice: translated and passed on),
+//! to a connection that is being opened, or to nobody (a SYN, a cookie, a stray). What the node itself has
+//! to say goes to the outbox, what the standby has to know to the journal; who is active and when to be
+//! silent is decided elsewhere ([`crate::pair`]) and only obeyed here ([`Posture`]).
+
+mod clock;
+mod icmp;
+mod replica;
+mod splice;
+mod stranger;
+mod wake;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    ops::Range,
+    time::Duration,
+};
+
+use outlive_tcp::{
+    time::Time,
+    wire::{Endpoint, FourTuple, Malformed, Offload, TcpPacket},
+};
+
+pub(crate) use self::splice::{Prefix, shown_scale};
+use self::wake::WakeUp;
+use crate::{
+    balance::{Pools, ServerId},
+    clock::PairClock,
+    config::{Config, Listener, PoolId},
+    counters::{Counter, Counters},
+    event::LogEvent,
+    flows::{Flow, FlowTable, Side},
+    opening::{
+        Openings,
+        keys::KeyRing,
+        memory::{SpentCookies, Suspects},
+    },
+    outbox::Outbox,
+    ports::Ports,
+    replication::journal::Journal,
+    session::{Phase, Session, Sessions},
+};
+
+/// What to do with a packet that was handed to the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Write these bytes of the same buffer back to the device.
+    Forward {
+        /// Where the packet is now; its start may have moved into the headroom.
+        range: Range<usize>,
+        /// What the device is asked to do.
+        offload: Offload,
+    },
+    /// Nothing: it was answered, kept, or dropped and counted.
+    Done,
+}
+
+/// What the pair allows this node at the moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Posture {
+    /// It serves.
+    pub(crate) active: bool,
+    /// It stood still, and must not send before it knows that it is still active.
+    pub(crate) unsure: bool,
+    /// Until then, unknown connections are met with silence.
+    pub(crate) silent_until: Time,
+    /// When a new session may have effects.
+    pub(crate) release: Release,
+}
+
+/// When a new session may have effects (invariant 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// At once: there is no standby.
+    Now,
+    /// When the standby has confirmed the record.
+    Confirmed,
+    /// When it is settled whether this node may go on without its standby.
+    Held,
+}
+
+/// A session that waits for the standby.
+#[derive(Debug)]
+pub(crate) struct Awaiting {
+    /// The change that must be confirmed.
+    change: u64,
+    slot: usize,
+    serial: u32,
+    since: Time,
+    first: FirstData,
+}
+
+/// What an answered client had sent before its server was known.
+#[derive(Debug, Default)]
+pub(crate) struct FirstData {
+    pub(crate) data: Vec<u8>,
+    pub(crate) fin: bool,
+}
+
+/// The secrets of the data plane.
+#[derive(Clone, Copy)]
+pub(crate) struct Keys {
+    /// Of this node's tables; never leaves it.
+    pub(crate) table: [u8; 16],
+    /// Of initial sequence numbers; the pair's (invariant 6).
+    pub(crate) sequence: [u8; 16],
+}
+
+/// The data plane.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) config: Config,
+    listeners: BTreeMap<Endpoint, u16>,
+    addresses: Vec<IpAddr>,
+    pub(crate) clock: PairClock,
+    pub(crate) posture: Posture,
+    pub(crate) counters: Counters,
+    pub(crate) outbox: Outbox,
+    pub(crate) journal: Journal,
+    pub(crate) keys: KeyRing,
+    pub(crate) sequence_key: [u8; 16],
+    pub(crate) log: VecDeque<LogEvent>,
+    pub(crate) flows: FlowTable,
+    pub(crate) sessions: Sessions,
+    pub(crate) openings: Openings,
+    pub(crate) pools: Pools,
+    pub(crate) ports: Ports,
+    pub(crate) port_seed: u32,
+    pub(crate) prefixes: BTreeMap<usize, Prefix>,
+    awaiting: VecDeque<Awaiting>,
+    pub(crate) spent: SpentCookies,
+    suspects: Suspects,
+    wake_up: WakeUp,
+    /// Port unreachables sent in the second that began then.
+    unreachables: (Time, u32),
+    /// Number of the synchronisation that was begun last, and whether it was completed.
+    picture: u8,
+    complete: bool,
+}
+
+/// Events for the log that are kept until they are fetched; later ones are lost.
+const LOG_LIMIT: usize = 4_096;
+
+impl Proxy {
+    pub(crate) fn new(config: Config, keys: Keys, clock: PairClock, now: Time) -> Self {
+        let listeners = config.listeners.iter().enumerate();
+        let listeners = listeners.map(|(i, l)| (l.address, i as u16)).collect();
+        let release = if config.pair.enabled { Release::Held } else { Release::Now };
+        Proxy {
+            listeners,
+            addresses: config.virtual_addresses(),
+            clock,
+            posture: Posture { active: false, unsure: false, silent_until: Time::NEVER, release },
+            counters: Counters::default(),
+            outbox: Outbox::default(),
+            journal: Journal::default(),
+            keys: KeyRing::default(),
+            sequence_key: keys.sequence,
+            log: VecDeque::new(),
+            flows: FlowTable::new(keys.table),
+            sessions: Sessions::new(config.limits.sessions, now),
+            openings: Openings::new(&config.limits, now),
+            pools: Pools::new(&config),
+            ports: Ports::new(config.node, config.source_addresses.clone()),
+            port_seed: u32::from_be_bytes([
+                keys.table[0],
+                keys.table[1],
+                keys.table[2],
+                keys.table[3],
+            ]),
+            prefixes: BTreeMap::new(),
+            awaiting: VecDeque::new(),
+            spent: SpentCookies::new(keys.table, now),
+            suspects: Suspects::new(keys.table),
+            wake_up: WakeUp::default(),
+            unreachables: (Time::ZERO, 0),
+            picture: 0,
+            complete: false,
+            config,
+        }
+    }
+
+    /// One IP packet in `buffer[start..end]`; what is before it is headroom.
+    pub(crate) fn handle_packet(
+        &mut self,
+        now: Time,
+        buffer: &mut [u8],
+        start: usize,
+        end: usize,
+        offload: Offload,
+    ) -> Verdict {
+        self.counters.count(Counter::PacketsIn);
+        if !self.posture.active {
+            return self.drop(Counter::DropPassive);
+        }
+        if self.posture.unsure {
+            return self.drop(Counter::DropUnsure);
+        }
+        let packet = match TcpPacket::parse(buffer, start, end, offload) {
+            Ok(packet) => packet,
+            Err(Malformed::NotTcp) => {
+                return match buffer.get(start..end) {
+                    Some(packet) => self.handle_other(now, packet),
+                    None => self.drop(Counter::DropMalformed),
+                };
+            }
+            Err(Malformed::Fragment) => return self.drop(Counter::DropFragment),
+            Err(_) => return self.drop(Counter::DropMalformed),
+        };
+        if !packet.checksum_ok() {
+            return self.drop(Counter::DropChecksum);
+        }
+        match self.find(&packet.tuple()) {
+            Some(Flow::Session(slot, side)) => self.session_packet(now, slot, side, packet),
+            Some(Flow::Opening(slot, Side::Client)) => {
+                self.opening_client_packet(now, slot, &packet)
+            }
+            Some(Flow::Opening(slot, Side::Server)) => {
+                self.opening_server_packet(now, slot, &packet)
+            }
+            None => self.stranger(now, &packet),
+        }
+    }
+
+    pub(crate) fn drop(&mut self, reason: Counter) -> Verdict {
+        self.counters.count(reason);
+        Verdict::Done
+    }
+
+    pub(crate) fn find(&self, tuple: &FourTuple) -> Option<Flow> {
+        self.flows.find(tuple, |flow| tuple_of(&self.sessions, &self.openings, flow))
+    }
+
+    pub(crate) fn enter_flow(&mut self, tuple: &FourTuple, flow: Flow) {
+        let (sessions, openings) = (&self.sessions, &self.openings);
+        self.flows.insert(tuple, flow, |flow| tuple_of(sessions, openings, flow));
+    }
+
+    pub(crate) fn leave_flow(&mut self, tuple: &FourTuple, flow: Flow) {
+        self.flows.remove(tuple, flow);
+    }
+
+    /// The listener at `address` and its index.
+    pub(crate) fn listener_at(&self, address: Endpoint) -> Option<u16> {
+        self.listeners.get(&address).copied()
+    }
+
+    /// The listener with that index.
+    pub(crate) fn listener(&self, index: u16) -> Option<&Listener> {
+        self.config.listeners.get(usize::from(index))
+    }
+
+    pub(crate) fn is_ours(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    /// The pools that a listener can lead to.
+    pub(crate) fn pools_of(&self, listener: u16) -> impl Iterator<Item = PoolId> + '_ {
+        let listener = self.listener(listener);
+        let routed = listener.into_iter().flat_map(|l| l.routes.iter().map(|r| r.pool));
+        routed.chain(listener.and_then(|l| l.default_pool))
+    }
+
+    pub(crate) fn log(&mut self, event: LogEvent) {
+        if self.log.len() < LOG_LIMIT {
+            self.log.push_back(event);
+        }
+    }
+
+    /// How long the session may be idle.
+    fn idle_timeout(&self, session: &Session) -> Duration {
+        const DEFAULT: Duration = Duration::from_secs(3 * 3_600);
+        self.listener(session.listener).map_or(DEFAULT, |l| l.idle_timeout)
+    }
+
+    /// Removes a session and everything that hangs on it, without a word to anybody.
+    pub(crate) fn forget_session(&mut self, now: Time, slot: usize) {
+        let Some(session) = self.sessions.get(slot) else { return };
+        let (client, server) = (session.tuple(Side::Client), session.tuple(Side::Server));
+        let (answered, irs) = (session.record.answered, session.record.client.end_isn);
+        let (id, over) = (session.server, session.phase.is_over());
+        self.leave_flow(&client, Flow::Session(slot, Side::Client));
+        self.leave_flow(&server, Flow::Session(slot, Side::Server));
+        self.prefixes.remove(&slot);
+        self.sessions.remove(slot);
+        if !over {
+            self.session_left_server(id);
+        }
+        if answered {
+            self.spent.insert(now, &client, irs);
+        }
+    }
+
+    pub(crate) fn session_left_server(&mut self, server: ServerId) {
+        self.pools.session_ended(server);
+    }
+
+    /// Makes room for one more session, from those that are over; false if every one is alive.
+    pub(crate) fn make_room(&mut self, now: Time) -> bool {
+        while self.sessions.is_full() {
+            let Some(oldest) = self.sessions.oldest_over() else { return false };
+            self.counters.count(Counter::SessionsRecycled);
+            self.forget_session(now, oldest);
+        }
+        true
+    }
+
+    /// Sessions by what they are: waiting, open, over.
+    pub(crate) fn census(&self) -> (usize, usize, usize) {
+        self.sessions.iter().fold((0, 0, 0), |(waiting, open, over), (_, s)| match s.phase {
+            Phase::Unconfirmed | Phase::Answering => (waiting + 1, open, over),
+            Phase::Open => (waiting, open + 1, over),
+            Phase::TimeWait | Phase::Reset(_) => (waiting, open, over + 1),
+        })
+    }
+
+    /// What must hold after every input. Costs a walk over everything: for tests and the simulator.
+    pub(crate) fn check_invariants(&self) {
+        let with_server = self.openings.slots().into_iter();
+        let with_server = with_server.filter(|s| self.openings[*s].attempt.is_some()).count();
+        let entries = 2 * self.sessions.len() + self.openings.len() + with_server;
+        assert_eq!(self.flows.len(), entries, "every connection is in the index once");
+        for (slot, session) in self.sessions.iter() {
+            for side in [Side::Client, Side::Server] {
+                let tuple = session.tuple(side);
+                assert_eq!(self.find(&tuple), Some(Flow::Session(slot, side)), "{tuple:?}");
+            }
+            if session.phase == Phase::Unconfirmed {
+                assert!(self.posture.release != Release::Now || !self.posture.active);
+            }
+        }
+        for slot in self.prefixes.keys() {
+            assert!(self.sessions.get(*slot).is_some(), "a prefix without a session");
+        }
+        assert!(self.sessions.len() <= self.config.limits.sessions as usize);
+        assert!(self.openings.len() <= self.config.limits.openings as usize);
+    }
+}
+
+/// The tuple of a flow that is in the index.
+pub(crate) fn tuple_of(sessions: &Sessions, openings: &Openings, flow: Flow) -> FourTuple {
+    match flow {
+        Flow::Session(slot, side) => sessions[slot].tuple(side),
+        Flow::Opening(slot, Side::Client) => openings[slot].tuple,
+        Flow::Opening(slot, Side::Server) => {
+            let opening = &openings[slot];
+            opening.attempt.as_ref().map_or(opening.tuple, |attempt| attempt.tuple())
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The other end of replication: sessions that wait for the standby, the walk over all of them for a new
+//! standby, and, on the standby, what the active node tells.
+
+use std::time::Duration;
+
+use outlive_tcp::{seq::Seq, time::Time, wire::FourTuple};
+
+use super::{Awaiting, FirstData, Prefix, Proxy, Release};
+use crate::{
+    flows::{Flow, Side},
+    replication::journal::{Change, ReceivedChange},
+    session::{Phase, Seconds, Session, record::Record, track::Streams},
+};
+
+impl Proxy {
+    // ── active node
+
+    /// A new session, whose record is change number `change`: it may have effects now, or when the standby
+    /// says so.
+    pub(crate) fn await_release(&mut self, now: Time, slot: usize, change: u64, first: FirstData) {
+        if self.posture.release == Release::Now {
+            self.release(now, slot, first);
+        } else {
+            let serial = self.sessions[slot].serial;
+            self.awaiting.push_back(Awaiting { change, slot, serial, since: now, first });
+        }
+    }
+
+    /// The standby holds everything up to change `number`.
+    pub(crate) fn confirmed(&mut self, now: Time, number: u64) {
+        while let Some(awaiting) = self.awaiting.pop_front_if(|a| a.change <= number) {
+            self.release_awaiting(now, awaiting);
+        }
+    }
+
+    /// There is no standby any more, and this node may go on without.
+    pub(crate) fn release_all(&mut self, now: Time) {
+        for awaiting in std::mem::take(&mut self.awaiting) {
+            self.release_awaiting(now, awaiting);
+        }
+    }
+
+    fn release_awaiting(&mut self, now: Time, awaiting: Awaiting) {
+        let Awaiting { slot, serial, first, .. } = awaiting;
+        let waiting = |s: &mut Session| s.phase == Phase::Unconfirmed;
+        if self.sessions.with_serial(slot, serial).is_some_and(waiting) {
+            self.release(now, slot, first);
+        }
+    }
+
+    /// How long the oldest session has been waiting.
+    pub(crate) fn waiting_since(&self) -> Option<Time> {
+        self.awaiting.front().map(|a| a.since)
+    }
+
+    /// This node serves no longer: what is unconfirmed had no effect, and is the client's to say again.
+    pub(crate) fn abandon_unconfirmed(&mut self, now: Time) {
+        for awaiting in std::mem::take(&mut self.awaiting) {
+            if self.sessions.with_serial(awaiting.slot, awaiting.serial).is_some() {
+                self.forget_session(now, awaiting.slot);
+            }
+        }
+    }
+
+    /// Appends sessions from `slot` on, as far as `room` bytes go; returns where to go on, or `None` at the
+    /// end.
+    pub(crate) fn snapshot(
+        &self,
+        mut slot: usize,
+        room: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        // A record, a prefix, an end, a position: never more for one session.
+        const MOST: usize = 512;
+        let end = out.len() + room.saturating_sub(MOST);
+        while let Some((found, session)) = self.sessions.next_from(slot) {
+            if out.len() > end {
+                return Some(found);
+            }
+            self.describe(found, session, out);
+            slot = found + 1;
+        }
+        None
+    }
+
+    fn describe(&self, slot: usize, session: &Session, out: &mut Vec<u8>) {
+        let prefix = self.prefixes.get(&slot).map_or(&[][..], |p| &p.bytes);
+        let client = session.tuple(Side::Client);
+        Change::Opened { record: &session.record, prefix }.encode(out);
+        if session.phase.is_over() {
+            Change::Ended { client, phase: session.phase }.encode(out);
+        } else {
+            let positions = [Side::Client, Side::Server].map(|s| session.streams.sent_by(s).acked);
+            Change::Progress { client, positions }.encode(out);
+        }
+    }
+
+    // ── standby
+
+    /// A synchronisation begins: what is not told again by its end will be removed.
+    pub(crate) fn begin_picture(&mut self) {
+        self.picture = self.picture.checked_add(1).unwrap_or(1);
+        self.complete = false;
+    }
+
+    /// The picture is complete: what it does not contain does not exist any more.
+    pub(crate) fn complete_picture(&mut self, now: Time) {
+        self.complete = true;
+        let picture = self.picture;
+        let stale = self.sessions.iter().filter(|(_, s)| s.picture != picture);
+        for slot in stale.map(|(slot, _)| slot).collect::<Vec<_>>() {
+            self.forget_session(now, slot);
+        }
+    }
+
+    /// Whether every session belongs to the last picture that was begun, and there was one.
+    pub(crate) fn picture_is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Applies a change that the active node reports.
+    pub(crate) fn apply(&mut self, now: Time, change: ReceivedChange) {
+        match change {
+            ReceivedChange::Opened { record, prefix } => self.adopt(now, &record, prefix),
+            ReceivedChange::PrefixDone { client } => {
+                if let Some(slot) = self.session_of(&client) {
+                    self.prefixes.remove(&slot);
+                    self.arm_idle(now, slot);
+                }
+            }
+            ReceivedChange::Ended { client, phase } => {
+                if let Some(slot) = self.session_of(&client) {
+                    self.adopt_end(now, slot, phase);
+                }
+            }
+            ReceivedChange::Forgotten { client } => {
+                if let Some(slot) = self.session_of(&client) {
+                    self.forget_session(now, slot);
+                }
+            }
+            ReceivedChange::Progress { client, positions } => {
+                self.adopt_progress(&client, positions)
+            }
+        }
+    }
+
+    fn session_of(&self, client: &FourTuple) -> Option<usize> {
+        match self.find(client) {
+            Some(Flow::Session(slot, Side::Client)) => Some(slot),
+            _ => None,
+        }
+    }
+
+    fn adopt(&mut self, now: Time, record: &Record, prefix: Vec<u8>) {
+        // Whatever stands in its way is a session of which the end was not told.
+        for tuple in [record.client.tuple(), record.server.tuple()] {
+            if let Some(Flow::Session(slot, _)) = self.find(&tuple) {
+                self.forget_session(now, slot);
+            }
+        }
+        if !self.make_room(now) {
+            self.counters.count(crate::counters::Counter::DropTableFull);
+            return;
+        }
+        let server = self.pools.intern(record.server.end);
+        self.pools.session_began(server);
+        let listener = self.listener_at(record.client.own).unwrap_or(Session::NO_LISTENER);
+        let slot = self.insert_session(Session {
+            record: *record,
+            streams: Streams::new(record.client.end_isn, record.server.end_isn),
+            last_seen: Seconds::of(now),
+            since: Seconds::of(now),
+            serial: 0,
+            client_timestamp: record.syn_ack.echo,
+            server,
+            listener,
+            phase: if record.answered { Phase::Open } else { Phase::Answering },
+            picture: self.picture.max(1),
+        });
+        if !prefix.is_empty() {
+            self.prefixes.insert(slot, Prefix { bytes: prefix, repeated: 0, sent: false });
+        }
+        self.arm_idle(now, slot);
+    }
+
+    fn adopt_end(&mut self, now: Time, slot: usize, phase: Phase) {
+        let timeouts = &self.config.timeouts;
+        let linger: Duration = match phase {
+            Phase::Reset(_) => timeouts.reset_linger,
+            _ => timeouts.time_wait,
+        };
+        let session = &mut self.sessions[slot];
+        if session.phase.is_over() {
+            return;
+        }
+        session.phase = phase;
+        let server = session.server;
+        self.sessions.is_over(slot);
+        self.sessions.set_timer(slot, now + linger);
+        self.prefixes.remove(&slot);
+        self.session_left_server(server);
+    }
+
+    fn adopt_progress(&mut self, client: &FourTuple, positions: [Seq; 2]) {
+        let Some(slot) = self.session_of(client) else { return };
+        let streams = &mut self.sessions[slot].streams;
+        for (side, position) in [Side::Client, Side::Server].into_iter().zip(positions) {
+            streams.sent_by_mut(side).move_to(position);
+        }
+    }
+}

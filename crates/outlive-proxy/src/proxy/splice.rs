@@ -1,0 +1,430 @@
+//! The packets of a session: translated and passed on.
+
+use std::time::Duration;
+
+use outlive_tcp::{
+    segment::Segment,
+    time::Time,
+    wire::{Flags, FourTuple, Options, TcpPacket, Timestamps},
+};
+
+use super::{FirstData, Proxy, Verdict};
+use crate::{
+    counters::Counter,
+    event::{End, LogEvent},
+    flows::Side,
+    opening::SHOWN_SCALE,
+    replication::journal::Change,
+    session::{Phase, Seconds, Session},
+};
+
+/// First repetition of an unacknowledged prefix (RFC 6298, 2.1 allows less than a second where the path is
+/// known; these are servers close by).
+const PREFIX_TIMEOUT: Duration = Duration::from_millis(200);
+const MAX_PREFIX_TIMEOUT: Duration = Duration::from_secs(10);
+/// Positions are told to the standby at every multiple of this many bytes, so that what it knows is never
+/// half of the sequence space old.
+const PROGRESS_SHIFT: u32 = 29;
+
+/// Bytes that the node itself put before the client's first, until they are acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Prefix {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) repeated: u32,
+    /// It has been sent; before, nothing is repeated.
+    pub(crate) sent: bool,
+}
+
+impl Proxy {
+    pub(crate) fn session_packet(
+        &mut self,
+        now: Time,
+        slot: usize,
+        side: Side,
+        packet: TcpPacket<'_>,
+    ) -> Verdict {
+        let flags = packet.flags();
+        let phase = self.sessions[slot].phase;
+        if phase == Phase::Unconfirmed {
+            return self.drop(Counter::DropUnconfirmed);
+        }
+        if flags.contains(Flags::SYN) {
+            return self.session_syn(now, slot, side, &packet);
+        }
+        if flags.contains(Flags::RST) {
+            return self.session_reset(now, slot, side, packet);
+        }
+        if phase == Phase::Answering && !self.client_answered(now, slot, side, &packet) {
+            return self.drop(Counter::DropOpening);
+        }
+        self.pass(now, slot, side, packet)
+    }
+
+    /// Translates a packet and learns from it what there is to learn.
+    fn pass(&mut self, now: Time, slot: usize, side: Side, mut packet: TcpPacket<'_>) -> Verdict {
+        let timestamp = self.clock.timestamp(now);
+        let session = &mut self.sessions[slot];
+        session.last_seen = Seconds::of(now);
+        if side == Side::Client
+            && let Some(timestamps) = packet.timestamps()
+        {
+            session.client_timestamp = timestamps.value;
+        }
+        let mut translation = session.record.translation(side, timestamp, session.client_timestamp);
+        let flags = packet.flags();
+        let fin = flags.contains(Flags::FIN);
+        session.streams.sent_by_mut(side).sent(packet.seq(), packet.payload_len(), fin);
+
+        let mut finished = false;
+        let mut prefix_done = false;
+        let mut progressed = false;
+        if flags.contains(Flags::ACK) {
+            let mut ack = packet.ack() + translation.ack_delta;
+            if side == Side::Server && session.record.prefix_len > 0 {
+                let into = packet.ack().distance(session.prefix_start());
+                if into < u32::from(session.record.prefix_len) {
+                    ack = session.record.client.end_isn + 1;
+                    translation.ack_floor = Some(ack);
+                } else {
+                    prefix_done = into < 1 << 31;
+                }
+            }
+            let window = u32::from(packet.window()) << session.record.leg(side).end_scale;
+            let stream = session.streams.sent_by_mut(side.other());
+            let before = stream.acked;
+            let fin_acked = stream.acknowledged(ack, window);
+            progressed = (before.0 ^ stream.acked.0) >> PROGRESS_SHIFT != 0;
+            finished = fin_acked && session.streams.finished();
+        }
+        if packet.translate(&translation).is_err() {
+            return self.drop(Counter::DropMalformed);
+        }
+        if prefix_done {
+            self.prefix_acknowledged(now, slot);
+        }
+        if progressed {
+            self.report_progress(slot);
+        }
+        if self.sessions[slot].phase == Phase::Reset(side) {
+            self.revive(now, slot);
+        } else if finished && self.sessions[slot].phase == Phase::Open {
+            self.end_session(now, slot, Phase::TimeWait);
+        }
+        self.forward(&packet)
+    }
+
+    fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
+        self.counters.count(Counter::Forwarded);
+        Verdict::Forward { range: packet.range(), offload: packet.offload() }
+    }
+
+    /// A segment of a session that a direct listener has answered: whether it may pass. The first
+    /// acceptable one of the client completes the handshake.
+    fn client_answered(
+        &mut self,
+        now: Time,
+        slot: usize,
+        side: Side,
+        packet: &TcpPacket<'_>,
+    ) -> bool {
+        let session = &mut self.sessions[slot];
+        // Of a session that was taken over it is not known how far it is.
+        let inherited = session.picture != 0;
+        let acceptable = match side {
+            Side::Client => {
+                packet.flags().contains(Flags::ACK)
+                    && packet.ack() == session.record.client.own_isn + 1
+            }
+            Side::Server => false,
+        };
+        if !inherited && !acceptable {
+            return false;
+        }
+        if let Some(timestamps) = packet.timestamps().filter(|_| side == Side::Client) {
+            session.client_timestamp = timestamps.value;
+        }
+        session.phase = Phase::Open;
+        self.arm_idle(now, slot);
+        if acceptable {
+            self.send_prefix(now, slot);
+        }
+        true
+    }
+
+    /// A SYN or SYN-ACK of a session that exists. (A SYN on one that is over was taken for a new connection
+    /// before it came here.)
+    fn session_syn(
+        &mut self,
+        now: Time,
+        slot: usize,
+        side: Side,
+        packet: &TcpPacket<'_>,
+    ) -> Verdict {
+        let session = &self.sessions[slot];
+        let record = &session.record;
+        let repeated = packet.seq() == record.leg(side).end_isn;
+        match (side, packet.flags().contains(Flags::ACK)) {
+            (Side::Client, false) if session.phase.is_over() => {
+                self.counters.count(Counter::SessionsRecycled);
+                self.forget_session(now, slot);
+                return self.stranger(now, packet);
+            }
+            (Side::Client, false) if repeated && !record.answered => {
+                if session.phase == Phase::Answering {
+                    self.send_syn_ack(slot);
+                }
+            }
+            (Side::Client, false) if !repeated => self.challenge(slot),
+            (Side::Server, true) if repeated && session.phase == Phase::Answering => {
+                self.send_syn_ack(slot);
+            }
+            // Our acknowledgment of it was lost.
+            (Side::Server, true) if repeated => {
+                if !self.send_prefix(now, slot) {
+                    self.send_first(slot, &FirstData::default());
+                }
+            }
+            _ => return self.drop(Counter::DropForeign),
+        }
+        Verdict::Done
+    }
+
+    /// RFC 5961, section 4: whoever says SYN on an established connection is told where it stands.
+    fn challenge(&mut self, slot: usize) {
+        let session = &self.sessions[slot];
+        let leg = &session.record.client;
+        let to_client = session.record.translation(Side::Server, 0, 0);
+        let segment = Segment {
+            tuple: leg.tuple().reversed(),
+            seq: session.streams.sent_by(Side::Server).next + to_client.seq_delta,
+            ack: Some(session.streams.sent_by(Side::Client).acked),
+            flags: Flags(0),
+            window: 0,
+            options: Options::default(),
+            payload: &[],
+            hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
+        };
+        self.outbox.send(&segment);
+    }
+
+    /// A reset. The end judges it; it ends the session here only if it fits the window.
+    fn session_reset(
+        &mut self,
+        now: Time,
+        slot: usize,
+        side: Side,
+        mut packet: TcpPacket<'_>,
+    ) -> Verdict {
+        let session = &self.sessions[slot];
+        let record = session.record;
+        let valid = session.streams.sent_by(side).in_window(packet.seq());
+        if !valid && self.provoked_by_probe(now, slot, side, packet.seq()) {
+            return self.drop(Counter::ProbeResets);
+        }
+        let phase = session.phase;
+        if valid && !phase.is_over() {
+            self.end_session(now, slot, Phase::Reset(side));
+        }
+        if !valid {
+            self.counters.count(Counter::ResetOutside);
+        } else if phase == Phase::Answering && side == Side::Server {
+            // The client is still in SYN-SENT: it believes only a reset that acknowledges its SYN.
+            self.refuse(record.client.tuple(), record.client.end_isn);
+            return Verdict::Done;
+        }
+        let translation = record.translation(side, self.clock.timestamp(now), 0);
+        if packet.translate(&translation).is_err() {
+            return self.drop(Counter::DropMalformed);
+        }
+        self.forward(&packet)
+    }
+
+    /// Marks the session as over: it translates late segments until its timer removes it, or its place or
+    /// tuple is needed.
+    pub(crate) fn end_session(&mut self, now: Time, slot: usize, phase: Phase) {
+        let (linger, end, counter) = match phase {
+            Phase::Reset(side) => {
+                (self.config.timeouts.reset_linger, End::Reset(side), Counter::SessionsReset)
+            }
+            _ => (self.config.timeouts.time_wait, End::Finished, Counter::SessionsFinished),
+        };
+        let session = &mut self.sessions[slot];
+        if session.phase.is_over() {
+            return;
+        }
+        session.phase = phase;
+        let server = session.server;
+        self.sessions.is_over(slot);
+        self.sessions.set_timer(slot, now + linger);
+        self.prefixes.remove(&slot);
+        self.session_left_server(server);
+        self.counters.count(counter);
+        let tuple = self.sessions[slot].tuple(Side::Client);
+        self.journal.append(&Change::Ended { client: tuple, phase });
+        self.log_closed(now, slot, end);
+    }
+
+    /// The reset was not the sender's: it goes on talking.
+    fn revive(&mut self, now: Time, slot: usize) {
+        let session = &mut self.sessions[slot];
+        session.phase = Phase::Open;
+        let (server, record) = (session.server, session.record);
+        self.pools.session_began(server);
+        self.arm_idle(now, slot);
+        self.journal.append(&Change::Opened { record: &record, prefix: &[] });
+    }
+
+    pub(crate) fn log_closed(&mut self, now: Time, slot: usize, end: End) {
+        let session = &self.sessions[slot];
+        let event = LogEvent::SessionClosed {
+            client: session.record.client.end,
+            listener: session.record.client.own,
+            server: session.record.server.end,
+            end,
+            from_client: session.streams.sent_by(Side::Client).bytes,
+            from_server: session.streams.sent_by(Side::Server).bytes,
+            lasted: now.since(session.since.time()),
+        };
+        self.log(event);
+    }
+
+    pub(crate) fn arm_idle(&mut self, now: Time, slot: usize) {
+        let timeout = self.idle_timeout(&self.sessions[slot]);
+        self.sessions.set_timer(slot, now + timeout);
+    }
+
+    /// Tells the standby where the streams stand (a hint; see [`PROGRESS_SHIFT`]).
+    fn report_progress(&mut self, slot: usize) {
+        let session = &self.sessions[slot];
+        let positions =
+            [Side::Client, Side::Server].map(|side| session.streams.sent_by(side).acked);
+        let change = Change::Progress { client: session.tuple(Side::Client), positions };
+        self.journal.append(&change);
+    }
+
+    fn prefix_acknowledged(&mut self, now: Time, slot: usize) {
+        if self.prefixes.remove(&slot).is_some() {
+            self.arm_idle(now, slot);
+            let client = self.sessions[slot].tuple(Side::Client);
+            self.journal.append(&Change::PrefixDone { client });
+        }
+    }
+
+    /// Sends the prefix, if there is one that is not acknowledged, and sets the timer for its repetition.
+    pub(crate) fn send_prefix(&mut self, now: Time, slot: usize) -> bool {
+        let Some(prefix) = self.prefixes.get_mut(&slot) else { return false };
+        let session = &self.sessions[slot];
+        if prefix.sent {
+            self.counters.count(Counter::PrefixRepeated);
+        }
+        let timeout = PREFIX_TIMEOUT * 2u32.pow(prefix.repeated.min(6));
+        prefix.sent = true;
+        prefix.repeated += 1;
+        let segment = Segment {
+            seq: session.prefix_start(),
+            flags: Flags::PSH,
+            payload: &prefix.bytes,
+            ..to_server(session)
+        };
+        self.outbox.send(&segment);
+        self.sessions.set_timer(slot, now + timeout.min(MAX_PREFIX_TIMEOUT));
+        true
+    }
+
+    /// Completes the server's handshake with what the client has sent so far, which may be nothing.
+    pub(crate) fn send_first(&mut self, slot: usize, first: &FirstData) {
+        let session = &self.sessions[slot];
+        let record = &session.record;
+        let overhead = if record.server.timestamps { 12 } else { 0 };
+        let size = usize::from(record.server.mss.saturating_sub(overhead)).max(1);
+        let start = session.prefix_start() + u32::from(record.prefix_len);
+        if first.data.is_empty() {
+            let flags = if first.fin { Flags::FIN } else { Flags(0) };
+            self.outbox.send(&Segment { seq: start, flags, ..to_server(session) });
+            return;
+        }
+        let count = first.data.len().div_ceil(size);
+        for (i, chunk) in first.data.chunks(size).enumerate() {
+            let last = i + 1 == count;
+            let flags = match (last, first.fin) {
+                (true, true) => Flags::PSH | Flags::FIN,
+                (true, false) => Flags::PSH,
+                _ => Flags(0),
+            };
+            let seq = start + (i * size) as u32;
+            self.outbox.send(&Segment { seq, flags, payload: chunk, ..to_server(session) });
+        }
+        let start = record.client.end_isn + 1;
+        let len = first.data.len() as u32;
+        self.sessions[slot].streams.sent_by_mut(Side::Client).sent(start, len, first.fin);
+    }
+
+    /// The SYN-ACK that a direct listener's client waits for, from the record.
+    pub(crate) fn send_syn_ack(&mut self, slot: usize) {
+        let record = &self.sessions[slot].record;
+        let (client, syn_ack) = (&record.client, &record.syn_ack);
+        let timestamps = Timestamps { value: syn_ack.timestamp, echo: syn_ack.echo };
+        let segment = Segment {
+            tuple: client.tuple().reversed(),
+            seq: client.own_isn,
+            ack: Some(client.end_isn + 1),
+            flags: if syn_ack.ecn { Flags::SYN | Flags::ECE } else { Flags::SYN },
+            window: syn_ack.window,
+            options: Options {
+                mss: Some(record.server.mss.min(self.own_mss(client.end.addr.is_ipv4()))),
+                window_scale: client.scaling.then_some(client.own_scale),
+                sack_permitted: client.sack,
+                timestamps: client.timestamps.then_some(timestamps),
+                ..Options::default()
+            },
+            payload: &[],
+            hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
+        };
+        self.outbox.send(&segment);
+    }
+
+    /// The largest segment that fits the configured MTU.
+    pub(crate) fn own_mss(&self, ipv4: bool) -> u16 {
+        self.config.mtu - if ipv4 { 40 } else { 60 }
+    }
+
+    /// Refuses a connection of which only the SYN, with sequence number `irs`, is there.
+    pub(crate) fn refuse(&mut self, client: FourTuple, irs: outlive_tcp::seq::Seq) {
+        let segment = Segment {
+            tuple: client.reversed(),
+            seq: outlive_tcp::seq::Seq(0),
+            ack: Some(irs + 1),
+            flags: Flags::RST,
+            window: 0,
+            options: Options::default(),
+            payload: &[],
+            hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
+        };
+        self.outbox.send(&segment);
+    }
+}
+
+/// A segment to the server in the client's name; sequence number, flags and payload are the caller's.
+fn to_server(session: &Session) -> Segment<'static> {
+    let leg = &session.record.server;
+    let stream = session.streams.sent_by(Side::Server);
+    let timestamps = Timestamps {
+        value: session.client_timestamp.wrapping_add(session.record.client_timestamp_delta),
+        echo: session.server_timestamp(),
+    };
+    Segment {
+        tuple: leg.tuple().reversed(),
+        seq: session.prefix_start(),
+        ack: Some(if stream.known { stream.acked } else { leg.end_isn + 1 }),
+        flags: Flags(0),
+        window: session.client_window(),
+        options: Options { timestamps: leg.timestamps.then_some(timestamps), ..Options::default() },
+        payload: &[],
+        hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
+    }
+}
+
+/// What the client of a cookie handshake is told of our windows' scale.
+pub(crate) fn shown_scale(offered: Option<u8>) -> Option<u8> {
+    offered.map(|_| SHOWN_SCALE)
+}

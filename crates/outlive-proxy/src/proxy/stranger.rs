@@ -1,0 +1,65 @@
+//! Segments of connections that the node does not know.
+
+use outlive_tcp::{
+    segment::reset_for,
+    time::Time,
+    wire::{Flags, TcpPacket},
+};
+
+use super::{Proxy, Verdict};
+use crate::{config::OpeningMode, counters::Counter};
+
+impl Proxy {
+    pub(crate) fn stranger(&mut self, now: Time, packet: &TcpPacket<'_>) -> Verdict {
+        let destination = packet.tuple().destination;
+        if !self.is_ours(destination.addr) {
+            return self.drop(Counter::DropForeign);
+        }
+        let flags = packet.flags();
+        let kind =
+            (flags.contains(Flags::SYN), flags.contains(Flags::ACK), flags.contains(Flags::RST));
+        match (self.listener_at(destination), kind) {
+            (Some(listener), (true, false, false)) => self.syn(now, listener, packet),
+            (Some(listener), (false, true, false)) => self.stray_ack(now, listener, packet),
+            _ => self.reset_stranger(now, packet),
+        }
+    }
+
+    fn syn(&mut self, now: Time, listener: u16, packet: &TcpPacket<'_>) -> Verdict {
+        let options = packet.options();
+        if options.authenticated {
+            return self.drop(Counter::DropAuthenticated);
+        }
+        let mode = self.listener(listener).map(|l| l.opening);
+        if mode == Some(OpeningMode::Direct) && !self.openings.must_challenge() {
+            self.hold(now, listener, packet, options);
+        } else {
+            self.answer_with_cookie(now, packet, &options, listener);
+        }
+        Verdict::Done
+    }
+
+    /// An ACK at a listener: the end of a cookie handshake, or a segment of a connection that is gone.
+    fn stray_ack(&mut self, now: Time, listener: u16, packet: &TcpPacket<'_>) -> Verdict {
+        if let Some(verdict) = self.accept_cookie(now, listener, packet) {
+            return verdict;
+        }
+        let cookies = self.listener(listener).is_some_and(|l| l.opening != OpeningMode::Direct);
+        if cookies && !self.suspects.persists(now, &packet.tuple()) {
+            return self.drop(Counter::DropCookie);
+        }
+        self.reset_stranger(now, packet)
+    }
+
+    /// Tells a stranger that its connection does not exist, unless it might exist elsewhere (invariant 5).
+    pub(crate) fn reset_stranger(&mut self, now: Time, packet: &TcpPacket<'_>) -> Verdict {
+        if now < self.posture.silent_until {
+            return self.drop(Counter::DropSilent);
+        }
+        if let Some(reset) = reset_for(packet) {
+            self.counters.count(Counter::ResetsSent);
+            self.outbox.send(&reset);
+        }
+        Verdict::Done
+    }
+}

@@ -1,0 +1,97 @@
+//! Waking up sessions after a takeover.
+//!
+//! What the dead node had read but not passed on is lost, and its senders wait for their retransmission
+//! timers, backed off by now. One byte below what an end has received makes it repeat its acknowledgment;
+//! translated, that is the one the dead node could not pass on, and it sets the sender going (RFC 9293,
+//! 3.10.7.4: an unacceptable segment is answered with an acknowledgment). No timestamp option: an old one
+//! would go unanswered.
+
+use std::time::Duration;
+
+use outlive_tcp::{
+    segment::Segment,
+    seq::Seq,
+    time::Time,
+    wire::{Flags, Options},
+};
+
+use super::Proxy;
+use crate::{
+    counters::Counter,
+    flows::Side,
+    session::{Phase, Session},
+};
+
+/// Sessions woken in one go, and the time until the next: 256,000 in a second, less than would fill the
+/// device's queue.
+const BATCH: usize = 256;
+const PAUSE: Duration = Duration::from_millis(1);
+/// How long an answer to a probe may take.
+const ANSWER_TIME: Duration = Duration::from_secs(3);
+
+/// How far waking has come.
+#[derive(Debug, Default)]
+pub(crate) struct WakeUp {
+    /// Next slot, and when.
+    next: Option<(usize, Time)>,
+    /// Until then, an answer to a probe may come.
+    answers_until: Time,
+}
+
+impl WakeUp {
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.next.map(|(_, at)| at)
+    }
+}
+
+impl Proxy {
+    /// Begins to wake up every session.
+    pub(crate) fn wake_all(&mut self, now: Time) {
+        self.wake_up.next = Some((0, now));
+        self.wake_some(now);
+    }
+
+    pub(crate) fn wake_some(&mut self, now: Time) {
+        let Some((mut slot, _)) = self.wake_up.next.take_if(|(_, at)| *at <= now) else { return };
+        self.wake_up.answers_until = now + ANSWER_TIME;
+        for _ in 0..BATCH {
+            let Some((found, session)) = self.sessions.next_from(slot) else { return };
+            slot = found + 1;
+            if session.phase == Phase::Open || session.phase == Phase::Answering {
+                self.counters.count(Counter::WakeUps);
+                if session.phase == Phase::Open || session.record.answered {
+                    self.outbox.send(&probe(session, Side::Client));
+                    self.outbox.send(&probe(session, Side::Server));
+                }
+                if self.prefixes.contains_key(&found) && session.record.answered {
+                    self.send_prefix(now, found);
+                }
+            }
+        }
+        self.wake_up.next = Some((slot, now + PAUSE));
+    }
+
+    /// Whether a reset is the answer of an end that has forgotten the connection to our probe: it carries
+    /// the acknowledgment number of the probe, and says nothing about the stream.
+    pub(crate) fn provoked_by_probe(&self, now: Time, slot: usize, side: Side, seq: Seq) -> bool {
+        let session = &self.sessions[slot];
+        now < self.wake_up.answers_until && session.streams.sent_by(side).acked == seq
+    }
+}
+
+/// One byte that the end has received long ago. It ends below all that has been acknowledged, so it is
+/// unacceptable and neither its window nor its acknowledgment is looked at.
+fn probe(session: &Session, end: Side) -> Segment<'static> {
+    let translation = session.record.translation(end.other(), 0, 0);
+    let received = session.streams.sent_by(end.other()).acked + translation.seq_delta;
+    Segment {
+        tuple: session.record.leg(end).tuple().reversed(),
+        seq: received - 2,
+        ack: Some(session.streams.sent_by(end).acked),
+        flags: Flags(0),
+        window: 0,
+        options: Options::default(),
+        payload: &[0],
+        hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
+    }
+}

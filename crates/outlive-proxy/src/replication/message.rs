@@ -1,0 +1,224 @@
+//! Messages of the state connection. The transport keeps them whole, in order, and secret.
+//!
+//! A message is a kind (1 byte) and a body, network byte order. See `docs/replication.md`.
+
+use crate::{config::NodeId, opening::keys::EpochKey, pair::Epoch};
+
+/// The largest message, in bytes.
+pub const MAX_STATE_MESSAGE: usize = 32 << 10;
+/// Version of everything that nodes say to each other here.
+pub(crate) const PROTOCOL: u16 = 1;
+const MAGIC: [u8; 4] = *b"OLST";
+
+/// What one node says to the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message<'a> {
+    /// The first message, both ways.
+    Hello(Hello),
+    /// The active node: everything follows. What the standby held before stays until the end of it.
+    Begin { clock_us: u64, sequence_key: [u8; 16], sessions: u64 },
+    /// Sessions of the initial synchronisation: changes without numbers.
+    Snapshot(&'a [u8]),
+    /// Changes; the number is that of the last one.
+    Changes { last: u64, changes: &'a [u8] },
+    /// The standby now has everything, and the pair begins an epoch with this key. Confirmed like a change.
+    Complete { number: u64, key: EpochKey },
+    /// The standby has applied everything up to this number.
+    Confirm { number: u64 },
+}
+
+/// Who is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) protocol: u16,
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) active: bool,
+}
+
+/// Why a message cannot be obeyed; the connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// It does not have the form of a message.
+    #[error("malformed message on the state connection")]
+    Malformed,
+    /// The peer speaks another version.
+    #[error(
+        "the peer speaks version {0} of the state protocol, this node version 1: upgrade the older one"
+    )]
+    Version(u16),
+    /// Both nodes have the same name.
+    #[error(
+        "the peer has the same node name as this node: one of them must be \"a\", the other \"b\""
+    )]
+    SameName,
+    /// It does not belong here at this time.
+    #[error("unexpected message on the state connection")]
+    Unexpected,
+}
+
+const HELLO: u8 = 1;
+const BEGIN: u8 = 2;
+const SNAPSHOT: u8 = 3;
+const CHANGES: u8 = 4;
+const COMPLETE: u8 = 5;
+const CONFIRM: u8 = 6;
+
+impl<'a> Message<'a> {
+    /// Appends the message.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Message::Hello(hello) => {
+                out.push(HELLO);
+                out.extend(MAGIC);
+                out.extend(hello.protocol.to_be_bytes());
+                let flags = u8::from(hello.node == NodeId::B) | u8::from(hello.active) << 1;
+                out.push(flags);
+                out.extend(hello.incarnation.to_be_bytes());
+                out.extend(hello.epoch.0.to_be_bytes());
+            }
+            Message::Begin { clock_us, sequence_key, sessions } => {
+                out.push(BEGIN);
+                out.extend(clock_us.to_be_bytes());
+                out.extend(sequence_key);
+                out.extend(sessions.to_be_bytes());
+            }
+            Message::Snapshot(changes) => {
+                out.push(SNAPSHOT);
+                out.extend_from_slice(changes);
+            }
+            Message::Changes { last, changes } => {
+                out.push(CHANGES);
+                out.extend(last.to_be_bytes());
+                out.extend_from_slice(changes);
+            }
+            Message::Complete { number, key } => {
+                out.push(COMPLETE);
+                out.extend(number.to_be_bytes());
+                out.extend(key.epoch.0.to_be_bytes());
+                out.extend(key.key);
+            }
+            Message::Confirm { number } => {
+                out.push(CONFIRM);
+                out.extend(number.to_be_bytes());
+            }
+        }
+    }
+
+    /// Reads a message.
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, StateError> {
+        let (kind, body) = bytes.split_first().ok_or(StateError::Malformed)?;
+        let mut body = Body(body);
+        let message = match *kind {
+            HELLO => Message::Hello(Hello::decode(&mut body)?),
+            BEGIN => Message::Begin {
+                clock_us: body.u64()?,
+                sequence_key: body.take()?,
+                sessions: body.u64()?,
+            },
+            SNAPSHOT => Message::Snapshot(body.rest()),
+            CHANGES => Message::Changes { last: body.u64()?, changes: body.rest() },
+            COMPLETE => {
+                let number = body.u64()?;
+                let key = EpochKey { epoch: Epoch(body.u64()?), key: body.take()? };
+                Message::Complete { number, key }
+            }
+            CONFIRM => Message::Confirm { number: body.u64()? },
+            _ => return Err(StateError::Malformed),
+        };
+        if body.0.is_empty() { Ok(message) } else { Err(StateError::Malformed) }
+    }
+}
+
+impl Hello {
+    fn decode(body: &mut Body<'_>) -> Result<Self, StateError> {
+        if body.take()? != MAGIC {
+            return Err(StateError::Malformed);
+        }
+        let protocol = u16::from_be_bytes(body.take()?);
+        if protocol != PROTOCOL {
+            return Err(StateError::Version(protocol));
+        }
+        let [flags] = body.take()?;
+        Ok(Hello {
+            protocol,
+            node: if flags & 1 == 0 { NodeId::A } else { NodeId::B },
+            active: flags & 2 != 0,
+            incarnation: body.u64()?,
+            epoch: Epoch(body.u64()?),
+        })
+    }
+}
+
+/// Reads fields off the front.
+struct Body<'a>(&'a [u8]);
+
+impl<'a> Body<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
+        let (front, rest) = self.0.split_first_chunk::<N>().ok_or(StateError::Malformed)?;
+        self.0 = rest;
+        Ok(*front)
+    }
+
+    fn u64(&mut self) -> Result<u64, StateError> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn examples() -> Vec<Message<'static>> {
+        let hello = Hello {
+            protocol: PROTOCOL,
+            node: NodeId::B,
+            incarnation: 7,
+            epoch: Epoch(8),
+            active: true,
+        };
+        vec![
+            Message::Hello(hello),
+            Message::Begin { clock_us: 1, sequence_key: [2; 16], sessions: 3 },
+            Message::Snapshot(b"abc"),
+            Message::Changes { last: 9, changes: b"abc" },
+            Message::Complete { number: 9, key: EpochKey { epoch: Epoch(4), key: [5; 16] } },
+            Message::Confirm { number: 11 },
+        ]
+    }
+
+    #[test]
+    fn what_is_said_is_understood() {
+        for message in examples() {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            assert_eq!(Message::decode(&bytes), Ok(message));
+        }
+    }
+
+    /// A change here is a change of the protocol between two nodes: raise its version.
+    #[test]
+    fn the_layout_of_the_hello_is_fixed() {
+        let mut bytes = Vec::new();
+        examples()[0].encode(&mut bytes);
+        let golden = b"\x01OLST\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
+        assert_eq!(bytes, golden);
+        let mut newer = bytes.clone();
+        newer[6] = 2;
+        assert_eq!(Message::decode(&newer), Err(StateError::Version(2)));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Message::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The conversation on the state connection: greeting, everything, then changes.
+//!
+//! [`Link`] knows who says what next. What the sessions are is the proxy's; who is active is the pair's.
+
+pub(crate) mod journal;
+pub(crate) mod message;
+
+use std::collections::VecDeque;
+
+use outlive_tcp::time::Time;
+
+pub use self::message::{MAX_STATE_MESSAGE, StateError};
+use self::{
+    journal::ReceivedChange,
+    message::{Hello, Message, PROTOCOL},
+};
+use crate::{opening::keys::EpochKey, pair::heartbeat::Beliefs, proxy::Proxy};
+
+/// Room for the head of a message.
+const HEAD: usize = 16;
+
+/// Where the conversation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// There is no connection.
+    Down,
+    /// The peer has not said who it is.
+    Greeting,
+    /// Neither node is active, or both are: the roles have to settle first.
+    Waiting,
+    /// Active: sessions from this slot on have to be told.
+    Snapshot { slot: usize },
+    /// Active: everything was told, and this number has to be confirmed.
+    Completing { number: u64, key: EpochKey },
+    /// Active: the standby holds everything.
+    Paired,
+    /// Standby: it has been told nothing yet.
+    Expecting,
+    /// Standby: it is being told.
+    Receiving,
+}
+
+/// Something that the node has to act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkEvent {
+    /// Active: everything up to this number is confirmed.
+    Confirmed(u64),
+    /// Active: the standby holds everything, and has the key of the epoch that begins now.
+    Paired(EpochKey),
+    /// Standby: it holds everything, and the epoch begins.
+    Synchronised(EpochKey),
+}
+
+/// One end of the state connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    stage: Stage,
+    /// Short messages that go first.
+    outgoing: VecDeque<Vec<u8>>,
+    /// Standby: to be confirmed.
+    confirm: Option<u64>,
+}
+
+impl Link {
+    pub(crate) fn new() -> Self {
+        Link { stage: Stage::Down, outgoing: VecDeque::new(), confirm: None }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.stage != Stage::Down
+    }
+
+    /// The connection is there.
+    pub(crate) fn connected(&mut self, me: &Beliefs, active: bool) {
+        *self = Link::new();
+        self.stage = Stage::Greeting;
+        let hello = Hello {
+            protocol: PROTOCOL,
+            node: me.node,
+            incarnation: me.incarnation,
+            epoch: me.epoch,
+            active,
+        };
+        self.say(&Message::Hello(hello));
+    }
+
+    /// The connection is gone.
+    pub(crate) fn closed(&mut self) {
+        *self = Link::new();
+    }
+
+    fn say(&mut self, message: &Message<'_>) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.outgoing.push_back(bytes);
+    }
+
+    /// The peer says something. Changes are applied to `proxy`; the rest is for the node.
+    pub(crate) fn handle(
+        &mut self,
+        now: Time,
+        bytes: &[u8],
+        me: &Beliefs,
+        active: bool,
+        proxy: &mut Proxy,
+    ) -> Result<Option<LinkEvent>, StateError> {
+        match (Message::decode(bytes)?, self.stage) {
+            (Message::Hello(hello), Stage::Greeting) => {
+                self.greeted(now, &hello, me, active, proxy)?;
+                Ok(None)
+            }
+            (Message::Begin { clock_us, sequence_key, .. }, Stage::Expecting) => {
+                proxy.clock.follow(now, clock_us);
+                proxy.sequence_key = sequence_key;
+                proxy.begin_picture();
+                self.stage = Stage::Receiving;
+                Ok(None)
+            }
+            (Message::Snapshot(changes), Stage::Receiving) => {
+                apply_all(now, changes, proxy)?;
+                Ok(None)
+            }
+            (Message::Changes { last, changes }, Stage::Receiving) => {
+                apply_all(now, changes, proxy)?;
+                self.confirm = Some(last);
+                Ok(None)
+            }
+            (Message::Complete { number, key }, Stage::Receiving) => {
+                proxy.complete_picture(now);
+                self.confirm = Some(number);
+                Ok(Some(LinkEvent::Synchronised(key)))
+            }
+            (Message::Confirm { number }, Stage::Completing { number: last, key })
+                if number >= last =>
+            {
+                self.stage = Stage::Paired;
+                Ok(Some(LinkEvent::Paired(key)))
+            }
+            (
+                Message::Confirm { number },
+                Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired,
+            ) => Ok(Some(LinkEvent::Confirmed(number))),
+            _ => Err(StateError::Unexpected),
+        }
+    }
+
+    fn greeted(
+        &mut self,
+        now: Time,
+        hello: &Hello,
+        me: &Beliefs,
+        active: bool,
+        proxy: &mut Proxy,
+    ) -> Result<(), StateError> {
+        if hello.node == me.node {
+            return Err(StateError::SameName);
+        }
+        self.stage = match (active, hello.active) {
+            (true, false) => {
+                proxy.journal.start();
+                self.say(&Message::Begin {
+                    clock_us: proxy.clock.micros(now),
+                    sequence_key: proxy.sequence_key,
+                    sessions: proxy.sessions.len() as u64,
+                });
+                Stage::Snapshot { slot: 0 }
+            }
+            (false, true) => Stage::Expecting,
+            _ => Stage::Waiting,
+        };
+        Ok(())
+    }
+
+    /// Appends the next message to `out`; false if there is nothing to say. `next_key` makes the key of the
+    /// epoch that begins when the standby has everything.
+    pub(crate) fn poll(
+        &mut self,
+        proxy: &mut Proxy,
+        next_key: impl FnOnce() -> EpochKey,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if let Some(message) = self.outgoing.pop_front() {
+            out.extend(message);
+            return true;
+        }
+        if let Some(number) = self.confirm.take() {
+            Message::Confirm { number }.encode(out);
+            return true;
+        }
+        if !matches!(self.stage, Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired)
+        {
+            return false;
+        }
+        let mut changes = Vec::new();
+        if let Some(last) = proxy.journal.fetch(MAX_STATE_MESSAGE - HEAD, &mut changes) {
+            Message::Changes { last, changes: &changes }.encode(out);
+            return true;
+        }
+        let Stage::Snapshot { slot } = self.stage else { return false };
+        self.stage = match proxy.snapshot(slot, MAX_STATE_MESSAGE - HEAD, &mut changes) {
+            Some(slot) => Stage::Snapshot { slot },
+            None => {
+                let (number, key) = (proxy.journal.mark(), next_key());
+                self.say(&Message::Complete { number, key });
+                Stage::Completing { number, key }
+            }
+        };
+        // An empty one does no harm: there was no session, or none was left.
+        Message::Snapshot(&changes).encode(out);
+        true
+    }
+
+    /// Whether there is something to say.
+    pub(crate) fn has_something_to_say(&self, proxy: &Proxy) -> bool {
+        !self.outgoing.is_empty()
+            || self.confirm.is_some()
+            || matches!(self.stage, Stage::Snapshot { .. })
+            || !proxy.journal.is_empty()
+    }
+}
+
+fn apply_all(now: Time, mut changes: &[u8], proxy: &mut Proxy) -> Result<(), StateError> {
+    while !changes.is_empty() {
+        let change = ReceivedChange::decode(&mut changes).ok_or(StateError::Malformed)?;
+        proxy.apply(now, change);
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Sessions: established splices, and what is known of each.
+
+pub(crate) mod record;
+mod table;
+pub(crate) mod track;
+
+pub(crate) use table::Sessions;
+
+use outlive_tcp::{seq::Seq, time::Time, wire::FourTuple};
+
+use self::{record::Record, track::Streams};
+use crate::{balance::ServerId, flows::Side};
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The standby has not confirmed the record: nothing may leave yet.
+    Unconfirmed,
+    /// The client of a direct listener has been answered, and has not said so yet.
+    Answering,
+    /// Data flows.
+    Open,
+    /// Both ends have closed: kept for late segments.
+    TimeWait,
+    /// A valid reset passed: kept for late segments. A forged one that fooled the node, but not the end, is
+    /// undone by the next segment of the side that was said to have sent it.
+    Reset(Side),
+}
+
+impl Phase {
+    /// Neither end expects anything any more; the tuples may be used again.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Phase::TimeWait | Phase::Reset(_))
+    }
+}
+
+/// An established splice.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) record: Record,
+    pub(crate) streams: Streams,
+    /// When a segment last passed.
+    pub(crate) last_seen: Seconds,
+    /// When it was established here, or heard of.
+    pub(crate) since: Seconds,
+    /// Distinguishes it from earlier holders of its slot.
+    pub(crate) serial: u32,
+    /// The client's latest timestamp.
+    pub(crate) client_timestamp: u32,
+    pub(crate) server: ServerId,
+    /// Index of the listener, or [`NO_LISTENER`](Self::NO_LISTENER).
+    pub(crate) listener: u16,
+    pub(crate) phase: Phase,
+    /// Which synchronisation it was last part of (standby).
+    pub(crate) picture: u8,
+}
+
+impl Session {
+    /// The listener is not in this node's configuration.
+    pub(crate) const NO_LISTENER: u16 = u16::MAX;
+
+    /// The tuple of the packets that `side` sends.
+    pub(crate) fn tuple(&self, side: Side) -> FourTuple {
+        self.record.leg(side).tuple()
+    }
+
+    /// TSval of the server's SYN-ACK.
+    pub(crate) fn server_timestamp(&self) -> u32 {
+        self.record.syn_ack.timestamp.wrapping_sub(self.record.server_timestamp_delta)
+    }
+
+    /// The first sequence number of the inserted prefix, as the server counts.
+    pub(crate) fn prefix_start(&self) -> Seq {
+        self.record.server.own_isn + 1
+    }
+
+    /// What the client's window towards the server was last seen to be, as a window field.
+    pub(crate) fn client_window(&self) -> u16 {
+        let stream = self.streams.sent_by(Side::Server);
+        let window = if stream.known { stream.edge.distance(stream.acked) } else { 1 << 14 };
+        u16::try_from(window >> self.record.server.own_scale).unwrap_or(u16::MAX)
+    }
+}
+
+/// Coarse time, half the size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Seconds(u32);
+
+impl Seconds {
+    pub(crate) fn of(time: Time) -> Self {
+        Seconds((time.as_micros() / 1_000_000) as u32)
+    }
+
+    pub(crate) fn time(self) -> Time {
+        Time::from_micros(u64::from(self.0) * 1_000_000)
+    }
+}

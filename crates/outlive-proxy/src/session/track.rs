@@ -1,0 +1,171 @@
+//! What a node has seen of a session's two streams: enough to tell a forged segment from a real one and to
+//! know when the session is over. Never needed to translate, and not replicated: a node that takes over
+//! learns it from the first segments.
+
+use outlive_tcp::seq::Seq;
+
+use super::record::Record;
+use crate::flows::Side;
+
+/// One stream, in the sequence space of the end that sends it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stream {
+    /// Highest acknowledgment that was passed to the sender.
+    pub(crate) acked: Seq,
+    /// Highest right edge of the window that was passed to it.
+    pub(crate) edge: Seq,
+    /// End of the highest segment that it sent.
+    pub(crate) next: Seq,
+    /// Sequence number of its FIN.
+    fin: Seq,
+    /// Bytes acknowledged since this node first saw the stream.
+    pub(crate) bytes: u64,
+    /// `acked` and `edge` mean something.
+    pub(crate) known: bool,
+    fin_seen: bool,
+    fin_acked: bool,
+}
+
+impl Stream {
+    /// A stream whose end has sent its SYN with `isn`.
+    pub(crate) fn new(isn: Seq) -> Self {
+        let next = isn + 1;
+        Stream { acked: next, edge: next, next, ..Stream::default() }
+    }
+
+    /// The sender sent `len` bytes at `seq`, with a FIN behind them if `fin`.
+    pub(crate) fn sent(&mut self, seq: Seq, len: u32, fin: bool) {
+        let at = seq + len;
+        let end = at + u32::from(fin);
+        // Nobody sends further than the right edge (and one byte of a window probe, and a FIN).
+        if !self.known || end.at_or_before(self.edge + 2) {
+            self.next = self.next.later(end);
+        }
+        // A FIN beyond the window, or below what is acknowledged, is not the sender's.
+        let plausible = self.known && self.acked.at_or_before(at) && at.at_or_before(self.edge);
+        if fin && plausible && !self.fin_seen {
+            self.fin = at;
+            self.fin_seen = true;
+        }
+    }
+
+    /// The receiver acknowledged everything before `ack` and offered `window` bytes. Returns whether this
+    /// acknowledged the FIN for the first time.
+    pub(crate) fn acknowledged(&mut self, ack: Seq, window: u32) -> bool {
+        if !self.known {
+            self.known = true;
+            (self.acked, self.edge, self.next) = (ack, ack + window, self.next.later(ack));
+        } else if self.acked.at_or_before(ack) && ack.at_or_before(self.edge.later(self.next)) {
+            self.bytes += u64::from(ack.distance(self.acked));
+            self.acked = ack;
+            self.edge = self.edge.later(ack + window);
+        } else {
+            return false;
+        }
+        let first = self.fin_seen && !self.fin_acked && ack.after(self.fin);
+        self.fin_acked |= first;
+        first
+    }
+
+    /// The other node says that the stream was acknowledged up to `position`.
+    pub(crate) fn move_to(&mut self, position: Seq) {
+        self.acked = position;
+        self.next = position;
+        self.known = false;
+    }
+
+    /// Whether a reset at `seq` can be the sender's (RFC 9293, 3.10.7.4): within the window, of which the
+    /// left edge may be further right than the last acknowledgment that was passed on.
+    pub(crate) fn in_window(&self, seq: Seq) -> bool {
+        self.known && self.acked.at_or_before(seq) && seq.at_or_before(self.edge)
+    }
+
+    /// Whether the sender has sent a FIN and got it acknowledged.
+    pub(crate) fn finished(&self) -> bool {
+        self.fin_acked
+    }
+}
+
+/// Both streams of a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Streams {
+    client: Stream,
+    server: Stream,
+}
+
+impl Streams {
+    pub(crate) fn new(client_isn: Seq, server_isn: Seq) -> Self {
+        Streams { client: Stream::new(client_isn), server: Stream::new(server_isn) }
+    }
+
+    /// Streams of a session that has just been established: both ends' SYNs are acknowledged, and their
+    /// first windows, in bytes, known.
+    pub(crate) fn established(record: &Record, client_window: u32, server_window: u32) -> Self {
+        let mut streams = Streams::new(record.client.end_isn, record.server.end_isn);
+        let client = streams.client.acked;
+        streams.client.acknowledged(client, server_window);
+        let server = streams.server.acked;
+        streams.server.acknowledged(server, client_window);
+        streams
+    }
+
+    /// The stream that `side` sends.
+    pub(crate) fn sent_by(&self, side: Side) -> &Stream {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+
+    /// Likewise.
+    pub(crate) fn sent_by_mut(&mut self, side: Side) -> &mut Stream {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    /// Both ends have closed, and both know it.
+    pub(crate) fn finished(&self) -> bool {
+        self.client.finished() && self.server.finished()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fin_counts_when_it_is_acknowledged() {
+        let mut stream = Stream::new(Seq(u32::MAX - 3));
+        assert!(!stream.acknowledged(Seq(u32::MAX - 2), 1_000));
+        stream.sent(Seq(u32::MAX - 2), 10, true);
+        assert!(!stream.acknowledged(Seq(7), 1_000), "the data, not the FIN");
+        assert!(stream.acknowledged(Seq(8), 1_000));
+        assert!(stream.finished());
+        assert!(!stream.acknowledged(Seq(8), 1_000), "only once");
+        assert_eq!(stream.bytes, 11);
+    }
+
+    #[test]
+    fn a_forged_fin_or_acknowledgment_has_no_effect() {
+        let mut stream = Stream::new(Seq(1_000));
+        stream.acknowledged(Seq(1_001), 500);
+        stream.sent(Seq(9_000), 0, true);
+        stream.sent(Seq(900), 0, true);
+        assert!(!stream.acknowledged(Seq(70_000), 500));
+        assert!(!stream.acknowledged(Seq(900), 500));
+        assert_eq!((stream.acked, stream.edge), (Seq(1_001), Seq(1_501)));
+        assert!(stream.in_window(Seq(1_001)) && stream.in_window(Seq(1_501)));
+        assert!(!stream.in_window(Seq(1_000)) && !stream.in_window(Seq(1_502)));
+    }
+
+    #[test]
+    fn nothing_is_believed_of_a_stream_that_was_not_seen() {
+        let mut stream = Stream::new(Seq(1_000));
+        assert!(!stream.in_window(Seq(1_001)));
+        stream.acknowledged(Seq(77_000), 500);
+        assert!(stream.in_window(Seq(77_100)));
+        assert_eq!(stream.bytes, 0);
+    }
+}

@@ -1,0 +1,125 @@
+//! A node as an operator sees it.
+
+use std::time::Duration;
+
+use outlive_tcp::{time::Time, wire::Endpoint};
+
+use crate::{
+    config::NodeId,
+    counters::{Counter, Counters},
+    pair::{
+        Epoch, Pair,
+        heartbeat::{Beliefs, Role},
+    },
+    proxy::Proxy,
+};
+
+/// Everything there is to tell.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Which node this is.
+    pub node: NodeId,
+    /// What it is.
+    pub role: Role,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Standby: it holds every session of the active node. Active: its standby does.
+    pub synchronised: bool,
+    /// It stood still, and asks its peer before it goes on.
+    pub unsure: bool,
+    /// Whether there is meant to be a peer.
+    pub has_peer: bool,
+    /// What the peer says of itself, if it is alive.
+    pub peer: Option<Beliefs>,
+    /// How long nothing has been heard, by heartbeat path.
+    pub silence: Vec<Duration>,
+    /// The state connection is there.
+    pub state_connected: bool,
+    /// Bytes of changes that wait to be sent to the standby.
+    pub backlog: usize,
+    /// Sessions, by what they are.
+    pub sessions: SessionCensus,
+    /// Connections that are being opened.
+    pub openings: usize,
+    /// Every server.
+    pub servers: Vec<ServerStatus>,
+    /// Every counter.
+    pub counters: Counters,
+}
+
+/// Sessions by what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionCensus {
+    /// The handshake is not complete on both sides.
+    pub establishing: usize,
+    /// Data flows.
+    pub open: usize,
+    /// Closed, and kept for late segments.
+    pub over: usize,
+}
+
+/// A server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// Where it listens.
+    pub address: Endpoint,
+    /// Sessions with it, and attempts.
+    pub sessions: u32,
+    /// It has not failed lately.
+    pub up: bool,
+}
+
+/// Whether a failure of the active node now would be survived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survival {
+    /// Every session would go on.
+    Yes,
+    /// There is no peer in the configuration.
+    NoPeer,
+    /// The peer is not heard.
+    PeerGone,
+    /// The nodes do not talk on the state connection.
+    NotConnected,
+    /// The standby is being told of the sessions.
+    Synchronising,
+}
+
+impl Status {
+    pub(crate) fn of(proxy: &Proxy, pair: &Pair, state_connected: bool, now: Time) -> Self {
+        let beliefs = pair.beliefs();
+        let (establishing, open, over) = proxy.census();
+        let mut counters = proxy.counters.clone();
+        counters.add(Counter::Made, proxy.outbox.made());
+        Status {
+            node: proxy.config.node,
+            role: beliefs.role,
+            epoch: beliefs.epoch,
+            synchronised: beliefs.synchronised,
+            unsure: pair.is_unsure(),
+            has_peer: proxy.config.pair.enabled,
+            peer: pair.watch().alive(now),
+            silence: pair.watch().silence(now),
+            state_connected,
+            backlog: proxy.journal.backlog(),
+            sessions: SessionCensus { establishing, open, over },
+            openings: proxy.openings.len(),
+            servers: proxy
+                .pools
+                .servers(now)
+                .map(|(address, sessions, up)| ServerStatus { address, sessions, up })
+                .collect(),
+            counters,
+        }
+    }
+
+    /// Whether a failure now would be survived, and if not, why.
+    pub fn survival(&self) -> Survival {
+        match (self.has_peer, self.peer, self.state_connected, self.synchronised) {
+            (false, ..) => Survival::NoPeer,
+            (_, None, ..) => Survival::PeerGone,
+            (_, _, false, _) => Survival::NotConnected,
+            (_, _, _, false) => Survival::Synchronising,
+            _ => Survival::Yes,
+        }
+    }
+}
