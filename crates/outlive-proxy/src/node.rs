@@ -234,8 +234,9 @@ impl Node {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
-        let confirm =
-            self.proxy.waiting_since().map(|t| t + self.proxy.config.pair.confirm_timeout);
+        let patience = self.proxy.config.pair.confirm_timeout;
+        let waiting = self.proxy.waiting_since().filter(|_| self.pair.is_paired());
+        let confirm = waiting.map(|since| since + patience);
         let announcement = self.announcement.map(|(at, _)| at);
         let deadlines =
             [self.pair.deadline(now), self.proxy.next_deadline(), confirm, announcement];
@@ -286,6 +287,7 @@ impl Node {
     fn follow_decisions(&mut self, now: Time) {
         while let Some(decision) = self.pair.decide(now) {
             let silent = self.pair.watch().gone(now);
+            let complete = self.pair.beliefs().synchronised;
             self.pair.done(decision);
             match decision {
                 Decision::Start => self.start(now),
@@ -294,7 +296,7 @@ impl Node {
                     self.log(LogEvent::SteppedDown { epoch });
                     self.step_down(now, epoch);
                 }
-                Decision::TakeOver(cause) => self.take_over(now, cause),
+                Decision::TakeOver(cause) => self.take_over(now, cause, complete),
                 Decision::GoAlone => {
                     if let Some(gone) = silent {
                         self.log(LogEvent::PeerGone { silent: gone.silent() });
@@ -324,8 +326,7 @@ impl Node {
         );
     }
 
-    fn take_over(&mut self, now: Time, cause: TakeoverCause) {
-        let complete = self.proxy.picture_is_complete();
+    fn take_over(&mut self, now: Time, cause: TakeoverCause, complete: bool) {
         let epoch = self.pair.epoch();
         self.proxy.counters.count(Counter::Takeovers);
         self.proxy.clock.take_over();

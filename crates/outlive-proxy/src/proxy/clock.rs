@@ -29,6 +29,11 @@ impl Proxy {
     fn session_expired(&mut self, now: Time, slot: usize) {
         let Some(session) = self.sessions.get(slot) else { return };
         if session.phase.is_over() {
+            let recently = now - self.config.timeouts.reset_linger / 2;
+            let alive = session.phase != Phase::TimeWait && session.last_seen.time() > recently;
+            if alive && self.posture.active {
+                return self.revive(now, slot);
+            }
             return self.forget_session(now, slot);
         }
         if !self.posture.active {
@@ -36,7 +41,7 @@ impl Proxy {
             return self.arm_idle(now, slot);
         }
         match session.phase {
-            Phase::Answering => {
+            Phase::Answering if !session.is_inherited() => {
                 self.reset_server(slot);
                 self.end_silently(now, slot, End::NotAcknowledged);
             }

@@ -136,9 +136,8 @@ pub(crate) struct Proxy {
     wake_up: WakeUp,
     /// Port unreachables sent in the second that began then.
     unreachables: (Time, u32),
-    /// Number of the synchronisation that was begun last, and whether it was completed.
+    /// Number of the synchronisation that was begun last.
     picture: u8,
-    complete: bool,
 }
 
 /// Events for the log that are kept until they are fetched; later ones are lost.
@@ -178,7 +177,6 @@ impl Proxy {
             wake_up: WakeUp::default(),
             unreachables: (Time::ZERO, 0),
             picture: 0,
-            complete: false,
             config,
         }
     }

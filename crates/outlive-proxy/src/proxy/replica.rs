@@ -92,6 +92,11 @@ impl Proxy {
         } else {
             let positions = [Side::Client, Side::Server].map(|s| session.streams.sent_by(s).acked);
             Change::Progress { client, positions }.encode(out);
+            for side in [Side::Client, Side::Server] {
+                if session.streams.sent_by(side).finished() {
+                    Change::HalfClosed { client, side }.encode(out);
+                }
+            }
         }
     }
 
@@ -100,22 +105,15 @@ impl Proxy {
     /// A synchronisation begins: what is not told again by its end will be removed.
     pub(crate) fn begin_picture(&mut self) {
         self.picture = self.picture.checked_add(1).unwrap_or(1);
-        self.complete = false;
     }
 
     /// The picture is complete: what it does not contain does not exist any more.
     pub(crate) fn complete_picture(&mut self, now: Time) {
-        self.complete = true;
         let picture = self.picture;
         let stale = self.sessions.iter().filter(|(_, s)| s.picture != picture);
         for slot in stale.map(|(slot, _)| slot).collect::<Vec<_>>() {
             self.forget_session(now, slot);
         }
-    }
-
-    /// Whether every session belongs to the last picture that was begun, and there was one.
-    pub(crate) fn picture_is_complete(&self) -> bool {
-        self.complete
     }
 
     /// Applies a change that the active node reports.
@@ -131,6 +129,11 @@ impl Proxy {
             ReceivedChange::Ended { client, phase } => {
                 if let Some(slot) = self.session_of(&client) {
                     self.adopt_end(now, slot, phase);
+                }
+            }
+            ReceivedChange::HalfClosed { client, side } => {
+                if let Some(slot) = self.session_of(&client) {
+                    self.sessions[slot].streams.sent_by_mut(side).finish();
                 }
             }
             ReceivedChange::Forgotten { client } => {

@@ -75,7 +75,7 @@ impl Proxy {
         let fin = flags.contains(Flags::FIN);
         session.streams.sent_by_mut(side).sent(packet.seq(), packet.payload_len(), fin);
 
-        let mut finished = false;
+        let mut fin_acked = false;
         let mut prefix_done = false;
         let mut progressed = false;
         if flags.contains(Flags::ACK) {
@@ -92,9 +92,8 @@ impl Proxy {
             let window = u32::from(packet.window()) << session.record.leg(side).end_scale;
             let stream = session.streams.sent_by_mut(side.other());
             let before = stream.acked;
-            let fin_acked = stream.acknowledged(ack, window);
+            fin_acked = stream.acknowledged(ack, window);
             progressed = (before.0 ^ stream.acked.0) >> PROGRESS_SHIFT != 0;
-            finished = fin_acked && session.streams.finished();
         }
         if packet.translate(&translation).is_err() {
             return self.drop(Counter::DropMalformed);
@@ -105,10 +104,8 @@ impl Proxy {
         if progressed {
             self.report_progress(slot);
         }
-        if self.sessions[slot].phase == Phase::Reset(side) {
-            self.revive(now, slot);
-        } else if finished && self.sessions[slot].phase == Phase::Open {
-            self.end_session(now, slot, Phase::TimeWait);
+        if fin_acked {
+            self.half_closed(now, slot, side.other());
         }
         self.forward(&packet)
     }
@@ -129,18 +126,16 @@ impl Proxy {
     ) -> bool {
         let session = &mut self.sessions[slot];
         // Of a session that was taken over it is not known how far it is.
-        let inherited = session.picture != 0;
-        let acceptable = match side {
-            Side::Client => {
-                packet.flags().contains(Flags::ACK)
-                    && packet.ack() == session.record.client.own_isn + 1
-            }
-            Side::Server => false,
-        };
+        let inherited = session.is_inherited();
+        if side == Side::Server {
+            return inherited;
+        }
+        let acceptable = packet.flags().contains(Flags::ACK)
+            && packet.ack() == session.record.client.own_isn + 1;
         if !inherited && !acceptable {
             return false;
         }
-        if let Some(timestamps) = packet.timestamps().filter(|_| side == Side::Client) {
+        if let Some(timestamps) = packet.timestamps() {
             session.client_timestamp = timestamps.value;
         }
         session.phase = Phase::Open;
@@ -264,14 +259,29 @@ impl Proxy {
         self.log_closed(now, slot, end);
     }
 
-    /// The reset was not the sender's: it goes on talking.
-    fn revive(&mut self, now: Time, slot: usize) {
+    /// The FIN of `side` was acknowledged.
+    fn half_closed(&mut self, now: Time, slot: usize, side: Side) {
+        let session = &self.sessions[slot];
+        if session.phase.is_over() {
+            return;
+        }
+        if session.streams.finished() {
+            self.end_session(now, slot, Phase::TimeWait);
+        } else {
+            let client = session.tuple(Side::Client);
+            self.journal.append(&Change::HalfClosed { client, side });
+        }
+    }
+
+    /// The reset was not the end's, or not accepted: the connection goes on.
+    pub(crate) fn revive(&mut self, now: Time, slot: usize) {
         let session = &mut self.sessions[slot];
         session.phase = Phase::Open;
         let (server, record) = (session.server, session.record);
         self.pools.session_began(server);
         self.arm_idle(now, slot);
         self.journal.append(&Change::Opened { record: &record, prefix: &[] });
+        self.report_progress(slot);
     }
 
     pub(crate) fn log_closed(&mut self, now: Time, slot: usize, end: End) {

@@ -59,10 +59,8 @@ impl Proxy {
             slot = found + 1;
             if session.phase == Phase::Open || session.phase == Phase::Answering {
                 self.counters.count(Counter::WakeUps);
-                if session.phase == Phase::Open || session.record.answered {
-                    self.outbox.send(&probe(session, Side::Client));
-                    self.outbox.send(&probe(session, Side::Server));
-                }
+                self.outbox.send(&probe(session, Side::Client));
+                self.outbox.send(&probe(session, Side::Server));
                 if self.prefixes.contains_key(&found) && session.record.answered {
                     self.send_prefix(now, found);
                 }

@@ -25,6 +25,8 @@ pub(crate) enum Change<'a> {
     PrefixDone { client: FourTuple },
     /// It is over, and kept for late segments.
     Ended { client: FourTuple, phase: Phase },
+    /// The FIN of `side` was acknowledged.
+    HalfClosed { client: FourTuple, side: Side },
     /// It was removed.
     Forgotten { client: FourTuple },
     /// Bytes up to there are acknowledged: to the client, to the server, each in its own numbers.
@@ -46,6 +48,10 @@ pub(crate) enum ReceivedChange {
         client: FourTuple,
         phase: Phase,
     },
+    HalfClosed {
+        client: FourTuple,
+        side: Side,
+    },
     Forgotten {
         client: FourTuple,
     },
@@ -60,6 +66,7 @@ const PREFIX_DONE: u8 = 2;
 const ENDED: u8 = 3;
 const FORGOTTEN: u8 = 4;
 const PROGRESS: u8 = 5;
+const HALF_CLOSED: u8 = 6;
 const TUPLE_LEN: usize = 2 * ENDPOINT_LEN;
 const HEADER_LEN: usize = 3;
 
@@ -86,6 +93,11 @@ impl Change<'_> {
                     _ => 0,
                 });
                 ENDED
+            }
+            Change::HalfClosed { client, side } => {
+                encode_tuple(client, out);
+                out.push(u8::from(*side == Side::Server));
+                HALF_CLOSED
             }
             Change::Forgotten { client } => {
                 encode_tuple(client, out);
@@ -132,6 +144,8 @@ impl ReceivedChange {
                 };
                 Some(ReceivedChange::Ended { client, phase })
             }
+            (HALF_CLOSED, [0]) => Some(ReceivedChange::HalfClosed { client, side: Side::Client }),
+            (HALF_CLOSED, [1]) => Some(ReceivedChange::HalfClosed { client, side: Side::Server }),
             (FORGOTTEN, []) => Some(ReceivedChange::Forgotten { client }),
             (PROGRESS, &[a, b, c, d, e, f, g, h]) => {
                 let positions = [[a, b, c, d], [e, f, g, h]].map(|p| Seq(u32::from_be_bytes(p)));

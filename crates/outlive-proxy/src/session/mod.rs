@@ -22,8 +22,8 @@ pub(crate) enum Phase {
     Open,
     /// Both ends have closed: kept for late segments.
     TimeWait,
-    /// A valid reset passed: kept for late segments. A forged one that fooled the node, but not the end, is
-    /// undone by the next segment of the side that was said to have sent it.
+    /// A valid reset passed: kept for late segments. A forged one may have fooled the node, but not the end;
+    /// so if segments still come when the time is over, the session is open again.
     Reset(Side),
 }
 
@@ -58,6 +58,11 @@ pub(crate) struct Session {
 impl Session {
     /// The listener is not in this node's configuration.
     pub(crate) const NO_LISTENER: u16 = u16::MAX;
+
+    /// It was established by the other node: how far it is has to be learnt from its segments.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.picture != 0
+    }
 
     /// The tuple of the packets that `side` sends.
     pub(crate) fn tuple(&self, side: Side) -> FourTuple {

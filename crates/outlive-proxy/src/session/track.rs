@@ -80,6 +80,12 @@ impl Stream {
         self.known && self.acked.at_or_before(seq) && seq.at_or_before(self.edge)
     }
 
+    /// The other node says that the stream is complete.
+    pub(crate) fn finish(&mut self) {
+        self.fin_seen = true;
+        self.fin_acked = true;
+    }
+
     /// Whether the sender has sent a FIN and got it acknowledged.
     pub(crate) fn finished(&self) -> bool {
         self.fin_acked
