@@ -98,6 +98,10 @@ impl Proxy {
         if packet.translate(&translation).is_err() {
             return self.drop(Counter::DropMalformed);
         }
+        if session.record.answered {
+            // The sender may have been shown a larger MSS than this end announced.
+            packet.limit_segments(session.record.segment_limit(side.other()));
+        }
         if prefix_done {
             self.prefix_acknowledged(now, slot);
         }
@@ -345,8 +349,7 @@ impl Proxy {
     pub(crate) fn send_first(&mut self, slot: usize, first: &FirstData) {
         let session = &self.sessions[slot];
         let record = &session.record;
-        let overhead = if record.server.timestamps { 12 } else { 0 };
-        let size = usize::from(record.server.mss.saturating_sub(overhead)).max(1);
+        let size = usize::from(record.segment_limit(Side::Server));
         let start = session.prefix_start() + u32::from(record.prefix_len);
         if first.data.is_empty() {
             let flags = if first.fin { Flags::FIN } else { Flags(0) };

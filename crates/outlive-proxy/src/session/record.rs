@@ -94,6 +94,14 @@ impl Record {
         self.client.timestamps && !self.server.timestamps
     }
 
+    /// The most payload that `side` takes in one segment: what it announced less the timestamps option
+    /// (RFC 6691).
+    pub(crate) fn segment_limit(&self, side: Side) -> u16 {
+        let leg = self.leg(side);
+        let options = if leg.timestamps { 12 } else { 0 };
+        leg.mss.saturating_sub(options).max(1)
+    }
+
     /// How packets that `side` sends become packets of the other connection. `now_timestamp` and
     /// `recent` (the last timestamp of the receiver) are used only where timestamps are synthesised.
     ///

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Checksum, Endpoint, FourTuple, Fragmentation, IpLayout, IpVersion, Malformed, Offload,
-    OptionPlaces, Options, PROTOCOL_TCP, Timestamps, u16_at, u32_at,
+    OptionPlaces, Options, PROTOCOL_TCP, Segmentation, Timestamps, u16_at, u32_at,
 };
 use crate::{checksum, seq::Seq};
 
@@ -170,6 +170,31 @@ impl<'a> TcpPacket<'a> {
     /// Length of the IP and the TCP header together, in bytes: where the payload begins.
     pub fn headers_len(&self) -> usize {
         self.payload - self.start
+    }
+
+    /// Has the device cut the payload into segments of at most `size` bytes, for a receiver that
+    /// announced a smaller MSS than the sender was shown. Nothing changes if it is not longer than
+    /// that, or is cut into such segments anyway. A checksum that is in the packet becomes a partial
+    /// one, for that is what devices need in order to cut.
+    pub fn limit_segments(&mut self, size: u16) {
+        let cut = match self.offload.segmentation {
+            Segmentation::Tcp { size: present, .. } => present > size,
+            Segmentation::None => self.payload_len() > u32::from(size),
+        };
+        if !cut || size == 0 {
+            return;
+        }
+        let ecn = match self.offload.segmentation {
+            Segmentation::Tcp { ecn, .. } => ecn,
+            Segmentation::None => self.flags().contains(Flags::CWR),
+        };
+        if self.offload.checksum != Checksum::Partial {
+            let addresses = &self.bytes()[self.version.address_range()];
+            let sum = checksum::pseudo_header(addresses, PROTOCOL_TCP, self.end - self.tcp);
+            self.header_mut()[16..18].copy_from_slice(&sum.to_be_bytes());
+        }
+        let segmentation = Segmentation::Tcp { size, ecn };
+        self.offload = Offload { checksum: Checksum::Partial, segmentation };
     }
 
     /// The TCP header with its options.

@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use super::*;
 use crate::{
     seq::Seq,
-    testing::{Raw, any_packet, buffer, hex, parse, tuple},
+    testing::{Raw, any_packet, assert_sound, buffer, hex, parse, tuple},
 };
 
 fn v4() -> Raw {
@@ -285,4 +285,23 @@ fn endpoints_are_written_as_usual() {
     let tuple = tuple("10.0.0.1:80", "10.0.0.2:4000");
     assert_eq!(tuple.reversed().to_string(), "10.0.0.2:4000 -> 10.0.0.1:80");
     assert_eq!(crate::testing::end("[fd00::1]:80").to_string(), "[fd00::1]:80");
+}
+
+#[test]
+fn a_device_is_asked_to_cut_what_is_longer_than_the_receiver_takes() {
+    for raw in [Raw { payload: vec![7; 1_000], ..v4() }, Raw { payload: vec![7; 1_000], ..v6() }] {
+        for checksum in [Checksum::Full, Checksum::Verified, Checksum::Partial] {
+            let mut bytes = buffer(&raw.build(checksum));
+            let mut packet = parse(&mut bytes, checksum).unwrap();
+            packet.limit_segments(1_000);
+            assert_eq!(packet.offload(), Offload { checksum, ..Offload::default() }, "fits");
+            packet.limit_segments(524);
+            let segmentation = Segmentation::Tcp { size: 524, ecn: false };
+            assert_eq!(packet.offload(), Offload { checksum: Checksum::Partial, segmentation });
+            let ip_header_len = packet.ip_header_len();
+            assert_sound(packet.bytes(), ip_header_len, Checksum::Partial);
+            packet.limit_segments(600);
+            assert_eq!(packet.offload().segmentation, segmentation, "never larger again");
+        }
+    }
 }
