@@ -1,2 +1,5 @@
-//! A running node.
+//! A running node of Outlive, as a library.
 #![forbid(unsafe_code)]
+
+pub mod key;
+pub mod settings;
