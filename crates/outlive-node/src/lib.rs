@@ -3,3 +3,4 @@
 
 pub mod key;
 pub mod settings;
+pub mod state;
