@@ -8,5 +8,6 @@ pub mod heartbeat;
 pub mod key;
 pub mod packets;
 pub mod preflight;
+pub mod runtime;
 pub mod settings;
 pub mod state;

@@ -14,7 +14,9 @@ mod report;
 mod server;
 
 pub use client::{AskError, ask};
-pub use report::{CoreReport, PacketReport, PathReport, PeerReport, Report, Survival};
+pub use report::{
+    CoreReport, PacketReport, PathReport, PeerReport, Report, ServerReport, Survival,
+};
 pub use server::{AdminServer, OpenError};
 
 use serde::{Deserialize, Serialize};

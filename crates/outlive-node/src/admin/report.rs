@@ -2,6 +2,11 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use outlive_proxy::{
+    counters::Counter,
+    pair::heartbeat::Role,
+    status::{self as core, Status},
+};
 use serde::{Deserialize, Serialize};
 
 /// How a node is. Times are in milliseconds.
@@ -17,6 +22,8 @@ pub struct Report {
     pub role: String,
     /// The epoch in which it is that: a number, and the node that began it.
     pub epoch: String,
+    /// It stood still for longer than the detection timeout, and asks its peer before it goes on.
+    pub unsure: bool,
     /// The other node; `None`: there is none in the configuration.
     pub peer: Option<PeerReport>,
     /// What would happen if the active node failed now.
@@ -79,12 +86,31 @@ pub struct Survival {
 /// What the core counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoreReport {
-    /// Sessions at the moment.
-    pub sessions: u64,
+    /// Sessions whose handshake is not complete on both sides.
+    pub establishing: u64,
+    /// Sessions on which data flows.
+    pub open: u64,
+    /// Sessions that are over, and kept for late segments.
+    pub over: u64,
     /// Connections that are being opened.
     pub openings: u64,
+    /// Bytes of changes that wait to be sent to the standby.
+    pub backlog_bytes: u64,
+    /// Every server.
+    pub servers: Vec<ServerReport>,
     /// Everything else, each under its name; since the start.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// A server, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// Where it listens.
+    pub address: String,
+    /// Sessions with it, and attempts.
+    pub sessions: u64,
+    /// It has not failed lately.
+    pub up: bool,
 }
 
 /// What the TUN device has passed since the start.
@@ -104,28 +130,49 @@ pub struct PacketReport {
     pub read_failures: u64,
 }
 
-impl Report {
-    /// Judges what the rest of the report means. `role`, `peer` must be filled in.
-    pub fn judge(role: &str, peer: Option<&PeerReport>) -> Survival {
-        let because = match peer {
-            _ if role == "joining" => {
+impl Survival {
+    /// In words what the core says.
+    pub(crate) fn of(status: &Status, peer: Option<&PeerReport>) -> Self {
+        let because = match status.survival() {
+            _ if status.role == Role::Joining => {
                 "this node has just started and looks for its peer".to_owned()
             }
-            None => "this node has no peer in its configuration".to_owned(),
-            Some(PeerReport { alive: false, heard_ms_ago: Some(ago), .. }) => {
-                format!("the peer is silent since {}", span(*ago))
+            core::Survival::Yes => return Survival { survives: true, because: None },
+            core::Survival::NoPeer => "this node has no peer in its configuration".to_owned(),
+            core::Survival::PeerGone => match peer.and_then(|peer| peer.heard_ms_ago) {
+                Some(ago) => format!("the peer has been silent for {}", span(ago)),
+                None => "the peer has never been heard".to_owned(),
+            },
+            core::Survival::NotConnected => {
+                let why = peer.and_then(|peer| peer.not_connected_because.as_deref());
+                format!("there is no state connection: {}", why.unwrap_or("it is being made"))
             }
-            Some(PeerReport { alive: false, .. }) => "the peer has never been heard".to_owned(),
-            Some(PeerReport { connected: false, not_connected_because, .. }) => {
-                let why = not_connected_because.as_deref().unwrap_or("it is being made");
-                format!("there is no state connection: {why}")
-            }
-            Some(PeerReport { synchronised: false, .. }) => {
+            core::Survival::Synchronising => {
                 "the standby does not hold every session yet".to_owned()
             }
-            Some(_) => return Survival { survives: true, because: None },
         };
         Survival { survives: false, because: Some(because) }
+    }
+}
+
+impl CoreReport {
+    pub(crate) fn of(status: &Status) -> Self {
+        let server = |server: &core::ServerStatus| ServerReport {
+            address: server.address.to_string(),
+            sessions: server.sessions.into(),
+            up: server.up,
+        };
+        let counter =
+            |counter: &Counter| (counter.name().to_owned(), status.counters.value(*counter));
+        CoreReport {
+            establishing: status.sessions.establishing as u64,
+            open: status.sessions.open as u64,
+            over: status.sessions.over as u64,
+            openings: status.openings as u64,
+            backlog_bytes: status.backlog as u64,
+            servers: status.servers.iter().map(server).collect(),
+            counters: Counter::ALL.iter().map(counter).collect(),
+        }
     }
 }
 
@@ -140,11 +187,27 @@ impl fmt::Display for Report {
             span(self.uptime_ms),
             self.version
         )?;
+        if self.unsure {
+            writeln!(f, "It stood still, and asks its peer before it goes on.")?;
+        }
         if let Some(peer) = &self.peer {
             write!(f, "{peer}")?;
         }
         let core = &self.core;
-        writeln!(f, "Sessions: {}, {} more being opened.", core.sessions, core.openings)?;
+        writeln!(
+            f,
+            "Sessions: {}, and {} that are over; {} more being opened.",
+            core.open + core.establishing,
+            core.over,
+            core.openings
+        )?;
+        for server in core.servers.iter().filter(|server| !server.up) {
+            writeln!(
+                f,
+                "  Server {} is passed over: it refused or did not answer.",
+                server.address
+            )?;
+        }
         match &self.survival {
             Survival { survives: true, .. } if self.role == "active" => {
                 write!(f, "If this node failed now, every connection would go on at its peer.")
@@ -226,17 +289,25 @@ pub(super) mod tests {
             synchronised: true,
             paths: vec![path, down],
         };
+        let up = ServerReport { address: "10.0.0.21:443".into(), sessions: 13, up: true };
+        let servers =
+            vec![ServerReport { address: "10.0.0.22:443".into(), sessions: 0, up: false }, up];
         Report {
             version: "0.1.0".into(),
             node: "a".into(),
             uptime_ms: 11_100_000,
             role: "active".into(),
             epoch: "3a".into(),
-            survival: Report::judge("active", Some(&peer)),
+            unsure: false,
+            survival: Survival { survives: true, because: None },
             peer: Some(peer),
             core: CoreReport {
-                sessions: 12,
+                establishing: 1,
+                open: 11,
+                over: 4,
                 openings: 1,
+                backlog_bytes: 0,
+                servers,
                 counters: [("takeovers".into(), 1)].into(),
             },
             packets: PacketReport::default(),
@@ -251,34 +322,20 @@ pub(super) mod tests {
             "Node a is active in epoch 3a, running for 3 h 5 min (version 0.1.0).\n\
              Peer: alive, heard 12 ms ago, on 1 of 2 paths; connected; synchronised.\n\
              \x20 Path 10.0.0.1:7401 to 10.0.0.2:7401 is down: last heard 90 s ago.\n\
-             Sessions: 12, 1 more being opened.\n\
+             Sessions: 12, and 4 that are over; 1 more being opened.\n\
+             \x20 Server 10.0.0.22:443 is passed over: it refused or did not answer.\n\
              If this node failed now, every connection would go on at its peer."
         );
         report.peer = None;
-        report.survival = Report::judge("active", None);
-        assert!(report.to_string().ends_with(
-            "A failure now would NOT be survived: this node has no peer in its configuration."
-        ));
+        report.survival = Survival { survives: false, because: Some("of the moon".into()) };
+        assert!(report.to_string().ends_with("A failure now would NOT be survived: of the moon."));
     }
 
     #[test]
-    fn a_failure_is_survived_only_if_everything_is_in_place() {
-        let peer = example().peer.unwrap();
-        let because = |role: &str, peer: PeerReport| Report::judge(role, Some(&peer)).because;
-        assert_eq!(because("active", peer.clone()), None);
-        assert_eq!(because("standby", peer.clone()), None);
-        assert!(because("joining", peer.clone()).is_some());
-        let silent = PeerReport { alive: false, heard_ms_ago: Some(3_000), ..peer.clone() };
-        assert_eq!(because("active", silent).unwrap(), "the peer is silent since 3 s");
-        let never = PeerReport { alive: false, heard_ms_ago: None, ..peer.clone() };
-        assert_eq!(because("active", never).unwrap(), "the peer has never been heard");
-        let alone = PeerReport {
-            connected: false,
-            not_connected_because: Some("no route".into()),
-            ..peer.clone()
-        };
-        assert_eq!(because("active", alone).unwrap(), "there is no state connection: no route");
-        let behind = PeerReport { synchronised: false, ..peer };
-        assert!(because("active", behind).is_some());
+    fn spans_are_told_as_people_say_them() {
+        let said = [0, 999, 1_000, 119_000, 120_000, 7_199_000, 7_200_000, 172_800_000].map(span);
+        let expected =
+            ["0 ms", "999 ms", "1 s", "119 s", "2 min", "119 min", "2 h 0 min", "2 days"];
+        assert_eq!(said, expected);
     }
 }

@@ -114,11 +114,10 @@ impl AdminServer {
             if let Some(client) = place
                 && client.ready
                 && client.drive(&mut report).is_err()
+                && let Some(mut client) = place.take()
             {
-                if let Some(mut client) = place.take() {
-                    // Closing the descriptor would do, too.
-                    let _ = self.registry.deregister(&mut client.stream);
-                }
+                // Closing the descriptor would do, too.
+                let _ = self.registry.deregister(&mut client.stream);
             }
         }
     }

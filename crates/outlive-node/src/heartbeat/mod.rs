@@ -87,9 +87,16 @@ pub struct Heartbeats {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What is said, and the number of the last heartbeat that said something: under one lock, so that it is certain
+/// which heartbeats asked.
+struct Say {
+    outgoing: Outgoing,
+    counter: u64,
+}
+
 /// What the two sides share.
 struct Shared {
-    outgoing: Mutex<Outgoing>,
+    say: Mutex<Say>,
     inbox: Mutex<Vec<Option<(Time, Heartbeat)>>>,
     /// Something in the inbox has not been taken.
     arrived: AtomicBool,
@@ -122,8 +129,12 @@ impl Heartbeats {
         outgoing: Outgoing,
         main: Arc<Waker>,
     ) -> Result<Self, (Option<usize>, io::Error)> {
+        // A random start makes our counters unknown to whoever does not hear us: see `replay`.
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|error| (None, io::Error::other(error)))?;
+        let counter = u64::from_be_bytes(random) >> 2;
         let shared = Arc::new(Shared {
-            outgoing: Mutex::new(outgoing),
+            say: Mutex::new(Say { outgoing, counter }),
             inbox: Mutex::new(vec![None; config.paths.len()]),
             arrived: AtomicBool::new(false),
             progress: AtomicU64::new(clock.now().as_micros()),
@@ -140,19 +151,23 @@ impl Heartbeats {
     }
 
     /// Says something else from now on; at once if it is more than the clock that changed. Cheap if
-    /// nothing changed.
-    pub fn publish(&mut self, outgoing: Outgoing) {
+    /// nothing changed. If heartbeats begin to ask: the number of the last one that did not.
+    pub fn publish(&mut self, outgoing: Outgoing) -> Option<u64> {
         if outgoing == self.published {
-            return;
+            return None;
         }
-        let urgent = Outgoing { clock_offset_us: self.published.clock_offset_us, ..outgoing }
-            != self.published;
+        let before = self.published;
         self.published = outgoing;
-        *lock(&self.shared.outgoing) = outgoing;
-        if urgent {
+        let counter = {
+            let mut say = lock(&self.shared.say);
+            say.outgoing = outgoing;
+            say.counter
+        };
+        if outgoing != (Outgoing { clock_offset_us: outgoing.clock_offset_us, ..before }) {
             // Without it the next interval does.
             let _ = self.waker.wake();
         }
+        (outgoing.asks && !before.asks).then_some(counter)
     }
 
     /// The event loop lives.

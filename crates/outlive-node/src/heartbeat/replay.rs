@@ -96,7 +96,7 @@ impl Freshness {
 #[cfg(test)]
 mod tests {
     use outlive_proxy::{
-        NodeId,
+        config::NodeId,
         pair::{
             Epoch,
             heartbeat::{Beliefs, Role},

@@ -7,7 +7,7 @@ use std::{
 
 use mio::{Events, Poll, Token};
 use outlive_proxy::{
-    NodeId,
+    config::NodeId,
     pair::{Epoch, heartbeat::Role},
 };
 
@@ -115,8 +115,8 @@ fn a_question_is_answered_at_once_and_not_asked_back() {
     let mut a = Node::start(NodeId::A, vec![(own, peer)], NEVER);
     let _b = Node::start(NodeId::B, vec![(peer, own)], NEVER);
     // Whichever began first was not heard; the question is.
-    a.beats.publish(Outgoing { asks: true, ..outgoing(NodeId::A, 2) });
-    a.until(|node| node.heard.iter().any(|(_, heartbeat)| heartbeat.heard > 0));
+    let before = a.beats.publish(Outgoing { asks: true, ..outgoing(NodeId::A, 2) }).unwrap();
+    a.until(|node| node.heard.iter().any(|(_, heartbeat)| heartbeat.heard > before));
     assert!(a.heard.iter().all(|(_, heartbeat)| !heartbeat.asks));
 }
 

@@ -40,8 +40,6 @@ pub(super) struct Beater {
     waker: Arc<Waker>,
     sockets: Vec<Path>,
     freshness: Freshness,
-    /// The counter of the last heartbeat.
-    counter: u64,
     /// The beliefs that the event loop was last woken for.
     told: Option<Beliefs>,
     last_heard: Time,
@@ -70,12 +68,9 @@ impl Beater {
             let socket = open(&poll, number, local).map_err(|error| (Some(number), error))?;
             sockets.push(Path { socket, peer, readable: true });
         }
-        // A random start makes our counters unknown to whoever does not hear us: see `replay`.
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|error| general(io::Error::other(error)))?;
-        let counter = u64::from_be_bytes(random) >> 2;
+        let first = lock(&shared.say).counter + 1;
         Ok(Beater {
-            freshness: Freshness::new(config.paths.len(), counter + 1),
+            freshness: Freshness::new(config.paths.len(), first),
             config,
             clock,
             shared,
@@ -83,7 +78,6 @@ impl Beater {
             poll,
             waker,
             sockets,
-            counter,
             told: None,
             last_heard: Time::ZERO,
             complained: None,
@@ -133,9 +127,8 @@ impl Beater {
     fn beat(&mut self, now: Time) {
         if self.lives(now) {
             let heard = self.freshness.heard();
-            let asks = lock(&self.shared.outgoing).asks;
             for path in 0..self.sockets.len() {
-                self.send(path, now, asks, heard);
+                self.send(path, now, true, heard);
             }
         }
     }
@@ -156,15 +149,18 @@ impl Beater {
         !stalled
     }
 
-    fn send(&mut self, path: usize, now: Time, asks: bool, heard: u64) {
-        let outgoing = *lock(&self.shared.outgoing);
-        self.counter += 1;
-        let heartbeat = Heartbeat {
-            beliefs: outgoing.beliefs,
-            asks,
-            clock_us: outgoing.clock_offset_us.wrapping_add(now.as_micros()),
-            counter: self.counter,
-            heard,
+    /// Sends one heartbeat, which asks if it may and asking is wanted.
+    fn send(&mut self, path: usize, now: Time, may_ask: bool, heard: u64) {
+        let heartbeat = {
+            let mut say = lock(&self.shared.say);
+            say.counter += 1;
+            Heartbeat {
+                beliefs: say.outgoing.beliefs,
+                asks: say.outgoing.asks && may_ask,
+                clock_us: say.outgoing.clock_offset_us.wrapping_add(now.as_micros()),
+                counter: say.counter,
+                heard,
+            }
         };
         let (path, counters) = (&self.sockets[path], &self.shared.counters[path]);
         match path.socket.send_to(&heartbeat.encode(self.config.key), path.peer) {
@@ -216,7 +212,10 @@ impl Beater {
     ) -> Option<u64> {
         let shared = self.shared.clone();
         let counters = &shared.counters[path];
-        let outgoing = *lock(&shared.outgoing);
+        let (outgoing, last_sent) = {
+            let say = lock(&shared.say);
+            (say.outgoing, say.counter)
+        };
         let heartbeat = match Heartbeat::decode(datagram, self.config.key) {
             Ok(heartbeat) if heartbeat.beliefs.node != outgoing.beliefs.node => heartbeat,
             refused => {
@@ -225,7 +224,7 @@ impl Beater {
                 return None;
             }
         };
-        match self.freshness.judge(path, &heartbeat, self.counter) {
+        match self.freshness.judge(path, &heartbeat, last_sent) {
             Verdict::Replayed => {
                 counters.replayed.fetch_add(1, Ordering::Relaxed);
                 debug!(%from, counter = heartbeat.counter, "a heartbeat that is not news");

@@ -37,7 +37,7 @@ pub struct Settings {
     pub file: PathBuf,
     /// What the core is told: listeners, pools, times, limits. Its MTU is that of the file, or
     /// [`DEFAULT_MTU`](Self::DEFAULT_MTU): see [`mtu`](Self::mtu).
-    pub proxy: outlive_proxy::Config,
+    pub proxy: outlive_proxy::config::Config,
     /// MTU of the TUN device in bytes; `None`: the smallest of the interfaces' ones.
     pub mtu: Option<u16>,
     /// Interfaces on which virtual addresses are answered for; at least one.

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use outlive_proxy::{Balance, NodeId, OpeningMode, ProxyProtocol};
+use outlive_proxy::config::{Balance, NodeId, OpeningMode, ProxyProtocol};
 
 use super::*;
 

@@ -11,7 +11,7 @@
 //! messages, each behind its length. A frame of one byte during the handshake is a refusal: its
 //! sender says, unauthenticated and only good for a log, why it is about to close.
 //!
-//! Order of use: [`receive`](Channel::receive) bytes, [`next`](Channel::next) until it gives `None`,
+//! Order of use: [`receive`](Channel::receive) bytes, [`poll`](Channel::poll) until it gives `None`,
 //! [`push_with`](Channel::push_with) while there [is room](Channel::has_room), [`seal`](Channel::seal),
 //! send [`outbound`](Channel::outbound). After an error only what is outbound is still sent.
 
@@ -23,7 +23,7 @@ use super::{
 };
 
 /// The longest message, in bytes.
-pub const MAX_MESSAGE: usize = 32 * 1024;
+pub const MAX_MESSAGE: usize = outlive_proxy::MAX_STATE_MESSAGE;
 /// Once this many bytes wait to be sent there is no more room for messages.
 pub const SEND_LIMIT: usize = 256 * 1024;
 
@@ -116,7 +116,7 @@ impl Channel {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Takes bytes from the socket. Call [`next`](Self::next) afterwards until it gives `None`,
+    /// Takes bytes from the socket. Call [`poll`](Self::poll) afterwards until it gives `None`,
     /// else they pile up.
     pub fn receive(&mut self, bytes: &[u8]) {
         if self.inbound_at > 0 {
@@ -130,7 +130,7 @@ impl Channel {
     ///
     /// # Errors
     /// The connection cannot go on; the same again on every further call.
-    pub fn next(&mut self) -> Result<Option<ChannelEvent<'_>>, Failure> {
+    pub fn poll(&mut self) -> Result<Option<ChannelEvent<'_>>, Failure> {
         match self.step() {
             Ok(Step::Nothing) => Ok(None),
             Ok(Step::Greeted) => Ok(Some(ChannelEvent::Greeted)),

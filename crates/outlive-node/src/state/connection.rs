@@ -74,7 +74,7 @@ impl Connection {
                 Ok(0) => return Err(self.send_failure.unwrap_or(Failure::Closed)),
                 Ok(len) => {
                     self.channel.receive(&buffer[..len]);
-                    while let Some(event) = self.channel.next()? {
+                    while let Some(event) = self.channel.poll()? {
                         take(event)?;
                     }
                     budget = budget.saturating_sub(len);

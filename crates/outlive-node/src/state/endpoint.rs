@@ -18,7 +18,7 @@ use mio::{
     Interest, Registry, Token,
     net::{TcpListener, TcpStream},
 };
-use outlive_proxy::NodeId;
+use outlive_proxy::config::NodeId;
 use outlive_tcp::time::Time;
 use socket2::SockRef;
 use tracing::{debug, info, warn};
@@ -97,7 +97,7 @@ enum Slot {
         deadline: Time,
         writable: bool,
     },
-    Made(Connection),
+    Made(Box<Connection>),
 }
 
 impl StateEndpoint {
@@ -358,9 +358,9 @@ impl StateEndpoint {
         }
     }
 
-    fn connection(&self, stream: TcpStream, side: Side, now: Time) -> Connection {
+    fn connection(&self, stream: TcpStream, side: Side, now: Time) -> Box<Connection> {
         let own = Preamble { node: self.config.node, incarnation: self.config.incarnation };
-        Connection::new(stream, side, own, self.config.psk, now + HANDSHAKE_TIMEOUT)
+        Box::new(Connection::new(stream, side, own, self.config.psk, now + HANDSHAKE_TIMEOUT))
     }
 
     /// Returns whether everything that had arrived was read.
@@ -417,7 +417,7 @@ impl StateEndpoint {
         }
         self.opened_at = now;
         self.last_failure = None;
-        info!(peer = %self.config.peer, "the state connection is open");
+        debug!(peer = %self.config.peer, "the state connection is open");
         for number in 0..SLOTS {
             if matches!(self.slots[number], Some(Slot::Reaching { .. }))
                 && let Some(Slot::Reaching { stream, .. }) = self.slots[number].take()

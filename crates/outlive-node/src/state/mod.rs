@@ -23,7 +23,7 @@ pub use preamble::{PREAMBLE_LEN, Preamble, VERSION};
 
 use std::io;
 
-use outlive_proxy::NodeId;
+use outlive_proxy::config::NodeId;
 
 /// Why a state connection could not be made, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum Failure {
     /// A frame that was not made with the connection's keys, or is not well formed.
     #[error("the connection carries something that the peer did not send")]
     Damaged,
+    /// The core cannot obey a message of the peer.
+    #[error("the peer sent a message that cannot be obeyed")]
+    Disobeyed,
     /// The core gave a message longer than [`MAX_MESSAGE`].
     #[error("a message is longer than the connection carries")]
     TooLong,

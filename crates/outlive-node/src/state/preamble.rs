@@ -4,7 +4,7 @@
 //! is believed for long: both preambles are the prologue of the handshake, which fails if a bit of
 //! them was changed on the way.
 
-use outlive_proxy::NodeId;
+use outlive_proxy::config::NodeId;
 
 use super::Failure;
 

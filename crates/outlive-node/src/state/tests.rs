@@ -7,7 +7,7 @@ use std::{
 };
 
 use mio::{Events, Poll};
-use outlive_proxy::NodeId;
+use outlive_proxy::config::NodeId;
 use outlive_tcp::time::Time;
 
 use super::*;
@@ -31,7 +31,7 @@ fn exchange(one: &mut Channel, other: &mut Channel, step: usize) -> [Vec<String>
                 from.sent(len);
                 moved = true;
                 loop {
-                    match to.next() {
+                    match to.poll() {
                         Ok(None) => break,
                         Ok(Some(event)) => told[1 - number].push(format!("{event:?}")),
                         Err(failure) => {
@@ -101,7 +101,7 @@ fn the_longest_messages_fill_the_buffer_and_no_more() {
         true
     });
     assert_eq!(too_long, Err(Failure::TooLong));
-    assert_eq!(dialer.next(), Err(Failure::TooLong));
+    assert_eq!(dialer.poll(), Err(Failure::TooLong));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_changed_preamble_is_noticed() {
     dialer.sent(preamble.len());
     preamble[15] ^= 1;
     listener.receive(&preamble);
-    assert_eq!(listener.next(), Ok(None));
+    assert_eq!(listener.poll(), Ok(None));
     let told = exchange(&mut dialer, &mut listener, usize::MAX);
     assert_eq!(told, [["KeyRefused"], ["WrongKey"]]);
 }
@@ -134,19 +134,19 @@ fn a_recorded_handshake_does_not_open_a_connection() {
     let mut recorded = dialer.outbound().to_vec();
     listener.receive(dialer.outbound());
     dialer.sent(PREAMBLE_LEN);
-    assert_eq!(listener.next(), Ok(None));
+    assert_eq!(listener.poll(), Ok(None));
     dialer.receive(listener.outbound());
     listener.sent(PREAMBLE_LEN);
-    assert_eq!(dialer.next(), Ok(None));
+    assert_eq!(dialer.poll(), Ok(None));
     recorded.extend_from_slice(dialer.outbound());
 
     let mut fooled = Channel::new(Side::Listener, A, KEY);
     fooled.receive(&recorded);
-    assert_eq!(fooled.next(), Ok(None));
+    assert_eq!(fooled.poll(), Ok(None));
     assert!(!fooled.is_open() && !fooled.has_room());
     // Nor does what a stranger can make up next.
     fooled.receive(&[0, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
-    assert_eq!(fooled.next(), Err(Failure::Damaged));
+    assert_eq!(fooled.poll(), Err(Failure::Damaged));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn damaged_frames_end_the_connection() {
     let mut bytes = dialer.outbound().to_vec();
     bytes[5] ^= 0x10;
     listener.receive(&bytes);
-    assert_eq!(listener.next(), Err(Failure::Damaged));
+    assert_eq!(listener.poll(), Err(Failure::Damaged));
 }
 
 /// An endpoint with its own poll, driven by the test.

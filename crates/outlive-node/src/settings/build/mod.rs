@@ -1,7 +1,7 @@
 //! From the file as written to settings that can work.
 //!
 //! All problems with single values are collected before anything is given back; then what
-//! contradicts itself. What the core itself refuses ([`outlive_proxy::Invalid`]) is mapped to
+//! contradicts itself. What the core itself refuses ([`outlive_proxy::config::Invalid`]) is mapped to
 //! the place that caused it, so there is one definition of what is valid.
 
 mod pair;
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use outlive_proxy::{Config, Invalid, Limits, Listener, NodeId, PairConfig, Timeouts};
+use outlive_proxy::config::{Config, Invalid, Limits, Listener, NodeId, PairConfig, Timeouts};
 use outlive_tcp::wire::Endpoint;
 use toml::Spanned;
 

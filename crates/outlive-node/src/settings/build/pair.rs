@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outlive_proxy::{Config, PairConfig};
+use outlive_proxy::config::{Config, PairConfig};
 use toml::Spanned;
 
 use super::Builder;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use outlive_proxy::{
+use outlive_proxy::config::{
     Balance, Listener, NamePattern, OpeningMode, Pool, PoolId, ProxyProtocol, Route, Server,
 };
 use toml::Spanned;
