@@ -1,0 +1,221 @@
+//! The key that both nodes of a pair share: its file, and what is derived from it.
+//!
+//! The file is text, so that it survives being copied by hand: a first line that says what it
+//! is, and 32 random bytes in hexadecimal. Whoever has it can speak as either node, so a file that
+//! others may read is refused. Nothing uses the key itself: each purpose has a key of its own,
+//! derived with HKDF-SHA-256 (RFC 5869) under a label, so that what one purpose reveals is of
+//! no use to another.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+use hkdf::Hkdf;
+use outlive_proxy::pair::heartbeat::HeartbeatKey;
+use sha2::Sha256;
+
+const FIRST_LINE: &str = "outlive pair key, version 1";
+const SALT: &[u8] = b"outlive pair key 1";
+const STATE_LABEL: &[u8] = b"state connection psk";
+const HEARTBEAT_LABEL: &[u8] = b"heartbeat";
+/// A valid file has less than a hundred bytes; what is longer is something else.
+const LONGEST_FILE: u64 = 4_096;
+
+/// The key that both nodes of a pair share.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PairKey([u8; 32]);
+
+impl PairKey {
+    /// A new one, from the operating system's random numbers.
+    ///
+    /// # Errors
+    /// The operating system has none.
+    pub fn generate() -> io::Result<Self> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        Ok(PairKey(bytes))
+    }
+
+    /// The key as the text of a key file.
+    pub fn to_text(&self) -> String {
+        format!("{FIRST_LINE}\n{}\n", HEXLOWER_PERMISSIVE.encode(&self.0))
+    }
+
+    /// Reads the text of a key file. Blank lines and blanks at the ends of lines are ignored.
+    ///
+    /// # Errors
+    /// [`KeyError::NotAKey`], [`KeyError::Damaged`].
+    pub fn from_text(text: &str) -> Result<Self, KeyError> {
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        if lines.next() != Some(FIRST_LINE) {
+            return Err(KeyError::NotAKey);
+        }
+        let (Some(digits), None) = (lines.next(), lines.next()) else {
+            return Err(KeyError::Damaged);
+        };
+        let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map_err(|_| KeyError::Damaged)?;
+        bytes.try_into().map(PairKey).map_err(|_| KeyError::Damaged)
+    }
+
+    /// Reads a key file.
+    ///
+    /// # Errors
+    /// The file cannot be read, others may read it, or it is not a key.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        let file = File::open(path).map_err(|error| KeyError::Unreadable(error.kind()))?;
+        let metadata = file.metadata().map_err(|error| KeyError::Unreadable(error.kind()))?;
+        if !metadata.is_file() {
+            return Err(KeyError::NotAKey);
+        }
+        // The open file's mode, not the path's: what is judged is what is read.
+        let mode = metadata.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(KeyError::OthersMayRead { mode });
+        }
+        let mut text = String::new();
+        match file.take(LONGEST_FILE).read_to_string(&mut text) {
+            Ok(_) => Self::from_text(&text),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(KeyError::NotAKey),
+            Err(error) => Err(KeyError::Unreadable(error.kind())),
+        }
+    }
+
+    /// Writes a new key file that only its owner may read (mode 0600).
+    ///
+    /// # Errors
+    /// Whatever the system says; `AlreadyExists` if there is a file of that name: a key in use
+    /// is never overwritten. What was begun is removed.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let written = file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all());
+        if written.is_err() {
+            let _ = fs::remove_file(path);
+        }
+        written
+    }
+
+    /// The pre-shared key of the state connection's handshake.
+    pub fn state_psk(&self) -> [u8; 32] {
+        self.derive(STATE_LABEL)
+    }
+
+    /// The key under which heartbeats are authenticated.
+    pub fn heartbeat(&self) -> HeartbeatKey {
+        HeartbeatKey(self.derive(HEARTBEAT_LABEL))
+    }
+
+    fn derive<const N: usize>(&self, label: &[u8]) -> [u8; N] {
+        let mut out = [0; N];
+        let derived = Hkdf::<Sha256>::new(Some(SALT), &self.0).expand(label, &mut out);
+        // HKDF fails only beyond 255 hash lengths.
+        assert!(derived.is_ok() && N > 0, "the length of a derived key is a constant in range");
+        out
+    }
+}
+
+/// Never shows the key.
+impl fmt::Debug for PairKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PairKey")
+    }
+}
+
+/// Why a key file gives no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// It cannot be opened or read.
+    #[error("the key file cannot be read: {0}")]
+    Unreadable(io::ErrorKind),
+    /// Others than the owner have access.
+    #[error("the key file is open to others (mode {mode:04o})")]
+    OthersMayRead {
+        /// The lower nine bits of its mode.
+        mode: u32,
+    },
+    /// It is something else.
+    #[error("the file is not a pair key: its first line is not \"{FIRST_LINE}\"")]
+    NotAKey,
+    /// It is a key file, but not whole.
+    #[error("the key file is damaged: 64 hexadecimal digits must follow its first line")]
+    Damaged,
+}
+
+impl KeyError {
+    /// What to do about it, for the key file at `path`.
+    pub fn help(self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            KeyError::Unreadable(io::ErrorKind::NotFound) => {
+                format!(
+                    "make one with `outlive keygen --output {path}` and copy it to the other node"
+                )
+            }
+            KeyError::Unreadable(_) => "run as the owner of the file".to_owned(),
+            KeyError::OthersMayRead { .. } => format!("close it with `chmod 600 {path}`"),
+            KeyError::NotAKey | KeyError::Damaged => {
+                "name the file that `outlive keygen` made, or copy it again from the other node"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const EXAMPLE: &str = "outlive pair key, version 1\n\
+        000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+
+    #[test]
+    fn a_saved_key_is_private_and_loads() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pair.key");
+        let key = PairKey::generate().unwrap();
+        key.save(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(PairKey::load(&path).unwrap() == key);
+        assert_eq!(key.save(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(PairKey::load(&path), Err(KeyError::OthersMayRead { mode: 0o640 }));
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_refused() {
+        let bad = |text: &str| PairKey::from_text(text).unwrap_err();
+        assert_eq!(bad(""), KeyError::NotAKey);
+        assert_eq!(bad("-----BEGIN PRIVATE KEY-----"), KeyError::NotAKey);
+        assert_eq!(bad(&EXAMPLE[..EXAMPLE.len() - 3]), KeyError::Damaged);
+        assert_eq!(bad(&EXAMPLE.replace("0a", "zz")), KeyError::Damaged);
+        assert_eq!(bad(&format!("{EXAMPLE}more")), KeyError::Damaged);
+        assert_eq!(bad(FIRST_LINE), KeyError::Damaged);
+        let missing = PairKey::load(Path::new("/nonexistent/pair.key")).unwrap_err();
+        assert_eq!(missing, KeyError::Unreadable(io::ErrorKind::NotFound));
+        assert_eq!(PairKey::load(Path::new("/")), Err(KeyError::NotAKey));
+    }
+
+    #[test]
+    fn derived_keys_do_not_change() {
+        let key = PairKey::from_text(&EXAMPLE.replace('\n', " \r\n\n")).unwrap();
+        assert_eq!(PairKey::from_text(EXAMPLE).unwrap(), key);
+        assert_eq!(key.to_text(), EXAMPLE);
+        assert_eq!(format!("{key:?}"), "PairKey");
+        // Golden: two versions of the program must derive the same.
+        let hex = |bytes: &[u8]| HEXLOWER_PERMISSIVE.encode(bytes);
+        assert_eq!(
+            (hex(&key.state_psk()).as_str(), hex(&key.heartbeat().0).as_str()),
+            (
+                "6e252561f6d4f1d74e4597879dac2ed36b7c472e0d906c27ae4c07b94c6412cc",
+                "8d095899582191cbff65c68e22fe335d"
+            )
+        );
+    }
+}

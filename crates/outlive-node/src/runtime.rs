@@ -1,0 +1,457 @@
+//! The event loop: one thread that owns the core, the TUN device and the state connection.
+//!
+//! A turn reads everything that has arrived, in the order of its weight: heartbeats, the state connection to
+//! its end, packets up to a budget. Only then may the core judge that its peer is silent or late. What
+//! the core wants done follows each step: events, then its own packets; messages and beliefs at the
+//! end of the turn, so that many leave in one frame.
+//!
+//! Sockets are edge-triggered and remember their own readiness, so a turn without a socket's event makes no
+//! system call for it.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use mio::{Events, Poll, Token, Waker};
+use outlive_proxy::{
+    Entropy, Node,
+    config::NodeId,
+    event::{Event, Severity},
+    pair::heartbeat::Role,
+};
+use outlive_tcp::time::Time;
+use tracing::{debug, info, warn};
+
+use crate::{
+    admin::{
+        AdminServer, CoreReport, OpenError, PacketReport, PathReport, PeerReport, Report, Survival,
+    },
+    clock::{Clock, unix_us},
+    edge::{Edge, SetUpError},
+    heartbeat::{HeartbeatConfig, Heartbeats, Outgoing},
+    packets::PacketPath,
+    preflight::Plan,
+    settings::{PeerSettings, Problem, Settings},
+    state::{EndpointConfig, Failure, StateEndpoint, StateEvent},
+};
+
+const WAKER: Token = Token(0);
+const ADMIN: usize = 1;
+const STATE: usize = ADMIN + AdminServer::TOKENS;
+const EDGE: usize = STATE + StateEndpoint::TOKENS;
+
+/// A loop without a peer need not turn often when nothing happens.
+const IDLE_TURN: Duration = Duration::from_secs(1);
+/// Detection timeouts without a turn of the loop after which heartbeats are withheld.
+const STALL: u32 = 3;
+/// The state connection's unacknowledged data waits for at most this many confirmation timeouts.
+const STATE_PATIENCE: u32 = 3;
+/// Turns that the judgement of the peer is put off while the state connection still has something to read.
+const PATIENT_TURNS: u32 = 16;
+
+/// A node, set up and ready to [`run`](Runtime::run). Dropping it removes everything it set up.
+pub struct Runtime {
+    // Dropped in this order: the addresses are given up before the peer can learn that this node is gone.
+    edge: Edge,
+    heartbeats: Option<Heartbeats>,
+    state: Option<StateEndpoint>,
+    admin: AdminServer,
+    node: Node,
+    packets: PacketPath,
+    clock: Clock,
+    poll: Poll,
+    waker: Arc<Waker>,
+    stop: Arc<AtomicBool>,
+    settings: Settings,
+    /// Turns in which the state connection was not read to its end.
+    behind: u32,
+}
+
+/// Ends a node's [`run`](Runtime::run) from another thread.
+#[derive(Clone)]
+pub struct Stopper {
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl Stopper {
+    /// Lets the loop end after its present turn.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        // Without it the next turn, soon anyway.
+        let _ = self.waker.wake();
+    }
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The admin socket.
+    #[error(transparent)]
+    Admin(#[from] OpenError),
+    /// The state port.
+    #[error("the state address cannot be listened on: {0}")]
+    State(io::Error),
+    /// A heartbeat path's address, by the path's number.
+    #[error("the heartbeat address cannot be had: {1}")]
+    Heartbeat(usize, io::Error),
+    /// TUN device, routes, packet sockets.
+    #[error(transparent)]
+    Edge(#[from] SetUpError),
+    /// The pair's key is missing from the plan, which belongs to another configuration.
+    #[error("the plan was made for another configuration")]
+    Plan,
+    /// Random numbers, the poll, a thread.
+    #[error("the system refuses what every program needs: {0}")]
+    System(io::Error),
+}
+
+impl StartError {
+    /// As a problem of the configuration, with its place if it has one.
+    pub fn problem(&self, settings: &Settings) -> Problem {
+        let in_use = "stop what uses it (`ss -tulpn` shows it), or choose another port";
+        let (place, help) = match (self, &settings.peer) {
+            (StartError::State(_), Some(peer)) => (peer.state.local.place.clone(), in_use),
+            (StartError::Heartbeat(number, _), Some(peer)) => {
+                let path = peer.heartbeat.get(*number);
+                (path.and_then(|path| path.local.place.clone()), in_use)
+            }
+            (StartError::Admin(_), _) => (
+                settings.admin_socket.place.clone(),
+                "stop the other node, or give this one an admin_socket of its own in [node]",
+            ),
+            (StartError::Edge(_), _) => {
+                (settings.tun.place.clone(), "remove what is in the way; nothing has been changed")
+            }
+            _ => (None, "nothing has been changed; try again"),
+        };
+        Problem {
+            file: settings.file.clone(),
+            place,
+            message: self.to_string(),
+            help: help.to_owned(),
+        }
+    }
+}
+
+impl Runtime {
+    /// Sets everything up, in the network namespace of the calling thread. The node listens for its peer
+    /// and claims nothing until it [runs](Self::run).
+    ///
+    /// # Errors
+    /// What failed; everything done before has been undone.
+    pub fn start(settings: Settings, plan: &Plan) -> Result<Self, StartError> {
+        let poll = Poll::new().map_err(StartError::System)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(StartError::System)?);
+        let admin = AdminServer::open(&settings.admin_socket.value, poll.registry(), ADMIN)?;
+
+        let mut config = settings.proxy.clone();
+        config.mtu = plan.mtu;
+        let clock = Clock::start();
+        let mut entropy = [0; 32];
+        getrandom::fill(&mut entropy).map_err(|e| StartError::System(io::Error::other(e)))?;
+        let node = Node::new(config, Entropy(entropy), unix_us(), clock.now());
+
+        let state = match &settings.peer {
+            Some(peer) => Some(open_state(peer, &settings, plan, &node, &poll)?),
+            None => None,
+        };
+        let edge = Edge::set_up(&settings, plan, poll.registry(), EDGE)?;
+        let heartbeats = match &settings.peer {
+            Some(peer) => Some(start_heartbeats(peer, &settings, plan, &node, clock, &waker)?),
+            None => None,
+        };
+        Ok(Runtime {
+            edge,
+            heartbeats,
+            state,
+            admin,
+            node,
+            packets: PacketPath::new(),
+            clock,
+            poll,
+            waker,
+            stop: Arc::new(AtomicBool::new(false)),
+            settings,
+            behind: 0,
+        })
+    }
+
+    /// What ends [`run`](Self::run).
+    pub fn stopper(&self) -> Stopper {
+        Stopper { stop: self.stop.clone(), waker: self.waker.clone() }
+    }
+
+    /// Turns until it is [stopped](Stopper). Then everything that was set up is removed.
+    ///
+    /// # Errors
+    /// The system no longer lets the loop wait for its sockets.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        info!(node = %self.name(), "running");
+        while !self.stop.load(Ordering::Acquire) {
+            let wait = self.wait();
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.turn(&events);
+        }
+        info!(node = %self.name(), "stopping");
+        Ok(())
+    }
+
+    fn name(&self) -> char {
+        if self.settings.proxy.node == NodeId::A { 'a' } else { 'b' }
+    }
+
+    /// How long the loop may wait for something to happen.
+    fn wait(&self) -> Duration {
+        if self.packets.is_readable() || self.behind > 0 {
+            return Duration::ZERO;
+        }
+        let now = self.clock.now();
+        let pair = &self.settings.proxy.pair;
+        let idle = if pair.enabled { pair.detection_timeout / 4 } else { IDLE_TURN };
+        let state = self.state.as_ref().map(StateEndpoint::deadline);
+        let deadlines = [self.node.poll_timeout(now), state];
+        deadlines.into_iter().flatten().fold(now + idle, Time::min).since(now)
+    }
+
+    fn turn(&mut self, events: &Events) {
+        let now = self.clock.now();
+        if let Some(heartbeats) = &self.heartbeats {
+            heartbeats.progress(now);
+        }
+        for event in events {
+            self.handle_ready(event);
+        }
+        if let Some(heartbeats) = &self.heartbeats {
+            let node = &mut self.node;
+            heartbeats.take(|path, at, heartbeat| node.handle_heartbeat(now, path, at, heartbeat));
+        }
+        self.settle(now);
+        self.read_state(now);
+        self.settle(now);
+        self.packets.turn(now, &self.edge.tun, &mut self.node);
+        self.settle(now);
+        self.edge.answer_neighbours();
+        // What the peer has said in time must not be overlooked because it was much.
+        if self.behind == 0 || self.behind > PATIENT_TURNS {
+            self.node.handle_timeout(now);
+            self.settle(now);
+        }
+        self.speak(now);
+        self.answer_admin(now);
+    }
+
+    fn handle_ready(&mut self, event: &mio::event::Event) {
+        match event.token() {
+            WAKER => {}
+            Token(ADMIN..STATE) => self.admin.handle_ready(event.token()),
+            Token(STATE..EDGE) => {
+                if let Some(state) = &mut self.state {
+                    state.handle_ready(event);
+                }
+            }
+            token => {
+                if self.edge.handle_ready(token) {
+                    self.packets.handle_ready();
+                }
+            }
+        }
+    }
+
+    /// Hands over what came on the state connection.
+    fn read_state(&mut self, now: Time) {
+        let (Some(state), node) = (&mut self.state, &mut self.node) else { return };
+        let drained = state.drive(now, &mut |event| {
+            match event {
+                StateEvent::Connected => node.handle_state_connected(now),
+                StateEvent::Closed(_) => node.handle_state_closed(now),
+                StateEvent::Refused => node.handle_peer_refused(now),
+                StateEvent::Message(message) => {
+                    if let Err(error) = node.handle_state_message(now, message) {
+                        warn!(%error, "the peer sent a message that cannot be obeyed");
+                        return Err(Failure::Disobeyed);
+                    }
+                }
+            }
+            Ok(())
+        });
+        self.behind = if drained { 0 } else { self.behind + 1 };
+    }
+
+    /// Does what the core wants done, and sends what it has made.
+    fn settle(&mut self, now: Time) {
+        while let Some(event) = self.node.poll_event() {
+            match event {
+                Event::Activate { epoch } => {
+                    debug!(%epoch, "taking the virtual addresses");
+                    self.edge.activate();
+                }
+                Event::Deactivate { epoch } => {
+                    debug!(%epoch, "giving the virtual addresses up");
+                    self.edge.deactivate();
+                }
+                Event::Announce => self.edge.announce(),
+                Event::CloseStateConnection(reason) => {
+                    debug!(%reason, "closing the state connection");
+                    if let Some(state) = &mut self.state {
+                        state.close(now);
+                    }
+                }
+                Event::Log(event) => match event.severity() {
+                    Severity::Debug => debug!("{event}"),
+                    Severity::Info => info!("{event}"),
+                    Severity::Warning => warn!("{event}"),
+                },
+            }
+        }
+        self.packets.transmit(&self.edge.tun, &mut self.node);
+    }
+
+    /// Tells the peer what there is to tell.
+    fn speak(&mut self, now: Time) {
+        if let Some(state) = &mut self.state {
+            while state.push_with(|out| self.node.poll_state_message(now, out)) {}
+            state.flush();
+        }
+        let outgoing = outgoing(&self.node, now);
+        if let Some(heartbeats) = &mut self.heartbeats
+            && let Some(counter) = heartbeats.publish(outgoing)
+        {
+            self.node.handle_asked(counter);
+        }
+    }
+
+    fn answer_admin(&mut self, now: Time) {
+        let Runtime { admin, node, state, heartbeats, packets, settings, .. } = self;
+        admin.drive(|| report(now, node, state.as_ref(), heartbeats.as_ref(), packets, settings));
+    }
+}
+
+fn open_state(
+    peer: &PeerSettings,
+    settings: &Settings,
+    plan: &Plan,
+    node: &Node,
+    poll: &Poll,
+) -> Result<StateEndpoint, StartError> {
+    let key = plan.key.as_ref().ok_or(StartError::Plan)?;
+    let config = EndpointConfig {
+        node: settings.proxy.node,
+        incarnation: node.beliefs().incarnation,
+        psk: key.state_psk(),
+        local: peer.state.local.value,
+        peer: peer.state.peer,
+        user_timeout: settings.proxy.pair.confirm_timeout * STATE_PATIENCE,
+    };
+    StateEndpoint::open(config, poll.registry(), STATE).map_err(StartError::State)
+}
+
+fn start_heartbeats(
+    peer: &PeerSettings,
+    settings: &Settings,
+    plan: &Plan,
+    node: &Node,
+    clock: Clock,
+    waker: &Arc<Waker>,
+) -> Result<Heartbeats, StartError> {
+    let key = plan.key.as_ref().ok_or(StartError::Plan)?;
+    let config = HeartbeatConfig {
+        paths: peer.heartbeat.iter().map(|path| (path.local.value, path.peer)).collect(),
+        key: key.heartbeat(),
+        interval: settings.proxy.pair.heartbeat_interval,
+        stall_timeout: settings.proxy.pair.detection_timeout * STALL,
+    };
+    let outgoing = outgoing(node, clock.now());
+    Heartbeats::start(config, clock, outgoing, waker.clone()).map_err(|(path, error)| match path {
+        Some(number) => StartError::Heartbeat(number, error),
+        None => StartError::System(error),
+    })
+}
+
+fn outgoing(node: &Node, now: Time) -> Outgoing {
+    Outgoing {
+        beliefs: node.beliefs(),
+        asks: node.asks(),
+        clock_offset_us: node.clock_us(now).wrapping_sub(now.as_micros()),
+    }
+}
+
+fn report(
+    now: Time,
+    node: &Node,
+    state: Option<&StateEndpoint>,
+    heartbeats: Option<&Heartbeats>,
+    packets: &PacketPath,
+    settings: &Settings,
+) -> Report {
+    let status = node.status(now);
+    let counters = heartbeats.map(Heartbeats::counters).unwrap_or_default();
+    let timeout = settings.proxy.pair.detection_timeout;
+    let peer = settings.peer.as_ref().map(|peer| {
+        let paths: Vec<PathReport> = (peer.heartbeat.iter().zip(counters))
+            .map(|(path, counters)| {
+                let silence = counters.last_heard.map(|at| now.since(at));
+                PathReport {
+                    local: path.local.value.to_string(),
+                    peer: path.peer.to_string(),
+                    alive: silence.is_some_and(|silence| silence < timeout),
+                    heard_ms_ago: silence.map(millis),
+                    sent: counters.sent,
+                    send_failures: counters.send_failures,
+                    received: counters.received,
+                    refused: counters.refused,
+                    replayed: counters.replayed,
+                }
+            })
+            .collect();
+        let failure = state.and_then(StateEndpoint::last_failure);
+        PeerReport {
+            alive: status.peer.is_some(),
+            heard_ms_ago: paths.iter().filter_map(|path| path.heard_ms_ago).min(),
+            connected: status.state_connected,
+            not_connected_because: failure
+                .filter(|_| !status.state_connected)
+                .map(|failure| failure.to_string()),
+            synchronised: status.synchronised,
+            paths,
+        }
+    });
+    let passed = packets.counters();
+    Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: if status.node == NodeId::A { "a" } else { "b" }.to_owned(),
+        uptime_ms: now.as_millis(),
+        role: match status.role {
+            Role::Joining => "joining",
+            Role::Standby => "standby",
+            Role::Active => "active",
+        }
+        .to_owned(),
+        epoch: status.epoch.to_string(),
+        unsure: status.unsure,
+        survival: Survival::of(&status, peer.as_ref()),
+        peer,
+        core: CoreReport::of(&status),
+        packets: PacketReport {
+            read: passed.read,
+            read_bytes: passed.read_bytes,
+            written: passed.written,
+            written_bytes: passed.written_bytes,
+            write_failures: passed.write_failures,
+            read_failures: passed.read_failures,
+        },
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

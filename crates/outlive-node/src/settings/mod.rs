@@ -1,0 +1,139 @@
+//! The configuration of a node: a TOML file, parsed and checked into [`Settings`].
+//!
+//! | part | is |
+//! |---|---|
+//! | `file` | the tables and keys as they are written |
+//! | `values` | addresses, times and the like from text |
+//! | `build` | from the one to the other, with everything that contradicts itself |
+//! | [`Problem`] | what is wrong, where, and what to do about it |
+//!
+//! Nothing here looks at the machine: whether interfaces exist and keys can be read is
+//! [`preflight`](crate::preflight)'s question. So a file can be checked anywhere.
+
+mod build;
+mod file;
+mod problem;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+pub use problem::{Place, Problem};
+
+/// Where the admin socket is unless the file says otherwise.
+pub const DEFAULT_ADMIN_SOCKET: &str = "/run/outlive/admin.sock";
+/// What the TUN device is called unless the file says otherwise.
+pub const DEFAULT_TUN: &str = "outlive0";
+
+/// Everything that the configuration file says.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file itself, for messages.
+    pub file: PathBuf,
+    /// What the core is told: listeners, pools, times, limits. Its MTU is that of the file, or
+    /// [`DEFAULT_MTU`](Self::DEFAULT_MTU): see [`mtu`](Self::mtu).
+    pub proxy: outlive_proxy::config::Config,
+    /// MTU of the TUN device in bytes; `None`: the smallest of the interfaces' ones.
+    pub mtu: Option<u16>,
+    /// Interfaces on which virtual addresses are answered for; at least one.
+    pub interfaces: Vec<Placed<String>>,
+    /// Name of the TUN device.
+    pub tun: Placed<String>,
+    /// Whether system settings that are wrong may be changed.
+    pub set_sysctls: bool,
+    /// Path of the admin socket.
+    pub admin_socket: Placed<PathBuf>,
+    /// How the log is written.
+    pub log: LogFormat,
+    /// The other node, if there is one.
+    pub peer: Option<PeerSettings>,
+}
+
+/// How the other node is reached.
+#[derive(Clone, Debug)]
+pub struct PeerSettings {
+    /// The state connection: our listening address, and the peer's.
+    pub state: PathSettings,
+    /// One for each way to the peer; at least one. Order is the path's number.
+    pub heartbeat: Vec<PathSettings>,
+    /// The file with the key that both nodes share.
+    pub key_file: Placed<PathBuf>,
+}
+
+/// A way between the nodes.
+#[derive(Clone, Debug)]
+pub struct PathSettings {
+    /// This node's end.
+    pub local: Placed<SocketAddr>,
+    /// The peer's end.
+    pub peer: SocketAddr,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A value, and where it stands in the file.
+#[derive(Clone, Debug)]
+pub struct Placed<T> {
+    /// The value.
+    pub value: T,
+    /// `None`: a default.
+    pub place: Option<Place>,
+}
+
+impl Settings {
+    /// The MTU of Ethernet.
+    pub const DEFAULT_MTU: u16 = 1500;
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// All problems that could be found, at least one.
+    pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
+        let source = fs::read_to_string(path).map_err(|error| {
+            vec![Problem {
+                file: path.to_owned(),
+                place: None,
+                message: format!("the configuration cannot be read: {error}"),
+                help: "name an existing, readable file with --config".to_owned(),
+            }]
+        })?;
+        Self::parse(path, &source)
+    }
+
+    /// Checks the text of a file. `path` is for messages, and relative paths in the file start
+    /// at its directory.
+    ///
+    /// # Errors
+    /// All problems that could be found, at least one. A file that is not TOML, or has an
+    /// unknown, missing or mistyped key, ends at the first.
+    pub fn parse(path: &Path, source: &str) -> Result<Self, Vec<Problem>> {
+        build::settings(path, source)
+    }
+
+    /// A problem with a value of this configuration that only the machine could show.
+    pub fn problem<T>(
+        &self,
+        with: &Placed<T>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Problem {
+        Problem {
+            file: self.file.clone(),
+            place: with.place.clone(),
+            message: message.into(),
+            help: help.into(),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Whole files, right and wrong.
+
+use std::{path::Path, time::Duration};
+
+use outlive_proxy::config::{Balance, NodeId, OpeningMode, ProxyProtocol};
+
+use super::*;
+
+/// The smallest file; the tests change a line of it.
+const SINGLE: &str = r#"
+[node]
+interfaces = ["eth0"]
+
+[[listener]]
+name = "web"
+address = "10.0.0.100:443"
+pool = "web"
+
+[[pool]]
+name = "web"
+servers = ["10.0.0.21:443", "10.0.0.22:443"]
+"#;
+
+const PAIR: &str = r#"
+[node]
+name = "b"
+interfaces = ["eth0"]
+
+[peer]
+state = { listen = "10.0.0.2:7400", peer = "10.0.0.1:7400" }
+heartbeat = [
+    { local = "10.0.0.2:7401", peer = "10.0.0.1:7401" },
+    { local = "10.1.0.2:7401", peer = "10.1.0.1:7401" },
+]
+key_file = "pair.key"
+detection_timeout = "150ms"
+
+[[listener]]
+name = "web"
+address = ["10.0.0.100:443", "[fd00::100]:443"]
+mode = "inspect"
+inspect_timeout = "1s 500ms"
+
+[[listener.route]]
+server_name = "*.example.org"
+pool = "one"
+
+[[listener.route]]
+path_prefix = "/api/"
+pool = "two"
+
+[[pool]]
+name = "one"
+servers = ["10.0.0.21:443", "[fd00::21]:443"]
+proxy_protocol = "v2"
+balance = "least-connections"
+
+[[pool]]
+name = "two"
+servers = ["[fd00::22]:443", "10.0.0.22:443"]
+"#;
+
+fn parse(source: &str) -> Result<Settings, Vec<Problem>> {
+    Settings::parse(Path::new("/etc/outlive/x.toml"), source)
+}
+
+#[test]
+fn a_single_node_needs_little() {
+    let settings = parse(SINGLE).unwrap();
+    assert!(!settings.proxy.pair.enabled);
+    assert!(settings.peer.is_none());
+    assert_eq!(settings.proxy.node, NodeId::A);
+    assert_eq!(settings.tun.value, DEFAULT_TUN);
+    assert_eq!(settings.admin_socket.value, Path::new(DEFAULT_ADMIN_SOCKET));
+    assert_eq!(settings.log, LogFormat::Text);
+    assert_eq!(
+        settings.proxy.source_addresses,
+        ["10.0.0.100".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert_eq!(settings.proxy.listeners[0].opening, OpeningMode::Direct);
+    assert_eq!(settings.proxy.listeners[0].idle_timeout, Duration::from_secs(10_800));
+}
+
+#[test]
+fn a_pair_with_both_ip_versions() {
+    let settings = parse(PAIR).unwrap();
+    let peer = settings.peer.unwrap();
+    assert_eq!(settings.proxy.node, NodeId::B);
+    assert_eq!(settings.proxy.pair.paths, 2);
+    assert_eq!(settings.proxy.pair.detection_timeout, Duration::from_millis(150));
+    assert_eq!(peer.heartbeat[1].peer, "10.1.0.1:7401".parse().unwrap());
+    assert_eq!(peer.key_file.value, Path::new("/etc/outlive/pair.key"));
+    assert_eq!(peer.key_file.place.unwrap().line, 12);
+
+    // Each listener's routes lead to the servers of its own IP version.
+    assert_eq!(settings.proxy.listeners.len(), 2);
+    for listener in &settings.proxy.listeners {
+        let OpeningMode::Inspect { timeout, .. } = listener.opening else {
+            panic!("not inspecting")
+        };
+        assert_eq!(timeout, Duration::from_millis(1_500));
+        assert_eq!(listener.routes.len(), 2);
+        for route in &listener.routes {
+            let pool = settings.proxy.pool(route.pool).unwrap();
+            assert_eq!(pool.servers.len(), 1);
+            assert_eq!(pool.servers[0].address.addr.is_ipv4(), listener.address.addr.is_ipv4());
+        }
+    }
+    let one = &settings.proxy.pools[0];
+    assert_eq!(
+        (one.balance, one.proxy_protocol),
+        (Balance::LeastConnections, Some(ProxyProtocol::V2))
+    );
+}
+
+/// `replace` in `base` by `with` must be refused at `line`, with a message that has `message`.
+struct Wrong {
+    base: &'static str,
+    replace: &'static str,
+    with: &'static str,
+    line: usize,
+    message: &'static str,
+}
+
+const fn wrong(
+    base: &'static str,
+    replace: &'static str,
+    with: &'static str,
+    line: usize,
+    message: &'static str,
+) -> Wrong {
+    Wrong { base, replace, with, line, message }
+}
+
+const WRONG: &[Wrong] = &[
+    // The file
+    wrong(SINGLE, "[node]", "[node", 2, "unclosed table"),
+    wrong(SINGLE, "interfaces", "interface", 3, "unknown field \"interface\""),
+    wrong(SINGLE, "interfaces = [\"eth0\"]", "", 2, "missing field \"interfaces\""),
+    wrong(SINGLE, "[\"eth0\"]", "\"eth0\"", 3, "invalid type"),
+    wrong(SINGLE, "pool = \"web\"", "pool = \"web\"\npool = \"web\"", 9, "duplicate key"),
+    wrong(SINGLE, "[[pool]]", "[[pools]]", 10, "unknown field \"pools\""),
+    // [node]
+    wrong(SINGLE, "[\"eth0\"]", "[]", 3, "no interface is named"),
+    wrong(SINGLE, "[\"eth0\"]", "[\"eth0\", \"eth0\"]", 3, "named twice"),
+    wrong(SINGLE, "\"eth0\"", "\"an-impossible-name\"", 3, "not possible as the name"),
+    wrong(SINGLE, "[node]", "[node]\nname = \"c\"", 3, "\"c\" is not known here"),
+    wrong(SINGLE, "[node]", "[node]\nlog = \"yaml\"", 3, "\"yaml\" is not known here"),
+    wrong(SINGLE, "[node]", "[node]\nmtu = 100", 3, "100 is out of range"),
+    wrong(SINGLE, "[node]", "[node]\nsource_addresses = [\"10.0.0.1/8\"]", 3, "not an address"),
+    wrong(SINGLE, "[node]", "[node]\nsource_addresses = [\"0.0.0.0\"]", 3, "address of one host"),
+    // [[listener]]
+    wrong(SINGLE, "10.0.0.100:443", "10.0.0.300:443", 7, "is not an address with a port"),
+    wrong(SINGLE, "10.0.0.100:443", "10.0.0.100", 7, "is not an address with a port"),
+    wrong(SINGLE, "10.0.0.100:443", "10.0.0.100:0", 7, "port 0"),
+    wrong(SINGLE, "10.0.0.100:443", "224.0.0.1:443", 7, "address of one host"),
+    wrong(SINGLE, "\"10.0.0.100:443\"", "[]", 6, "has no address"),
+    wrong(SINGLE, "pool = \"web\"", "pool = \"wbe\"", 8, "no pool named \"wbe\""),
+    wrong(SINGLE, "pool = \"web\"", "", 6, "neither a default pool nor routes"),
+    wrong(SINGLE, "pool = \"web\"", "pool = \"web\"\nmode = \"auto\"", 9, "\"auto\" is not known"),
+    wrong(
+        SINGLE,
+        "pool = \"web\"",
+        "pool = \"web\"\ninspect_limit = 512",
+        9,
+        "does not look at data",
+    ),
+    wrong(
+        SINGLE,
+        "pool = \"web\"",
+        "pool = \"web\"\nidle_timeout = \"3\"",
+        9,
+        "\"3\" is not a time",
+    ),
+    wrong(SINGLE, "pool = \"web\"", "pool = \"web\"\nidle_timeout = \"0s\"", 9, "more than zero"),
+    wrong(SINGLE, "pool = \"web\"", "pool = \"web\"\nidle_timeout = 3", 9, "invalid type"),
+    wrong(
+        SINGLE,
+        "\"10.0.0.100:443\"",
+        "[\"10.0.0.100:443\", \"10.0.0.100:443\"]",
+        7,
+        "both listen on 10.0.0.100:443",
+    ),
+    wrong(
+        SINGLE,
+        "[[pool]]",
+        "[[listener]]\nname = \"more\"\naddress = \"10.0.0.100:443\"\npool = \"web\"\n[[pool]]",
+        12,
+        "listeners \"web\" and \"more\" both listen on 10.0.0.100:443",
+    ),
+    wrong(
+        SINGLE,
+        "[[pool]]",
+        "[[listener]]\nname = \"web\"\naddress = \"10.0.0.101:443\"\npool = \"web\"\n[[pool]]",
+        11,
+        "two listeners named \"web\"",
+    ),
+    wrong(SINGLE, "10.0.0.100:443", "[fd00::100]:443", 8, "no server of pool \"web\" has"),
+    wrong(PAIR, "mode = \"inspect\"\ninspect_timeout = \"1s 500ms\"", "", 16, "inspecting mode"),
+    // [[listener.route]]
+    wrong(PAIR, "server_name = \"*.example.org\"", "", 21, "no condition"),
+    wrong(PAIR, "\"*.example.org\"", "\"www.*.org\"", 22, "is not a name"),
+    wrong(PAIR, "\"/api/\"", "\"api\"", 26, "does not begin with a slash"),
+    wrong(PAIR, "path_prefix", "server_name = \"x\"\npath_prefix", 25, "can never match"),
+    // [[pool]]
+    wrong(SINGLE, "[\"10.0.0.21:443\", \"10.0.0.22:443\"]", "[]", 12, "has no servers"),
+    wrong(SINGLE, "10.0.0.22:443", "10.0.0.21:443", 12, "named twice"),
+    wrong(SINGLE, "[[pool]]", "[[pool]]\nbalance = \"random\"", 11, "\"random\" is not known here"),
+    wrong(SINGLE, "[[pool]]", "[[pool]]\nproxy_protocol = \"v3\"", 11, "\"v3\" is not known here"),
+    wrong(
+        SINGLE,
+        "[[pool]]",
+        "[[pool]]\nname = \"web\"\nservers = [\"10.0.0.9:1\"]\n[[pool]]",
+        14,
+        "two pools",
+    ),
+    // [peer]
+    wrong(PAIR, "name = \"b\"", "", 2, "a node with a peer needs a name"),
+    wrong(
+        PAIR,
+        "peer = \"10.0.0.1:7400\"",
+        "peer = \"10.0.0.2:7400\"",
+        7,
+        "the node's own address",
+    ),
+    wrong(
+        PAIR,
+        "peer = \"10.0.0.1:7400\"",
+        "peer = \"[fd00::1]:7400\"",
+        7,
+        "different IP versions",
+    ),
+    wrong(PAIR, "local = \"10.1.0.2:7401\"", "local = \"10.0.0.2:7401\"", 10, "has the same end"),
+    wrong(
+        PAIR,
+        "local = \"10.1.0.2:7401\"",
+        "local = \"10.0.0.100:7401\"",
+        10,
+        "moves between the nodes",
+    ),
+    wrong(PAIR, "\"150ms\"", "\"30ms\"", 13, "at least twice the heartbeat interval"),
+    wrong(
+        PAIR,
+        "detection_timeout = \"150ms\"",
+        "heartbeat_interval = \"90us\"",
+        13,
+        "less than a millisecond",
+    ),
+    wrong(PAIR, "key_file = \"pair.key\"", "", 6, "missing field \"key_file\""),
+    // [limits]
+    wrong(SINGLE, "[node]", "[limits]\nsessions = 0\n[node]", 3, "0 is out of range"),
+    wrong(SINGLE, "[node]", "[timeouts]\nhandshake = \"soon\"\n[node]", 3, "is not a time"),
+];
+
+#[test]
+fn what_is_wrong_is_told_with_its_line() {
+    let mut surprises = Vec::new();
+    for Wrong { base, replace, with, line, message } in WRONG {
+        assert!(base.contains(replace), "{replace} is not in the file");
+        match parse(&base.replacen(replace, with, 1)) {
+            Ok(_) => surprises.push(format!("{with:?} is accepted")),
+            Err(problems) => {
+                let first = &problems[0];
+                let at = first.place.as_ref().map(|place| place.line);
+                if at != Some(*line) || !first.message.contains(message) || problems.len() != 1 {
+                    surprises.push(format!("{with:?} gave, instead of line {line}, {problems:#?}"));
+                }
+            }
+        }
+    }
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+}
+
+#[test]
+fn all_wrong_values_are_told_at_once_in_order() {
+    let source = SINGLE
+        .replace("10.0.0.22:443", "10.0.0.22")
+        .replace("10.0.0.100:443", "here:443")
+        .replace("[node]", "[node]\nname = \"x\"");
+    let lines: Vec<usize> =
+        parse(&source).unwrap_err().iter().map(|p| p.place.as_ref().unwrap().line).collect();
+    assert_eq!(lines, [3, 8, 13]);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_problem() {
+    let problems = Settings::load(Path::new("/nonexistent/outlive.toml")).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].to_string().starts_with("/nonexistent/outlive.toml: "));
+}

@@ -1,0 +1,58 @@
+//! `outlive run`: parse, check everything, and only then change anything on the machine.
+
+use std::{io, path::Path, process::ExitCode, thread};
+
+use outlive_node::{
+    preflight,
+    runtime::{Runtime, Stopper},
+    settings::Settings,
+};
+use sd_notify::NotifyState;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use tracing::{error, info};
+
+pub(crate) fn run(path: &Path) -> ExitCode {
+    let settings = match Settings::load(path) {
+        Ok(settings) => settings,
+        Err(problems) => return crate::report(&problems),
+    };
+    let plan = match preflight::inspect(&settings) {
+        Ok(plan) => plan,
+        Err(problems) => return crate::report(&problems),
+    };
+    crate::log::begin(settings.log);
+    let runtime = match Runtime::start(settings.clone(), &plan) {
+        Ok(runtime) => runtime,
+        Err(error) => return crate::report(&[error.problem(&settings)]),
+    };
+    if let Err(error) = stop_on_signal(runtime.stopper()) {
+        error!(%error, "signals cannot be received");
+        return ExitCode::FAILURE;
+    }
+    // Only systemd listens; without it this does nothing.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    match runtime.run() {
+        Ok(()) => {
+            info!("stopped; everything that was set up is removed");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(%error, "the event loop cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn stop_on_signal(stopper: Stopper) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for _ in signals.forever() {
+            let _ = sd_notify::notify(&[NotifyState::Stopping]);
+            stopper.stop();
+        }
+    })?;
+    Ok(())
+}
