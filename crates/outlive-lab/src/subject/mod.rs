@@ -1,0 +1,3 @@
+//! What stands between clients and servers: the thing that is tested or compared.
+
+pub mod routing;
