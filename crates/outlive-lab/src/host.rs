@@ -63,7 +63,7 @@ impl Host {
             congestion::choose();
             SETTINGS.iter().try_for_each(|(name, value)| write_sysctl(name, value))
         })??;
-        let link = Link::attach(name, kind, switch, &namespace, seed)?;
+        let link = Link::attach(name, number, kind, switch, &namespace, seed)?;
         let host = Self {
             name: name.to_owned(),
             number,

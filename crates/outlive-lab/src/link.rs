@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use outlive_net::MacAddress;
 use outlive_net::netlink::PortState;
 use outlive_net::netns::Namespace;
 
@@ -60,8 +61,12 @@ pub struct Link {
 
 impl Link {
     /// Makes the cable of host `name`, with [`INTERFACE`] at the host's end; both ends are up.
+    ///
+    /// The Ethernet address follows from `number`, so that a host that replaces another one (as
+    /// the same machine after a repair does) is found at once by those that knew the first.
     pub(crate) fn attach(
         name: &str,
+        number: u8,
         kind: LinkKind,
         switch: &Arc<Switch>,
         host: &Namespace,
@@ -78,7 +83,9 @@ impl Link {
             }
         };
         switch.add_port(&port)?;
-        host.netlink()?.set_up(INTERFACE, true)?;
+        let netlink = host.netlink()?;
+        netlink.set_mac(INTERFACE, MacAddress([0x02, b'l', b'a', b'b', 0, number]))?;
+        netlink.set_up(INTERFACE, true)?;
         Ok(Self { switch: switch.clone(), port, wire })
     }
 

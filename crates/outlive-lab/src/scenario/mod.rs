@@ -1,5 +1,7 @@
 //! The scenarios that the command can run.
 
+mod links;
+pub mod mix;
 mod routing;
 pub mod summary;
 
@@ -23,11 +25,23 @@ pub struct Scenario {
 }
 
 /// All scenarios, in the order in which they are listed.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "routing",
-    about: "no proxy: traffic of all kinds through a routing kernel; proves the lab itself",
-    run: routing::run,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "routing",
+        about: "no proxy: traffic of all kinds through a routing kernel; proves the lab itself",
+        run: routing::run,
+    },
+    Scenario {
+        name: "routing-bad",
+        about: "the same over links with loss, jitter, reordering and duplication",
+        run: routing::run_over_bad_links,
+    },
+    Scenario {
+        name: "links",
+        about: "no proxy: bad links do what they say, and a cut keeps the carrier",
+        run: links::run,
+    },
+];
 
 impl Scenario {
     /// The scenario of that name.

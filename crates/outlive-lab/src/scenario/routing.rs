@@ -3,71 +3,56 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Settings;
+use super::{Settings, mix, summary};
 use crate::error::LabError;
+use crate::impairment::Impairment;
 use crate::link::LinkKind;
 use crate::report::Report;
 use crate::subject::routing::Router;
 use crate::topology::Lab;
-use crate::traffic::{Book, Client, Plan, Reader, Server, Transfer};
+use crate::traffic::{Book, Client, Server};
 
 const PORT: u16 = 7000;
-const BULK: u64 = 256 << 20;
 
+/// Over plain links.
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
+    through_router("routing", settings, &LinkKind::Plain, 256 << 20)
+}
+
+/// Over links that lose, double, delay and reorder.
+pub(super) fn run_over_bad_links(settings: &Settings) -> Result<Report, LabError> {
+    let kind = LinkKind::impaired(Impairment::bad());
+    through_router("routing-bad", settings, &kind, 4 << 20)
+}
+
+fn through_router(
+    name: &str,
+    settings: &Settings,
+    links: &LinkKind,
+    bulk: u64,
+) -> Result<Report, LabError> {
     let lab = Lab::new(settings.seed)?;
-    let client_host = lab.host("client", 10, LinkKind::Plain)?;
-    let server_host = lab.host("server", 20, LinkKind::Plain)?;
-    let node = lab.host("node-a", 2, LinkKind::Plain)?;
+    let client_host = lab.host("client", 10, links.clone())?;
+    let server_host = lab.host("server", 20, links.clone())?;
+    let node = lab.host("node-a", 2, links.clone())?;
     let router = Router::between(&node, &client_host, &server_host)?;
 
     let book = Arc::new(Book::default());
     let server = Server::start(&server_host, &book, &[PORT])?;
     let client = Client::start(&client_host, &book, settings.seed)?;
+    let mut transfers = Vec::new();
     for ipv6 in [false, true] {
         let to = router.server(ipv6, PORT);
-        client.open("upload", 1, to, &Plan::upload(BULK));
-        client.open("download", 1, to, &Plan::download(BULK));
-        client.open("both", 2, to, &Plan::both(BULK / 8));
-        client.open("half-closed", 10, to, &Plan::half_closed(1 << 20, 2 << 20));
-        client.open(
-            "requests",
-            50,
-            to,
-            &Plan::Requests { every: Duration::from_millis(20), request: 200, response: 1000 },
-        );
-        client.open("interactive", 10, to, &Plan::Interactive { every: Duration::from_millis(20) });
-        client.open("idle", 200, to, &Plan::Idle);
-        let stopped =
-            Reader { stop_after: 64 << 10, stop_for: Duration::from_millis(300), pace: None };
-        let stopping = Transfer {
-            up: 8 << 20,
-            down: 8 << 20,
-            reader: stopped,
-            server_reader: stopped,
-            ..Transfer::default()
-        };
-        client.open("stopped-reader", 4, to, &Plan::Transfer(stopping));
-        let server_first = Transfer {
-            up: 1 << 20,
-            up_pace: Some(2 << 20),
-            down: 1 << 20,
-            server_closes_first: true,
-            ..Transfer::default()
-        };
-        client.open("server-closes", 10, to, &Plan::Transfer(server_first));
+        mix::endless(&client, to);
+        transfers.extend(mix::transfers(&client, to, bulk));
     }
-    let bulk = ["upload", "download", "both", "half-closed", "stopped-reader", "server-closes"];
-    let bulk = bulk.map(|label| book.group(label));
-    crate::clock::wait_until(Duration::from_secs(60), || {
-        bulk.iter().all(|group| group.open() == 0)
-    });
-    client.finish(Duration::from_secs(10));
-    server.finish(Duration::from_secs(5));
+    mix::wait_for(&transfers, Duration::from_secs(60));
+    client.finish(Duration::from_secs(30));
+    server.finish(Duration::from_secs(10));
 
-    let mut report = Report::new("routing", &lab);
+    let mut report = Report::new(name, &lab);
     report.add_book(&book);
-    report.measure("groups", super::summary::groups(&book));
+    report.measure("groups", summary::groups(&book));
     let forwarded = router.forwarded()?;
     report.measure("packets_forwarded", forwarded);
     report.require(forwarded > 0, || "nothing went through the router".to_owned());

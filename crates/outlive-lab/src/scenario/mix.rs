@@ -1,0 +1,52 @@
+//! Traffic of all kinds, as most scenarios want it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::wait_until;
+use crate::traffic::{Client, Group, Plan, Reader, Transfer};
+
+/// Connections that last until the traffic winds up: idle, interactive, asking.
+pub fn endless(client: &Client, to: SocketAddr) -> Vec<Arc<Group>> {
+    let every = Duration::from_millis(20);
+    let requests = Plan::Requests { every, request: 200, response: 1000 };
+    vec![
+        client.open("requests", 50, to, &requests),
+        client.open("interactive", 10, to, &Plan::Interactive { every }),
+        client.open("idle", 200, to, &Plan::Idle),
+    ]
+}
+
+/// Connections that end by themselves; the largest carry `bulk` bytes.
+pub fn transfers(client: &Client, to: SocketAddr, bulk: u64) -> Vec<Arc<Group>> {
+    let stop_for = Duration::from_millis(300);
+    let stopping = Reader { stop_after: 64 << 10, stop_for, pace: None };
+    let stopping = Transfer {
+        up: bulk / 32,
+        down: bulk / 32,
+        reader: stopping,
+        server_reader: stopping,
+        ..Transfer::default()
+    };
+    let server_first = Transfer {
+        up: 1 << 20,
+        up_pace: Some(2 << 20),
+        down: 1 << 20,
+        server_closes_first: true,
+        ..Transfer::default()
+    };
+    vec![
+        client.open("upload", 1, to, &Plan::upload(bulk)),
+        client.open("download", 1, to, &Plan::download(bulk)),
+        client.open("both", 2, to, &Plan::both(bulk / 8)),
+        client.open("half-closed", 10, to, &Plan::half_closed(1 << 20, 2 << 20)),
+        client.open("stopped-reader", 4, to, &Plan::Transfer(stopping)),
+        client.open("server-closes", 10, to, &Plan::Transfer(server_first)),
+    ]
+}
+
+/// Waits until all connections of the groups are over; whether they are.
+pub fn wait_for(groups: &[Arc<Group>], limit: Duration) -> bool {
+    wait_until(limit, || groups.iter().all(|group| group.open() == 0))
+}
