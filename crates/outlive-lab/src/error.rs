@@ -35,6 +35,15 @@ pub enum LabError {
     /// A traffic thread, its listeners or its poll failed.
     #[error("{0}: {1}")]
     Traffic(&'static str, io::Error),
+    /// The list of subjects is empty.
+    #[error("there is nothing to compare")]
+    NothingToCompare,
+    /// The scenario needs the Outlive program.
+    #[error(
+        "the outlive program is not beside this one: build it (cargo build --release -p outlive) \
+         or name it with --program"
+    )]
+    NoProgram,
     /// A program could not be started or asked.
     #[error("{program}: {source}")]
     Program {

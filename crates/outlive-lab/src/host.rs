@@ -11,6 +11,8 @@ use std::{fs, io};
 
 use outlive_net::netlink::{AddressOptions, Route, RouteTarget};
 use outlive_net::netns::Namespace;
+use outlive_net::program::end_with_starter;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock::Clock;
 use crate::congestion;
@@ -26,11 +28,11 @@ pub struct Host {
     namespace: Namespace,
     link: Link,
     clock: Clock,
-    engines: Mutex<Vec<RunningEngine>>,
+    threads: Mutex<Vec<Thread>>,
 }
 
-/// A traffic thread and how to stop it.
-type RunningEngine = (Arc<Remote>, JoinHandle<io::Result<()>>);
+/// A thread in the host's namespace, and how to stop it.
+type Thread = (Box<dyn Fn() + Send>, JoinHandle<io::Result<()>>);
 
 /// What every host's kernel is told, besides the congestion control. Nothing is remembered from
 /// one connection to the next, so that runs are independent; addresses are usable at once; many
@@ -70,7 +72,7 @@ impl Host {
             namespace,
             link,
             clock,
-            engines: Mutex::default(),
+            threads: Mutex::default(),
         };
         for address in addresses(number) {
             host.add_address(address, if address.is_ipv4() { 24 } else { 64 })?;
@@ -148,10 +150,11 @@ impl Host {
         Ok(self.namespace.run(action)?)
     }
 
-    /// Starts a program on this host. It is killed when the guard is dropped.
+    /// Starts a program on this host. It is killed when the guard is dropped, and also when the
+    /// calling thread ends: call it from one that lasts as long as the lab.
     pub fn start(&self, command: &mut Command) -> Result<Program, LabError> {
         let program = command.get_program().to_string_lossy().into_owned();
-        match self.namespace.enclose(command).spawn() {
+        match end_with_starter(self.namespace.enclose(command)).spawn() {
             Ok(child) => Ok(Program { program, child }),
             Err(source) => Err(LabError::Program { program, source }),
         }
@@ -164,24 +167,33 @@ impl Host {
         remote: Remote,
     ) -> Result<Arc<Remote>, LabError> {
         let remote = Arc::new(remote);
-        let name = format!("{}-{name}", self.name);
+        let same = remote.clone();
+        self.spawn(name, move || same.send(EngineCommand::Stop), move || engine.run())?;
+        Ok(remote)
+    }
+
+    /// Starts a thread in this host's namespace. When the host is dropped, it calls `stop` and
+    /// waits for the thread, which must then end soon.
+    pub fn spawn(
+        &self,
+        name: &str,
+        stop: impl Fn() + Send + 'static,
+        action: impl FnOnce() + Send + 'static,
+    ) -> Result<(), LabError> {
         let thread = self
             .namespace
-            .spawn(&name, move || engine.run())
+            .spawn(&format!("{}-{name}", self.name), action)
             .map_err(|error| LabError::Traffic("starting a thread", error))?;
-        self.engines.lock().expect("no holder panics").push((remote.clone(), thread));
-        Ok(remote)
+        self.threads.lock().expect("no holder panics").push((Box::new(stop), thread));
+        Ok(())
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let engines =
-            std::mem::take(&mut *self.engines.lock().unwrap_or_else(|held| held.into_inner()));
-        for (remote, _) in &engines {
-            remote.send(EngineCommand::Stop);
-        }
-        for (_, thread) in engines {
+        let mut threads = self.threads.lock().unwrap_or_else(|held| held.into_inner());
+        threads.iter().for_each(|(stop, _)| stop());
+        for (_, thread) in threads.drain(..) {
             // A thread that panicked has said so itself.
             let _ = thread.join();
         }
@@ -203,6 +215,13 @@ impl Program {
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends it a signal. It is a child that nobody else waits for, so its id is its own.
+    pub fn signal(&self, signal: Signal) -> Result<(), LabError> {
+        let result = Pid::from_raw(self.child.id() as i32)
+            .map_or(Ok(()), |pid| kill_process(pid, signal).map_err(io::Error::from));
+        result.map_err(|source| LabError::Program { program: self.program.clone(), source })
     }
 
     /// Ends it at once, as a crash would (`SIGKILL`), and waits until it is gone.

@@ -21,6 +21,8 @@ pub mod error;
 pub mod host;
 pub mod impairment;
 pub mod link;
+pub mod load;
+pub mod node;
 pub mod report;
 pub mod scenario;
 mod segment;

@@ -1,9 +1,10 @@
 //! The lab as a command: runs one scenario and reports.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
-use outlive_lab::scenario::{SCENARIOS, Scenario, Settings};
+use clap::{Parser, ValueEnum};
+use outlive_lab::scenario::{SCENARIOS, Scenario, Settings, SubjectKind};
 
 /// Runs a scenario of the Outlive lab: hosts, links and faults in network namespaces.
 #[derive(Parser)]
@@ -18,11 +19,41 @@ struct Arguments {
     /// Decides everything that is left to chance
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// The outlive program [default: the one beside this program]
+    #[arg(long)]
+    program: Option<PathBuf>,
+    /// compare: what is compared
+    #[arg(long, value_delimiter = ',', default_value = "outlive,haproxy,routing")]
+    subjects: Vec<Subject>,
+    /// compare: how often each measurement is repeated
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// compare: how long each measurement counts
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Subject {
+    Outlive,
+    Haproxy,
+    Routing,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let settings = Settings { seed: arguments.seed };
+    let subject = |subject| match subject {
+        Subject::Outlive => SubjectKind::Outlive,
+        Subject::Haproxy => SubjectKind::Haproxy,
+        Subject::Routing => SubjectKind::Routing,
+    };
+    let settings = Settings {
+        seed: arguments.seed,
+        program: arguments.program.or_else(neighbour),
+        subjects: arguments.subjects.into_iter().map(subject).collect(),
+        rounds: arguments.rounds,
+        seconds: arguments.seconds,
+    };
     match arguments.scenario.run(&settings) {
         Ok(report) => {
             if arguments.json {
@@ -37,6 +68,12 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The outlive program in the directory of this one.
+fn neighbour() -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.with_file_name("outlive");
+    path.is_file().then_some(path)
 }
 
 fn scenario(name: &str) -> Result<&'static Scenario, String> {

@@ -29,10 +29,12 @@ pub fn transfers(client: &Client, to: SocketAddr, bulk: u64) -> Vec<Arc<Group>> 
         server_reader: stopping,
         ..Transfer::default()
     };
+    // Long enough at their pace for half a second of half-closed life.
+    let small = (bulk / 16).min(1 << 20);
     let server_first = Transfer {
-        up: 1 << 20,
-        up_pace: Some(2 << 20),
-        down: 1 << 20,
+        up: small,
+        up_pace: Some(2 * small),
+        down: small,
         server_closes_first: true,
         ..Transfer::default()
     };
@@ -40,7 +42,7 @@ pub fn transfers(client: &Client, to: SocketAddr, bulk: u64) -> Vec<Arc<Group>> 
         client.open("upload", 1, to, &Plan::upload(bulk)),
         client.open("download", 1, to, &Plan::download(bulk)),
         client.open("both", 2, to, &Plan::both(bulk / 8)),
-        client.open("half-closed", 10, to, &Plan::half_closed(1 << 20, 2 << 20)),
+        client.open("half-closed", 10, to, &Plan::half_closed(small, 2 * small)),
         client.open("stopped-reader", 4, to, &Plan::Transfer(stopping)),
         client.open("server-closes", 10, to, &Plan::Transfer(server_first)),
     ]

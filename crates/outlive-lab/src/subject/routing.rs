@@ -5,39 +5,41 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::Subject;
 use crate::error::LabError;
 use crate::host::Host;
 use crate::topology::addresses;
 
-/// A node that forwards between a client and a server.
-pub struct Router<'a> {
-    node: &'a Host,
+/// A node that forwards between clients and a server.
+pub struct Router {
     server: u8,
 }
 
-impl<'a> Router<'a> {
-    /// Makes `node` the only way between `client` and the service addresses of `server`.
-    pub fn between(node: &'a Host, client: &Host, server: &Host) -> Result<Self, LabError> {
+impl Router {
+    /// Makes `node` the only way between `clients` and the service addresses of `server`.
+    pub fn between(node: &Host, clients: &[&Host], server: &Host) -> Result<Self, LabError> {
         node.forward_packets()?;
         for (index, via) in addresses(node.number()).into_iter().enumerate() {
             let service = service_address(server.number(), via.is_ipv6());
             let prefix = if via.is_ipv6() { 128 } else { 32 };
             server.add_address(service, prefix)?;
             node.add_route(service.into(), addresses(server.number())[index])?;
-            client.add_route(service.into(), via)?;
-            server.add_route(addresses(client.number())[index].into(), via)?;
+            for client in clients {
+                client.add_route(service.into(), via)?;
+                server.add_route(addresses(client.number())[index].into(), via)?;
+            }
         }
-        Ok(Self { node, server: server.number() })
+        Ok(Self { server: server.number() })
+    }
+}
+
+impl Subject for Router {
+    fn name(&self) -> &str {
+        "routing"
     }
 
-    /// Where the client finds the server.
-    pub fn server(&self, ipv6: bool, port: u16) -> SocketAddr {
+    fn address(&self, ipv6: bool, port: u16) -> SocketAddr {
         SocketAddr::new(service_address(self.server, ipv6), port)
-    }
-
-    /// IPv4 packets that the node has forwarded.
-    pub fn forwarded(&self) -> Result<u64, LabError> {
-        Ok(self.node.counter("ForwDatagrams")?.unwrap_or(0))
     }
 }
 

@@ -24,4 +24,5 @@ pub use book::{Book, Failure, Group, Record, Side};
 pub use client::Client;
 pub use plan::{Plan, Reader, Transfer};
 pub use server::Server;
+pub(crate) use server::listen;
 pub use waits::Wait;
