@@ -1,6 +1,7 @@
 //! Why a lab could not be built or a scenario could not run.
 
 use std::io;
+use std::path::PathBuf;
 
 use outlive_net::netlink::NetlinkError;
 use outlive_net::netns::NamespaceError;
@@ -44,6 +45,14 @@ pub enum LabError {
          or name it with --program"
     )]
     NoProgram,
+    /// A picture could not be saved.
+    #[error("saving {}: {source}", path.display())]
+    Picture {
+        /// Where to.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A program could not be started or asked.
     #[error("{program}: {source}")]
     Program {

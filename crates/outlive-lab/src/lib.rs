@@ -23,6 +23,7 @@ pub mod impairment;
 pub mod link;
 pub mod load;
 pub mod node;
+pub mod picture;
 pub mod report;
 pub mod scenario;
 mod segment;

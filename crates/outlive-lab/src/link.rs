@@ -5,11 +5,13 @@
 //! seeing a carrier, as with a switch that has failed somewhere behind the next one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use outlive_net::MacAddress;
-use outlive_net::netlink::PortState;
+use outlive_net::netlink::{Netlink, OperState, PortState};
 use outlive_net::netns::Namespace;
 
+use crate::clock::wait_until;
 use crate::error::LabError;
 use crate::impairment::{Impairment, Tally};
 use crate::topology::Switch;
@@ -86,6 +88,8 @@ impl Link {
         let netlink = host.netlink()?;
         netlink.set_mac(INTERFACE, MacAddress([0x02, b'l', b'a', b'b', 0, number]))?;
         netlink.set_up(INTERFACE, true)?;
+        wait_until_it_carries(&netlink, INTERFACE)?;
+        wait_until_it_carries(&switch.netlink(), &port)?;
         Ok(Self { switch: switch.clone(), port, wire })
     }
 
@@ -116,6 +120,20 @@ impl Link {
     fn set_port(&self, state: PortState) -> Result<(), LabError> {
         Ok(self.switch.netlink().set_port_state(&self.port, state)?)
     }
+}
+
+/// Between setting a link up and its first frame the kernel has things to do, some of them later;
+/// frames sent meanwhile vanish, and with them a second of the life of each early connection.
+fn wait_until_it_carries(netlink: &Netlink, name: &str) -> Result<(), LabError> {
+    let ready = || {
+        let link = netlink.link(name);
+        link.is_ok_and(|link| link.has_carrier && link.oper_state != OperState::Down)
+    };
+    let limit = Duration::from_secs(5);
+    wait_until(limit, ready).then_some(()).ok_or_else(|| LabError::TimedOut {
+        what: format!("{name} to carry frames"),
+        seconds: limit.as_secs(),
+    })
 }
 
 impl Drop for Link {

@@ -19,6 +19,9 @@ struct Arguments {
     /// Decides everything that is left to chance
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Saves a picture of the throughput over time, in scenarios with faults
+    #[arg(long)]
+    svg: Option<PathBuf>,
     /// The outlive program [default: the one beside this program]
     #[arg(long)]
     program: Option<PathBuf>,
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     };
     let settings = Settings {
         seed: arguments.seed,
+        svg: arguments.svg,
         program: arguments.program.or_else(neighbour),
         subjects: arguments.subjects.into_iter().map(subject).collect(),
         rounds: arguments.rounds,

@@ -25,3 +25,8 @@ fn nothing_is_lost_over_bad_links() {
 fn links_do_what_they_say() {
     run("links");
 }
+
+#[test]
+fn every_stall_is_seen() {
+    run("healing");
+}

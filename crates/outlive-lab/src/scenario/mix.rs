@@ -48,6 +48,39 @@ pub fn transfers(client: &Client, to: SocketAddr, bulk: u64) -> Vec<Arc<Group>> 
     ]
 }
 
+/// Connections of all kinds that last about that many seconds and always have something to wait
+/// for. Most of the kinds end by themselves; these are given back.
+pub fn lasting(client: &Client, to: SocketAddr, seconds: u64) -> Vec<Arc<Group>> {
+    let pace = 2 << 20;
+    let bytes = pace * seconds.max(1);
+    let both = Transfer {
+        up: bytes,
+        down: bytes,
+        up_pace: Some(pace),
+        down_pace: Some(pace),
+        ..Transfer::default()
+    };
+    let slow_reader = Reader { pace: Some(pace), ..Reader::default() };
+    let slow = Transfer {
+        up: bytes,
+        down: bytes,
+        reader: slow_reader,
+        server_reader: slow_reader,
+        ..Transfer::default()
+    };
+    let server_first =
+        Transfer { up: bytes, up_pace: Some(pace), down: 1000, server_closes_first: true, ..both };
+    let every = Duration::from_millis(20);
+    let requests = Plan::Requests { every, request: 200, response: 1000 };
+    client.open("requests", 50, to, &requests);
+    vec![
+        client.open("both", 2, to, &Plan::Transfer(both)),
+        client.open("slow readers", 2, to, &Plan::Transfer(slow)),
+        client.open("half-closed", 5, to, &Plan::half_closed(bytes, pace)),
+        client.open("server-closes", 5, to, &Plan::Transfer(server_first)),
+    ]
+}
+
 /// Waits until all connections of the groups are over; whether they are.
 pub fn wait_for(groups: &[Arc<Group>], limit: Duration) -> bool {
     wait_until(limit, || groups.iter().all(|group| group.open() == 0))

@@ -1,6 +1,9 @@
 //! The scenarios that the command can run.
 
 pub mod compare;
+pub mod course;
+pub mod failover;
+mod healing;
 mod links;
 pub mod mix;
 mod routing;
@@ -9,6 +12,7 @@ pub mod summary;
 use std::path::{Path, PathBuf};
 
 use crate::error::LabError;
+use crate::picture::Picture;
 use crate::report::Report;
 
 /// What a scenario is told.
@@ -16,6 +20,8 @@ use crate::report::Report;
 pub struct Settings {
     /// Decides everything that is left to chance.
     pub seed: u64,
+    /// Where to save a picture of the throughput over time, for scenarios with faults.
+    pub svg: Option<PathBuf>,
     /// The Outlive program, for scenarios with nodes.
     pub program: Option<PathBuf>,
     /// What is compared, for `compare`; each of these once.
@@ -40,7 +46,7 @@ pub enum SubjectKind {
 impl Default for Settings {
     fn default() -> Self {
         let subjects = vec![SubjectKind::Outlive, SubjectKind::Haproxy, SubjectKind::Routing];
-        Self { seed: 1, program: None, subjects, rounds: 5, seconds: 1.0 }
+        Self { seed: 1, svg: None, program: None, subjects, rounds: 5, seconds: 1.0 }
     }
 }
 
@@ -48,6 +54,13 @@ impl Settings {
     /// The program, or the error that says how to get it.
     pub fn program(&self) -> Result<&Path, LabError> {
         self.program.as_deref().ok_or(LabError::NoProgram)
+    }
+
+    /// Saves a picture if one is wanted.
+    fn save(&self, picture: &Picture) -> Result<(), LabError> {
+        let Some(path) = &self.svg else { return Ok(()) };
+        std::fs::write(path, picture.to_svg())
+            .map_err(|source| LabError::Picture { path: path.clone(), source })
     }
 }
 
@@ -76,6 +89,36 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "links",
         about: "no proxy: bad links do what they say, and a cut keeps the carrier",
         run: links::run,
+    },
+    Scenario {
+        name: "healing",
+        about: "no proxy: a cut that heals; every connection is seen to wait for it",
+        run: healing::run,
+    },
+    Scenario {
+        name: "failover-kill",
+        about: "traffic of all kinds; the active node's program is killed, later started again",
+        run: failover::kill,
+    },
+    Scenario {
+        name: "failover-cut",
+        about: "the same; the active node's cable is cut, later whole again",
+        run: failover::cut,
+    },
+    Scenario {
+        name: "failover-freeze",
+        about: "the same; the active node's program is frozen, later goes on",
+        run: failover::freeze,
+    },
+    Scenario {
+        name: "failover-series",
+        about: "kill, cut, freeze, kill, one after the other, each to the active node",
+        run: failover::series,
+    },
+    Scenario {
+        name: "failover-bad",
+        about: "kill and cut over links with loss, jitter, reordering and duplication",
+        run: failover::bad_links,
     },
     Scenario {
         name: "compare",
