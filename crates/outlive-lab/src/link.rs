@@ -1,7 +1,7 @@
 //! The cable between a host and the switch.
 //!
 //! A plain cable is a veth pair: as fast as the kernel. An impaired one is two TAP devices with a
-//! [`Wire`](crate::wire) between them. Both can be cut: frames are dropped, while both ends go on
+//! user-space wire between them. Both can be cut: frames are dropped, while both ends go on
 //! seeing a carrier, as with a switch that has failed somewhere behind the next one.
 
 use std::sync::Arc;

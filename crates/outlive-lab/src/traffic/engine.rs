@@ -1,7 +1,7 @@
 //! One thread, any number of connections: readiness and timers.
 //!
 //! Owns: sockets, the poll, the timers, and the bookkeeping when a connection ends. Does not own:
-//! what is said on a connection ([`Conversation`]).
+//! what is said on a connection (a conversation).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -2,7 +2,7 @@
 //!
 //! Owns: what lab clients and servers say to each other, and the book in which every connection's
 //! fate is written. One thread per client or server runs any number of connections
-//! ([`engine`]); a [`Plan`] says what one connection does; the [`Book`] holds what became of all
+//! (`engine`); a [`Plan`] says what one connection does; the [`Book`] holds what became of all
 //! of them. Does not own: where the threads run (a [`Host`](crate::host::Host)) and what stands
 //! between the two ends.
 
@@ -10,7 +10,7 @@ pub mod book;
 mod client;
 mod conversation;
 mod echo;
-pub mod engine;
+pub(crate) mod engine;
 pub mod pattern;
 mod plan;
 mod protocol;
