@@ -1,2 +1,93 @@
-//! The lab as a command.
-fn main() {}
+//! The lab as a command: runs one scenario and reports.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use outlive_lab::scenario::{SCENARIOS, Scenario, Settings, SubjectKind};
+
+/// Runs a scenario of the Outlive lab: hosts, links and faults in network namespaces.
+#[derive(Parser)]
+#[command(after_help = scenarios())]
+struct Arguments {
+    /// The scenario to run
+    #[arg(value_parser = scenario)]
+    scenario: &'static Scenario,
+    /// Prints the report as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Decides everything that is left to chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Saves a picture of the throughput over time, in scenarios with faults
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// The outlive program [default: the one beside this program]
+    #[arg(long)]
+    program: Option<PathBuf>,
+    /// compare: what is compared
+    #[arg(long, value_delimiter = ',', default_value = "outlive,haproxy,routing")]
+    subjects: Vec<Subject>,
+    /// compare: how often each measurement is repeated
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// compare: how long each measurement counts
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Subject {
+    Outlive,
+    Haproxy,
+    Routing,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let subject = |subject| match subject {
+        Subject::Outlive => SubjectKind::Outlive,
+        Subject::Haproxy => SubjectKind::Haproxy,
+        Subject::Routing => SubjectKind::Routing,
+    };
+    let settings = Settings {
+        seed: arguments.seed,
+        svg: arguments.svg,
+        program: arguments.program.or_else(neighbour),
+        subjects: arguments.subjects.into_iter().map(subject).collect(),
+        rounds: arguments.rounds,
+        seconds: arguments.seconds,
+    };
+    match arguments.scenario.run(&settings) {
+        Ok(report) => {
+            if arguments.json {
+                println!("{}", report.to_json());
+            } else {
+                print!("{report}");
+            }
+            if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("{}: {error}", arguments.scenario.name);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The outlive program in the directory of this one.
+fn neighbour() -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.with_file_name("outlive");
+    path.is_file().then_some(path)
+}
+
+fn scenario(name: &str) -> Result<&'static Scenario, String> {
+    Scenario::named(name).ok_or_else(|| format!("there is no such scenario\n\n{}", scenarios()))
+}
+
+fn scenarios() -> String {
+    let mut list = "Scenarios:".to_owned();
+    for scenario in SCENARIOS {
+        list += &format!("\n  {:<12} {}", scenario.name, scenario.about);
+    }
+    list
+}

@@ -10,6 +10,7 @@
 //! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
 //! | [`privilege`] | what this process may not do; real-time priority, locked memory |
 //! | [`netns`] | network namespaces as guards: run closures and programs inside |
+//! | [`program`] | programs that must not outlive the one that started them |
 //! | [`user_namespace`] | an ordinary user becomes the root of namespaces of its own |
 //!
 //! Nothing here knows what a session or a listener is, nothing here is asynchronous, and no
@@ -23,6 +24,7 @@ pub mod neighbour;
 pub mod netlink;
 pub mod netns;
 pub mod privilege;
+pub mod program;
 mod sys;
 pub mod sysctl;
 pub mod tun;

@@ -63,6 +63,13 @@ pub(crate) fn unshare(kinds: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::unshare(kinds) }).map(drop)
 }
 
+/// Sets the signal that the calling process gets when the thread that started it ends.
+pub(crate) fn set_death_signal(signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes plain integers.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0, 0, 0) })
+        .map(drop)
+}
+
 /// `mount(2)` without data.
 pub(crate) fn mount(
     source: &CStr,

@@ -1,0 +1,189 @@
+//! A proxy node of the lab: a host and the Outlive program on it, with everything that can be done
+//! to a program.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+
+use crate::clock::wait_until;
+use crate::error::LabError;
+use crate::host::{Host, Program};
+
+/// In a configuration, stands for the node's own directory.
+pub const DIRECTORY: &str = "{directory}";
+
+/// A host with the program.
+pub struct Node {
+    /// Dropped before the host: it is the one that started it.
+    running: Option<Program>,
+    host: Host,
+    program: PathBuf,
+    directory: TempDir,
+}
+
+/// What a node says of itself. Fields that are not known here are kept in `more`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Status {
+    /// `active`, `standby`, or what else it calls itself.
+    pub role: String,
+    /// Whether the other node has everything it needs to take over.
+    #[serde(default)]
+    pub synchronised: bool,
+    /// The number of take-overs so far, as it knows it.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Sessions it holds.
+    #[serde(default)]
+    pub sessions: u64,
+    /// Everything else.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+impl Node {
+    /// Prepares `program` on `host`. The configuration is written to a directory that goes with
+    /// the node; where it says [`DIRECTORY`], that directory's path is put.
+    pub fn new(host: Host, program: &Path, config: &str) -> Result<Self, LabError> {
+        let failed =
+            |source| LabError::Program { program: "writing a configuration".into(), source };
+        let directory =
+            tempfile::Builder::new().prefix("outlive-lab-").tempdir().map_err(failed)?;
+        let config = config.replace(DIRECTORY, &directory.path().to_string_lossy());
+        fs::write(directory.path().join("node.toml"), config).map_err(failed)?;
+        Ok(Self { running: None, host, program: program.to_owned(), directory })
+    }
+
+    /// Its host.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its directory, for files that its configuration names.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts the program, whose messages go to the end of the log. Without effect if it runs.
+    pub fn start(&mut self) -> Result<(), LabError> {
+        if self.is_running() {
+            return Ok(());
+        }
+        let failed = |source| LabError::Program { program: "opening a log".into(), source };
+        let log =
+            File::options().create(true).append(true).open(self.log_path()).map_err(failed)?;
+        let mut command = Command::new(&self.program);
+        command.arg("run").arg("--config").arg(self.config_path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.running = Some(self.host.start(&mut command)?);
+        Ok(())
+    }
+
+    /// Whether the program runs (or is frozen).
+    pub fn is_running(&mut self) -> bool {
+        self.running.as_mut().is_some_and(Program::is_running)
+    }
+
+    /// Ends the program as a crash would, and waits until it is gone.
+    pub fn kill(&mut self) -> Result<(), LabError> {
+        self.running.take().map_or(Ok(()), |mut program| program.kill())
+    }
+
+    /// Asks the program to stop (`SIGTERM`) and waits at most `limit` for it.
+    pub fn terminate(&mut self, limit: Duration) -> Result<(), LabError> {
+        self.signal(Signal::TERM)?;
+        let ended = wait_until(limit, || !self.is_running());
+        self.running = None;
+        ended.then_some(()).ok_or_else(|| LabError::TimedOut {
+            what: format!("{} to stop", self.host.name()),
+            seconds: limit.as_secs(),
+        })
+    }
+
+    /// Freezes the program: it does nothing, but its sockets and devices stay.
+    pub fn freeze(&self) -> Result<(), LabError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen program go on.
+    pub fn thaw(&self) -> Result<(), LabError> {
+        self.signal(Signal::CONT)
+    }
+
+    /// What the program says of itself.
+    pub fn status(&self) -> Result<Status, LabError> {
+        let failed = |source| LabError::Program { program: self.asked(), source };
+        let mut command = Command::new(&self.program);
+        command.args(["status", "--json", "--config"]).arg(self.config_path());
+        command.stdin(Stdio::null());
+        let output = self.host.namespace().enclose(&mut command).output().map_err(failed)?;
+        let invalid = |error: serde_json::Error| {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            failed(std::io::Error::other(format!("{error} (it said: {said})")))
+        };
+        serde_json::from_slice(&output.stdout).map_err(invalid)
+    }
+
+    /// Asks for the status until it is as `wanted`; `what` says what that is. Fails after `limit`,
+    /// or at once if the program has ended.
+    pub fn wait_for(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&Status) -> bool,
+    ) -> Result<Status, LabError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.status();
+            match status {
+                Ok(status) if wanted(&status) => return Ok(status),
+                _ if !self.is_running() => {
+                    let said = std::io::Error::other(self.last_words());
+                    return Err(LabError::Program { program: self.asked(), source: said });
+                }
+                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    let what = format!("{} to be {what}", self.host.name());
+                    return Err(LabError::TimedOut { what, seconds: limit.as_secs() });
+                }
+            }
+        }
+    }
+
+    /// Everything that the program has logged so far, over all its starts.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// What to show of a program that ended when it should not have.
+    fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!(
+            "has ended; its log ends with: {}",
+            lines[lines.len().saturating_sub(5)..].join(" | ")
+        )
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), LabError> {
+        self.running.as_ref().map_or(Ok(()), |program| program.signal(signal))
+    }
+
+    fn asked(&self) -> String {
+        format!("{} on {}", self.program.display(), self.host.name())
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.directory.path().join("node.toml")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+}

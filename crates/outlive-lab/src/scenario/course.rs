@@ -1,0 +1,252 @@
+//! The course of a scenario with faults: what happened when, who waited how long, and how fast
+//! bytes arrived meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::summary;
+use crate::clock::Clock;
+use crate::error::LabError;
+use crate::picture::{Line, Mark, Picture};
+use crate::report::{Report, as_seconds, milliseconds};
+use crate::topology::Lab;
+use crate::traffic::series::BUCKET;
+use crate::traffic::{Book, Group};
+
+/// How often an observer is told how far the traffic is.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Something that happened.
+#[derive(Debug, Clone, Serialize)]
+pub struct Event {
+    /// When, in seconds since the lab was built.
+    #[serde(serialize_with = "as_seconds")]
+    pub at: Duration,
+    /// What, in words.
+    pub what: String,
+    /// Whether it is a fault, after which somebody may have to wait.
+    pub fault: bool,
+}
+
+/// Watches a scenario while it runs, for live displays. The default watches nothing.
+pub trait Observer {
+    /// Something has just happened.
+    fn event(&mut self, _event: &Event) {}
+
+    /// How far the traffic is, several times a second: the groups' counters.
+    fn progress(&mut self, _now: Duration, _groups: &[Arc<Group>]) {}
+}
+
+/// Watches nothing.
+pub struct Nobody;
+
+impl Observer for Nobody {}
+
+/// What happened so far.
+pub struct Course<'a> {
+    clock: Clock,
+    book: Arc<Book>,
+    events: Vec<Event>,
+    observer: &'a mut dyn Observer,
+}
+
+impl<'a> Course<'a> {
+    /// A course in which nothing has happened.
+    pub fn new(lab: &Lab, observer: &'a mut dyn Observer) -> Self {
+        Self { clock: lab.clock(), book: Arc::default(), events: Vec::new(), observer }
+    }
+
+    /// The book of its connections.
+    pub fn book(&self) -> &Arc<Book> {
+        &self.book
+    }
+
+    /// Notes that something happened just now.
+    pub fn event(&mut self, what: impl Into<String>) {
+        self.note(what.into(), false);
+    }
+
+    /// Notes that harm was done just now.
+    pub fn fault(&mut self, what: impl Into<String>) {
+        self.note(what.into(), true);
+    }
+
+    /// Waits until `done`, at most for `limit`; `what` names it if it does not come.
+    pub fn wait(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut done: impl FnMut() -> bool,
+    ) -> Result<(), LabError> {
+        let deadline = Instant::now() + limit;
+        let mut next_tick = Instant::now();
+        while !done() {
+            let now = Instant::now();
+            if now >= deadline {
+                let (what, seconds) = (what.to_owned(), limit.as_secs());
+                return Err(LabError::TimedOut { what, seconds });
+            }
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.observer.progress(self.clock.now(), &self.book.groups());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Waits until every connection asked for is established.
+    pub fn wait_established(&mut self, limit: Duration) -> Result<(), LabError> {
+        let book = self.book.clone();
+        let done = move || {
+            let waiting = |group: &Arc<Group>| {
+                group.established.load(Relaxed) + group.failed.load(Relaxed)
+                    < group.opened.load(Relaxed)
+            };
+            !book.groups().iter().any(waiting)
+        };
+        self.wait("all connections to be established", limit, done)
+    }
+
+    /// Waits until each of the groups has moved `bytes` more than now, or is over.
+    pub fn wait_progress(
+        &mut self,
+        groups: &[Arc<Group>],
+        bytes: u64,
+        limit: Duration,
+    ) -> Result<(), LabError> {
+        let moved = |group: &Group| group.up.load(Relaxed) + group.down.load(Relaxed);
+        let goals: Vec<u64> = groups.iter().map(|group| moved(group) + bytes).collect();
+        let done = || {
+            let mut pairs = groups.iter().zip(&goals);
+            pairs.all(|(group, goal)| moved(group) >= *goal || group.open() == 0)
+        };
+        self.wait("the streams to go on", limit, done)
+    }
+
+    /// Waits until all connections of the groups are over. What is not over after `limit` shows
+    /// in the book, and is no error here.
+    pub fn wait_over(&mut self, groups: &[Arc<Group>], limit: Duration) {
+        let over = || groups.iter().all(|group| group.open() == 0);
+        let _ = self.wait("the streams to end", limit, over);
+    }
+
+    /// How long the groups waited after each fault, up to the next one.
+    pub fn stalls(&self) -> Vec<Stalls> {
+        let records = self.book.records();
+        let faults: Vec<&Event> = self.events.iter().filter(|event| event.fault).collect();
+        let mut stalls = Vec::new();
+        for (index, fault) in faults.iter().enumerate() {
+            let end = faults.get(index + 1).map_or(Duration::MAX, |next| next.at);
+            for group in self.book.groups() {
+                // Both ends of a connection are asked: an upload's reader is the server.
+                let mut longest = std::collections::BTreeMap::<u64, Duration>::new();
+                for record in records.iter().filter(|record| record.group == group.label) {
+                    let connection = longest.entry(record.id).or_default();
+                    *connection = record.longest_wait(fault.at, end).max(*connection);
+                }
+                let mut longest: Vec<Duration> = longest.into_values().collect();
+                longest.sort_unstable();
+                let (Some(&worst), median) = (longest.last(), longest.get(longest.len() / 2))
+                else {
+                    continue;
+                };
+                stalls.push(Stalls {
+                    after: fault.what.clone(),
+                    group: group.label.to_string(),
+                    connections: longest.len(),
+                    median_ms: milliseconds(median.copied().unwrap_or_default()),
+                    longest_ms: milliseconds(worst),
+                });
+            }
+        }
+        stalls
+    }
+
+    /// The report with everything that was noted and measured.
+    pub fn report(&self, name: &str, lab: &Lab) -> Report {
+        let mut report = Report::new(name, lab);
+        report.add_book(&self.book);
+        let stalls = self.stalls();
+        let longest = stalls.iter().map(|stall| stall.longest_ms).fold(0.0, f64::max);
+        report.measure("longest_stall_ms", longest);
+        report.measure("events", &self.events);
+        report.measure("stalls", stalls);
+        report.measure("groups", summary::groups(&self.book));
+        report.measure("throughput", self.throughput());
+        report
+    }
+
+    /// Throughput of all groups that moved much, with the events.
+    pub fn picture(&self, title: &str) -> Picture {
+        let lines = self.throughput().into_iter().map(|series| Line {
+            label: series.stream,
+            step: BUCKET,
+            values: series.bytes.iter().map(|&bytes| bits_per_second(bytes)).collect(),
+        });
+        let marks = self.events.iter().map(|event| Mark {
+            at: event.at,
+            label: event.what.clone(),
+            strong: event.fault,
+        });
+        Picture {
+            title: title.to_owned(),
+            unit: "bit/s".to_owned(),
+            lines: lines.collect(),
+            marks: marks.collect(),
+        }
+    }
+
+    fn note(&mut self, what: String, fault: bool) {
+        self.events.push(Event { at: self.clock.now(), what, fault });
+        if let Some(event) = self.events.last() {
+            self.observer.event(event);
+        }
+    }
+
+    fn throughput(&self) -> Vec<Throughput> {
+        let mut all = Vec::new();
+        for group in self.book.groups() {
+            let directions = [("up", &group.up_series), ("down", &group.down_series)];
+            for (direction, series) in directions {
+                let bytes = series.buckets();
+                if bytes.iter().sum::<u64>() >= MUCH {
+                    all.push(Throughput { stream: format!("{} {direction}", group.label), bytes });
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Groups that moved less than this are not worth a line in a picture.
+const MUCH: u64 = 16 << 20;
+
+/// How long the connections of a group waited after a fault.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stalls {
+    /// The fault.
+    pub after: String,
+    /// The group.
+    pub group: String,
+    /// Its connections.
+    pub connections: usize,
+    /// Of the longest waits of its connections, the median, in milliseconds.
+    pub median_ms: f64,
+    /// The longest of them.
+    pub longest_ms: f64,
+}
+
+/// Bytes that arrived in each 10 ms since the lab was built.
+#[derive(Debug, Clone, Serialize)]
+struct Throughput {
+    stream: String,
+    bytes: Vec<u64>,
+}
+
+fn bits_per_second(bytes_in_bucket: u64) -> f64 {
+    bytes_in_bucket as f64 * 8.0 / BUCKET.as_secs_f64()
+}

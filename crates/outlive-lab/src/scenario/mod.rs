@@ -1,0 +1,140 @@
+//! The scenarios that the command can run.
+
+pub mod compare;
+pub mod course;
+pub mod failover;
+mod healing;
+mod links;
+pub mod mix;
+mod routing;
+pub mod summary;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::LabError;
+use crate::picture::Picture;
+use crate::report::Report;
+
+/// What a scenario is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Decides everything that is left to chance.
+    pub seed: u64,
+    /// Where to save a picture of the throughput over time, for scenarios with faults.
+    pub svg: Option<PathBuf>,
+    /// The Outlive program, for scenarios with nodes.
+    pub program: Option<PathBuf>,
+    /// What is compared, for `compare`; each of these once.
+    pub subjects: Vec<SubjectKind>,
+    /// How often each measurement is repeated, for `compare`.
+    pub rounds: usize,
+    /// How long each measurement counts, for `compare`.
+    pub seconds: f64,
+}
+
+/// A thing that can stand between clients and servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectKind {
+    /// A pair of Outlive nodes.
+    Outlive,
+    /// HAProxy in TCP mode, with one and with two threads.
+    Haproxy,
+    /// No proxy: the kernel forwards.
+    Routing,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let subjects = vec![SubjectKind::Outlive, SubjectKind::Haproxy, SubjectKind::Routing];
+        Self { seed: 1, svg: None, program: None, subjects, rounds: 5, seconds: 1.0 }
+    }
+}
+
+impl Settings {
+    /// The program, or the error that says how to get it.
+    pub fn program(&self) -> Result<&Path, LabError> {
+        self.program.as_deref().ok_or(LabError::NoProgram)
+    }
+
+    /// Saves a picture if one is wanted.
+    fn save(&self, picture: &Picture) -> Result<(), LabError> {
+        let Some(path) = &self.svg else { return Ok(()) };
+        std::fs::write(path, picture.to_svg())
+            .map_err(|source| LabError::Picture { path: path.clone(), source })
+    }
+}
+
+/// A scenario: what the command calls it, what it does, and the function that does it.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// One line for the list.
+    pub about: &'static str,
+    run: fn(&Settings) -> Result<Report, LabError>,
+}
+
+/// All scenarios, in the order in which they are listed.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "routing",
+        about: "no proxy: traffic of all kinds through a routing kernel; proves the lab itself",
+        run: routing::run,
+    },
+    Scenario {
+        name: "routing-bad",
+        about: "the same over links with loss, jitter, reordering and duplication",
+        run: routing::run_over_bad_links,
+    },
+    Scenario {
+        name: "links",
+        about: "no proxy: bad links do what they say, and a cut keeps the carrier",
+        run: links::run,
+    },
+    Scenario {
+        name: "healing",
+        about: "no proxy: a cut that heals; every connection is seen to wait for it",
+        run: healing::run,
+    },
+    Scenario {
+        name: "failover-kill",
+        about: "traffic of all kinds; the active node's program is killed, later started again",
+        run: failover::kill,
+    },
+    Scenario {
+        name: "failover-cut",
+        about: "the same; the active node's cable is cut, later whole again",
+        run: failover::cut,
+    },
+    Scenario {
+        name: "failover-freeze",
+        about: "the same; the active node's program is frozen, later goes on",
+        run: failover::freeze,
+    },
+    Scenario {
+        name: "failover-series",
+        about: "kill, cut, freeze, kill, one after the other, each to the active node",
+        run: failover::series,
+    },
+    Scenario {
+        name: "failover-bad",
+        about: "kill and cut over links with loss, jitter, reordering and duplication",
+        run: failover::bad_links,
+    },
+    Scenario {
+        name: "compare",
+        about: "how fast: Outlive, HAProxy and plain routing in turn, medians and ratios",
+        run: compare::run,
+    },
+];
+
+impl Scenario {
+    /// The scenario of that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Runs it. An error means that it could not run, not that it found something wrong.
+    pub fn run(&self, settings: &Settings) -> Result<Report, LabError> {
+        (self.run)(settings)
+    }
+}

@@ -1,0 +1,187 @@
+//! A pair of Outlive nodes, and their configuration. This is the one place of the lab that knows
+//! what a configuration looks like.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::Subject;
+use crate::error::LabError;
+use crate::host::Host;
+use crate::link::INTERFACE;
+use crate::node::{DIRECTORY, Node};
+use crate::topology::addresses;
+
+/// The last part of the virtual addresses: 10.77.0.100 and fd77::100.
+pub const VIRTUAL: u8 = 100;
+
+/// The last part of the addresses under which servers see the pair.
+pub const SOURCE: u8 = 101;
+
+/// How long a pair may take to find itself.
+const FORMING: Duration = Duration::from_secs(10);
+
+/// What a pair is to do.
+#[derive(Debug, Clone)]
+pub struct PairOptions {
+    /// Ports of the virtual addresses, each leading to the same port of the servers.
+    pub ports: Vec<u16>,
+    /// Ports whose listeners look at the first data before they choose a server.
+    pub inspected_ports: Vec<u16>,
+    /// Further lines of the `[peer]` table, such as `detection_timeout = "100ms"`.
+    pub peer_lines: String,
+    /// Further lines at the end of each pool.
+    pub pool_lines: String,
+}
+
+impl PairOptions {
+    /// Direct listeners at `ports`, and otherwise what is usual.
+    pub fn direct(ports: &[u16]) -> Self {
+        Self {
+            ports: ports.to_vec(),
+            inspected_ports: Vec::new(),
+            peer_lines: String::new(),
+            pool_lines: String::new(),
+        }
+    }
+}
+
+/// Two nodes that share the virtual addresses.
+pub struct Pair {
+    /// The node that calls itself a.
+    pub a: Node,
+    /// The node that calls itself b.
+    pub b: Node,
+    _key: TempDir,
+}
+
+impl Pair {
+    /// Starts `program` on both hosts and waits until one is active and the other synchronised.
+    pub fn start(
+        program: &Path,
+        (a, b): (Host, Host),
+        servers: &[&Host],
+        options: &PairOptions,
+    ) -> Result<Self, LabError> {
+        let failed = |source| LabError::Program { program: program.display().to_string(), source };
+        let key = tempfile::Builder::new().prefix("outlive-lab-key-").tempdir().map_err(failed)?;
+        let key_file = key.path().join("pair.key");
+        generate_key(program, &key_file)?;
+        let numbers = (a.number(), b.number());
+        let config = |name: &str, own: u8, peer: u8| {
+            config_text(name, own, peer, &key_file, servers, options)
+        };
+        let configs = [config("a", numbers.0, numbers.1), config("b", numbers.1, numbers.0)];
+        let mut pair = Self {
+            a: Node::new(a, program, &configs[0])?,
+            b: Node::new(b, program, &configs[1])?,
+            _key: key,
+        };
+        pair.a.start()?;
+        pair.b.start()?;
+        pair.wait_until_paired()?;
+        Ok(pair)
+    }
+
+    /// Waits until one node is active and the other could take over.
+    pub fn wait_until_paired(&mut self) -> Result<(), LabError> {
+        let settled = |role: &str| role == "active" || role == "standby";
+        for node in [&mut self.a, &mut self.b] {
+            node.wait_for("paired", FORMING, |status| {
+                settled(&status.role) && status.synchronised
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The active node and the other one, by what they say themselves.
+    pub fn by_role(&mut self) -> Result<(&mut Node, &mut Node), LabError> {
+        if self.a.status().is_ok_and(|status| status.role == "active") {
+            return Ok((&mut self.a, &mut self.b));
+        }
+        self.b.wait_for("active", FORMING, |status| status.role == "active")?;
+        Ok((&mut self.b, &mut self.a))
+    }
+}
+
+impl Subject for Pair {
+    fn name(&self) -> &str {
+        "outlive"
+    }
+
+    fn address(&self, ipv6: bool, port: u16) -> SocketAddr {
+        SocketAddr::new(addresses(VIRTUAL)[usize::from(ipv6)], port)
+    }
+}
+
+fn generate_key(program: &Path, to: &Path) -> Result<(), LabError> {
+    let failed = |source| LabError::Program { program: program.display().to_string(), source };
+    let output =
+        Command::new(program).args(["keygen", "--output"]).arg(to).output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(failed(std::io::Error::other(format!("keygen: {}", said.trim()))))
+}
+
+fn config_text(
+    name: &str,
+    own: u8,
+    peer: u8,
+    key_file: &Path,
+    servers: &[&Host],
+    options: &PairOptions,
+) -> String {
+    let [own, peer] = [own, peer].map(|number| addresses(number)[0]);
+    let sources = addresses(SOURCE).map(|address| format!("\"{address}\"")).join(", ");
+    let mut text = format!(
+        r#"[node]
+name = "{name}"
+interfaces = ["{INTERFACE}"]
+set_sysctls = true
+source_addresses = [{sources}]
+admin_socket = "{DIRECTORY}/admin.sock"
+
+[peer]
+state = {{ listen = "{own}:7400", peer = "{peer}:7400" }}
+heartbeat = [{{ local = "{own}:7401", peer = "{peer}:7401" }}]
+key_file = "{}"
+{}
+"#,
+        key_file.display(),
+        options.peer_lines,
+    );
+    let direct = options.ports.iter().map(|&port| (port, "direct"));
+    let inspected = options.inspected_ports.iter().map(|&port| (port, "inspect"));
+    for (port, mode) in direct.chain(inspected) {
+        let listen = addresses(VIRTUAL).map(|ip| format!("\"{}\"", SocketAddr::new(ip, port)));
+        let both =
+            servers.iter().flat_map(|host| [host.socket(false, port), host.socket(true, port)]);
+        let servers: Vec<String> = both.map(|server| format!("\"{server}\"")).collect();
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            r#"
+[[listener]]
+name = "port-{port}"
+address = [{}]
+mode = "{mode}"
+pool = "port-{port}"
+
+[[pool]]
+name = "port-{port}"
+servers = [{}]
+{}
+"#,
+            listen.join(", "),
+            servers.join(", "),
+            options.pool_lines,
+        );
+    }
+    text
+}
