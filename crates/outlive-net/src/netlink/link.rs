@@ -19,6 +19,12 @@ use crate::MacAddress;
 
 /// Attribute of a bridge port's settings; the format library does not name it.
 const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
+const IFLA_BRPORT_FLUSH: u16 = 24;
+const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
+const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
+const IFLA_BRPORT_LOCKED: u16 = 39;
 
 /// The number under which a namespace knows an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,8 +92,49 @@ pub struct BridgeOptions {
 pub enum PortState {
     /// Drops all, both ways, while the carrier stays: a cut cable that nobody notices.
     Disabled,
+    /// Passes what goes out of it, drops what comes in: its host hears, but is not heard.
+    DroppingIncoming,
+    /// Passes what comes in, drops what goes out of it: its host is heard, but does not hear.
+    DroppingOutgoing,
     /// Passes all.
     Forwarding,
+}
+
+impl PortState {
+    fn word(self) -> &'static str {
+        match self {
+            PortState::Disabled => "disabled",
+            PortState::DroppingIncoming => "dropping incoming frames",
+            PortState::DroppingOutgoing => "dropping outgoing frames",
+            PortState::Forwarding => "forwarding",
+        }
+    }
+
+    /// A bridge has no switch for one direction. But a locked port takes frames only from
+    /// addresses that are known to be behind it, and frames leave a port only if their
+    /// destination is known to be behind it or they are flooded; so where nothing is known, nor
+    /// learnt, it comes to the same.
+    fn attributes(self) -> Vec<LinkProtoInfoBridge> {
+        let attribute = |kind, value| LinkProtoInfoBridge::Other(DefaultNla::new(kind, value));
+        let flag = |kind, on: bool| attribute(kind, vec![u8::from(on)]);
+        let state = |state| attribute(IFLA_BRPORT_STATE, vec![u8::from(state)]);
+        if self == PortState::Disabled {
+            return vec![state(BridgePortState::Disabled)];
+        }
+        let floods = self != PortState::DroppingOutgoing;
+        let mut attributes = vec![
+            state(BridgePortState::Forwarding),
+            flag(IFLA_BRPORT_LEARNING, self == PortState::Forwarding),
+            flag(IFLA_BRPORT_LOCKED, self == PortState::DroppingIncoming),
+            flag(IFLA_BRPORT_UNICAST_FLOOD, floods),
+            flag(IFLA_BRPORT_MCAST_FLOOD, floods),
+            flag(IFLA_BRPORT_BCAST_FLOOD, floods),
+        ];
+        if self != PortState::Forwarding {
+            attributes.push(attribute(IFLA_BRPORT_FLUSH, Vec::new()));
+        }
+        attributes
+    }
 }
 
 impl Netlink {
@@ -235,20 +282,14 @@ impl Netlink {
     /// The bridge itself sets a port to forwarding again at whatever it takes for a change of
     /// the carrier, a change of the port's settings included.
     pub fn set_port_state(&self, name: &str, state: PortState) -> Result<(), NetlinkError> {
-        let (raw, word) = match state {
-            PortState::Disabled => (BridgePortState::Disabled, "disabled"),
-            PortState::Forwarding => (BridgePortState::Forwarding, "forwarding"),
-        };
         // Through the bridge's own family: a change as "port data" of an ordinary link message
         // ends with an event at which the bridge enables the port again (seen on Linux 6.18).
         let mut message = LinkMessage::default();
         message.header.interface_family = AddressFamily::Bridge;
         message.header.index = self.index_of(name)?.0;
-        let state = DefaultNla::new(IFLA_BRPORT_STATE, vec![u8::from(raw)]);
-        let state = LinkProtoInfoBridge::Other(state);
-        message.attributes.push(LinkAttribute::ProtoInfoBridge(vec![state]));
+        message.attributes.push(LinkAttribute::ProtoInfoBridge(state.attributes()));
         self.request(RouteNetlinkMessage::SetLink(message), 0, || {
-            format!("setting bridge port {name} to {word}")
+            format!("setting bridge port {name} to {}", state.word())
         })
     }
 
