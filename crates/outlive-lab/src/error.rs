@@ -30,9 +30,6 @@ pub enum LabError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A plain link can only be cut both ways.
-    #[error("a plain link cannot be cut one way; make it an impaired one")]
-    OneWayCut,
     /// A traffic thread, its listeners or its poll failed.
     #[error("{0}: {1}")]
     Traffic(&'static str, io::Error),

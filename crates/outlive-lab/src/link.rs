@@ -97,8 +97,11 @@ impl Link {
     pub fn cut(&self, cut: Cut) -> Result<(), LabError> {
         match &self.wire {
             Some(wire) => wire.set_cut(cut != Cut::ToHost, cut != Cut::FromHost),
-            None if cut == Cut::Both => self.set_port(PortState::Disabled)?,
-            None => return Err(LabError::OneWayCut),
+            None => self.set_port(match cut {
+                Cut::Both => PortState::Disabled,
+                Cut::FromHost => PortState::DroppingIncoming,
+                Cut::ToHost => PortState::DroppingOutgoing,
+            })?,
         }
         Ok(())
     }

@@ -26,7 +26,9 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     chance(&lab, &plain, &mut report)?;
     rate(&lab, &plain, &mut report)?;
     cut_plain(&lab, &plain, &mut report)?;
-    cut_one_way(&lab, &plain, &mut report)?;
+    for kind in [LinkKind::Plain, LinkKind::impaired(Impairment::default())] {
+        cut_one_way(&lab, &plain, kind, &mut report)?;
+    }
     Ok(report)
 }
 
@@ -146,8 +148,13 @@ fn cut_plain(lab: &Lab, plain: &Host, report: &mut Report) -> Result<(), LabErro
 }
 
 /// A cut of one direction leaves the other alone.
-fn cut_one_way(lab: &Lab, plain: &Host, report: &mut Report) -> Result<(), LabError> {
-    let other = lab.host("half", 24, LinkKind::impaired(Impairment::default()))?;
+fn cut_one_way(
+    lab: &Lab,
+    plain: &Host,
+    kind: LinkKind,
+    report: &mut Report,
+) -> Result<(), LabError> {
+    let other = lab.host("half", 24, kind)?;
     let pair = [plain.enter(|| udp(PORT))??, other.enter(|| udp(PORT))??];
     let ends = [plain.socket(false, PORT), other.socket(false, PORT)];
     // Both ends know each other's address now, so no answer to a question about it is missed.
