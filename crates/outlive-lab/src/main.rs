@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use outlive_lab::scenario::{SCENARIOS, Scenario, Settings, SubjectKind};
+use outlive_net::privilege::{self, Missing};
+use outlive_net::user_namespace;
 
 /// Runs a scenario of the Outlive lab: hosts, links and faults in network namespaces.
 #[derive(Parser)]
@@ -45,6 +47,11 @@ enum Subject {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if privilege::missing().contains(&Missing::NetAdmin) && !user_namespace::is_inside() {
+        let error = user_namespace::reexec();
+        eprintln!("neither root nor able to become root of a user namespace: {error}");
+        return ExitCode::from(2);
+    }
     let subject = |subject| match subject {
         Subject::Outlive => SubjectKind::Outlive,
         Subject::Haproxy => SubjectKind::Haproxy,
