@@ -27,23 +27,27 @@ pub struct Node {
     directory: TempDir,
 }
 
-/// What a node says of itself. Fields that are not known here are kept in `more`.
+/// What a node says of itself. What the lab does not act on is kept in `more`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Status {
-    /// `active`, `standby`, or what else it calls itself.
+    /// `joining`, `standby` or `active`.
     pub role: String,
-    /// Whether the other node has everything it needs to take over.
-    #[serde(default)]
-    pub synchronised: bool,
-    /// The number of take-overs so far, as it knows it.
-    #[serde(default)]
-    pub epoch: u64,
-    /// Sessions it holds.
-    #[serde(default)]
-    pub sessions: u64,
+    /// The epoch, as the program writes it.
+    pub epoch: String,
+    /// Whether connections would outlive the active node if it failed now.
+    pub survival: Survival,
     /// Everything else.
     #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+/// Whether connections would outlive the active node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Survival {
+    /// They would.
+    pub survives: bool,
+    /// If not, why.
+    pub because: Option<String>,
 }
 
 impl Node {

@@ -92,7 +92,7 @@ impl Pair {
         let settled = |role: &str| role == "active" || role == "standby";
         for node in [&mut self.a, &mut self.b] {
             node.wait_for("paired", FORMING, |status| {
-                settled(&status.role) && status.synchronised
+                settled(&status.role) && status.survival.survives
             })?;
         }
         Ok(())
