@@ -67,7 +67,10 @@ impl PairKey {
     /// # Errors
     /// The file cannot be read, others may read it, or it is not a key.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let file = File::open(path).map_err(|error| KeyError::Unreadable(error.kind()))?;
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => KeyError::Missing,
+            kind => KeyError::Unreadable(kind),
+        })?;
         let metadata = file.metadata().map_err(|error| KeyError::Unreadable(error.kind()))?;
         if !metadata.is_file() {
             return Err(KeyError::NotAKey);
@@ -128,6 +131,9 @@ impl fmt::Debug for PairKey {
 /// Why a key file gives no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
+    /// It is not there.
+    #[error("there is no such key file")]
+    Missing,
     /// It cannot be opened or read.
     #[error("the key file cannot be read: {0}")]
     Unreadable(io::ErrorKind),
@@ -150,7 +156,7 @@ impl KeyError {
     pub fn help(self, path: &Path) -> String {
         let path = path.display();
         match self {
-            KeyError::Unreadable(io::ErrorKind::NotFound) => {
+            KeyError::Missing => {
                 format!(
                     "make one with `outlive keygen --output {path}` and copy it to the other node"
                 )
@@ -198,7 +204,7 @@ mod tests {
         assert_eq!(bad(&format!("{EXAMPLE}more")), KeyError::Damaged);
         assert_eq!(bad(FIRST_LINE), KeyError::Damaged);
         let missing = PairKey::load(Path::new("/nonexistent/pair.key")).unwrap_err();
-        assert_eq!(missing, KeyError::Unreadable(io::ErrorKind::NotFound));
+        assert_eq!(missing, KeyError::Missing);
         assert_eq!(PairKey::load(Path::new("/")), Err(KeyError::NotAKey));
     }
 

@@ -85,6 +85,8 @@ pub fn inspect(settings: &Settings) -> Result<Plan, Vec<Problem>> {
     let requirements = requirements(settings);
     check_requirements(settings, &requirements, &mut problems);
     if !problems.is_empty() {
+        // In the order of the file; what is not about a place in it comes first.
+        problems.sort_by_key(|problem| problem.place.as_ref().map(|at| (at.line, at.column)));
         return Err(problems);
     }
     Ok(Plan {

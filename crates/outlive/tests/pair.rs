@@ -1,0 +1,143 @@
+//! Two running nodes, real kernels at both ends.
+
+mod common;
+
+use common::{Network, Node, VIRTUAL, connect, echo_server, outlive, say};
+use outlive_net::netlink::ROUTE_PROTOCOL;
+
+const LISTENER: &str = r#"
+[[listener]]
+name = "echo"
+address = ["10.77.0.100:7", "[fd77::100]:7"]
+pool = "echo"
+
+[[pool]]
+name = "echo"
+servers = ["10.77.0.20:7", "[fd77::20]:7"]
+"#;
+
+#[test]
+fn connections_outlive_the_active_node_twice() {
+    let Some(network) = Network::new() else { return };
+    let [a_host, b_host, client, server] = [1, 2, 10, 20].map(|number| network.host(number));
+    echo_server(&server, "10.77.0.20:7");
+    echo_server(&server, "[fd77::20]:7");
+    let a_config = network.config("a", 1, 2, LISTENER);
+    let b_config = network.config("b", 2, 1, LISTENER);
+
+    let mut a = Node::start(&a_host, &a_config);
+    a.is("active");
+    let mut b = Node::start(&b_host, &b_config);
+    b.is("standby");
+    a.is_survivable();
+    b.is_survivable();
+
+    let mut v4 = connect(&client, VIRTUAL.parse().unwrap(), 7);
+    let mut v6 = connect(&client, "fd77::100".parse().unwrap(), 7);
+    say(&mut v4, b"before");
+    say(&mut v6, b"before");
+    let bulk: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut reader = v4.try_clone().unwrap();
+
+    a.kill();
+    say(&mut v4, b"after the first death");
+    say(&mut v6, b"after the first death");
+    b.is("active");
+
+    // The failed node comes back, is told everything, and is then the one that survives.
+    let a = Node::start(&a_host, &a_config);
+    a.is("standby");
+    a.is_survivable();
+    let sent = bulk.clone();
+    let mut writer = v4.try_clone().unwrap();
+    let writing = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &sent));
+    let mut received = vec![0; bulk.len()];
+    let (first, second) = received.split_at_mut(100_000);
+    std::io::Read::read_exact(&mut reader, first).unwrap();
+    b.kill();
+    std::io::Read::read_exact(&mut reader, second).unwrap();
+    writing.join().unwrap().unwrap();
+    assert!(received == bulk, "bytes were changed");
+    say(&mut v6, b"after the second death");
+    a.is("active");
+    assert_eq!(a.stop(), Some(0));
+}
+
+#[test]
+fn a_stopped_node_leaves_nothing_behind() {
+    let Some(network) = Network::new() else { return };
+    let [host, server] = [1, 20].map(|number| network.host(number));
+    echo_server(&server, "10.77.0.20:7");
+    let config = network.config("a", 1, 2, LISTENER);
+    let own = |host: &outlive_net::netns::Namespace| {
+        let netlink = host.netlink().unwrap();
+        let routes = netlink.routes().unwrap().into_iter();
+        let routes = routes.filter(|route| route.protocol == ROUTE_PROTOCOL).count();
+        (routes, netlink.links().unwrap().iter().any(|link| link.name == "outlive0"))
+    };
+    let node = Node::start(&host, &config);
+    let status = node.is("active");
+    assert_eq!(status["survival"]["survives"], false);
+    assert_eq!(own(&host), (4, true));
+    // A second one, or another on the same addresses, is refused and harms nobody.
+    let mut again = outlive();
+    again.arg("run").arg("--config").arg(&config);
+    let again = host.enclose(&mut again).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(said.contains("another node is running"), "{said}");
+    assert_eq!(own(&host), (4, true));
+
+    assert_eq!(node.stop(), Some(0));
+    assert_eq!(own(&host), (0, false));
+    assert!(!network.path("a.sock").exists());
+
+    // One that is killed leaves silence, not refusal; the next start takes it over.
+    let mut node = Node::start(&host, &config);
+    node.is("active");
+    node.kill();
+    assert_eq!(own(&host), (2, false));
+    let node = Node::start(&host, &config);
+    node.is("active");
+    assert!(node.log().contains("left behind"));
+    assert_eq!(node.stop(), Some(0));
+    assert_eq!(own(&host), (0, false));
+}
+
+#[test]
+fn check_tells_everything_and_changes_nothing() {
+    let Some(network) = Network::new() else { return };
+    let host = network.host(1);
+    let config = network.config("a", 1, 2, LISTENER);
+    let check = |config: &std::path::Path| {
+        let mut command = outlive();
+        command.arg("check").arg("--config").arg(config);
+        let output = host.enclose(&mut command).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (status, said) = check(&config);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("eth0 will answer for 10.77.0.100, fd77::100"), "{said}");
+
+    let text = std::fs::read_to_string(&config).unwrap();
+    let wrong = text
+        .replace("set_sysctls = true", "")
+        .replace("\"eth0\"", "\"eth7\"")
+        .replace("10.77.0.1:7401", "10.77.0.9:7401")
+        .replace("pair.key", "no.key");
+    std::fs::write(&config, wrong).unwrap();
+    let (status, said) = check(&config);
+    assert_eq!(status, Some(1));
+    for expected in [
+        "a.toml:4:15: there is no interface eth7",
+        "a.toml:10:24: 10.77.0.9 is not an address of this machine",
+        "no.key: there is no such key file",
+        "outlive keygen --output",
+        "net/ipv4/ip_forward is 0, but must be 1",
+        "net/ipv6/conf/all/forwarding is 0, but must be 1",
+        "5 problems",
+    ] {
+        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+    }
+}
