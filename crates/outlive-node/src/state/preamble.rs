@@ -12,7 +12,7 @@ use super::Failure;
 pub const PREAMBLE_LEN: usize = 16;
 /// The version of the transport (not of the messages in it).
 pub const VERSION: u8 = 1;
-const MAGIC: [u8; 4] = *b"OLST";
+const MAGIC: [u8; 4] = *b"OLSC";
 
 /// Who is at an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Preamble {
 }
 
 impl Preamble {
-    /// As it goes onto the wire: magic `OLST`, version, node (0 is A), two zeros, incarnation.
+    /// As it goes onto the wire: magic `OLSC`, version, node (0 is A), two zeros, incarnation.
     pub fn encode(&self) -> [u8; PREAMBLE_LEN] {
         let mut out = [0; PREAMBLE_LEN];
         out[..4].copy_from_slice(&MAGIC);
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_layout_is_what_is_documented() {
         let b = Preamble { node: NodeId::B, incarnation: 0x0102_0304_0506_0708 };
-        let bytes = *b"OLST\x01\x01\0\0\x01\x02\x03\x04\x05\x06\x07\x08";
+        let bytes = *b"OLSC\x01\x01\0\0\x01\x02\x03\x04\x05\x06\x07\x08";
         assert_eq!(b.encode(), bytes);
         let a = Preamble { node: NodeId::A, incarnation: 7 };
         assert_eq!(a.check_peer(&bytes), Ok(b));
