@@ -1,4 +1,22 @@
-//! A running node of Outlive, as a library.
+//! A running node of Outlive, as a library: what stands between the pure core and a Linux machine.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`settings`] | the configuration file: parsed, checked, every problem with its place |
+//! | [`preflight`] | what the machine lacks for it, found without changing anything |
+//! | [`runtime`] | the event loop, and the order of a turn |
+//! | [`edge`] | TUN device, routes and neighbours of the virtual addresses: taken, given up, removed |
+//! | [`packets`] | the packet path between the TUN device and the core |
+//! | [`state`] | the state connection: TCP, Noise, frames; who dials; whether the peer refuses |
+//! | [`heartbeat`] | the thread that says that this node lives and hears whether the peer does |
+//! | [`key`] | the key that both nodes share |
+//! | [`admin`] | the admin socket, and the report it gives |
+//! | [`clock`] | the clocks that the core is given |
+//!
+//! A node's life: [`Settings::load`](settings::Settings::load), [`preflight::inspect`],
+//! [`Runtime::start`](runtime::Runtime::start), [`Runtime::run`](runtime::Runtime::run). Only the third
+//! changes anything on the machine, and dropping what it gives undoes that. What a packet, a message or
+//! a silence means is decided in `outlive-proxy`; system calls that need `unsafe` are made in `outlive-net`.
 #![forbid(unsafe_code)]
 
 pub mod admin;

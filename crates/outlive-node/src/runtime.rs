@@ -70,6 +70,8 @@ pub struct Runtime {
     settings: Settings,
     /// Turns in which the state connection was not read to its end.
     behind: u32,
+    /// More neighbours have asked than were answered in one turn.
+    neighbours_wait: bool,
 }
 
 /// Ends a node's [`run`](Runtime::run) from another thread.
@@ -179,6 +181,7 @@ impl Runtime {
             stop: Arc::new(AtomicBool::new(false)),
             settings,
             behind: 0,
+            neighbours_wait: false,
         })
     }
 
@@ -212,7 +215,7 @@ impl Runtime {
 
     /// How long the loop may wait for something to happen.
     fn wait(&self) -> Duration {
-        if self.packets.is_readable() || self.behind > 0 {
+        if self.packets.is_readable() || self.neighbours_wait || self.behind > 0 {
             return Duration::ZERO;
         }
         let now = self.clock.now();
@@ -240,7 +243,7 @@ impl Runtime {
         self.settle(now);
         self.packets.turn(now, &self.edge.tun, &mut self.node);
         self.settle(now);
-        self.edge.answer_neighbours();
+        self.neighbours_wait = self.edge.answer_neighbours();
         // What the peer has said in time must not be overlooked because it was much.
         if self.behind == 0 || self.behind > PATIENT_TURNS {
             self.node.handle_timeout(now);

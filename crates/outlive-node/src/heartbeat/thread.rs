@@ -173,7 +173,7 @@ impl Beater {
     /// Reads what has arrived on a path, and answers at once if an answer is wanted.
     fn receive(&mut self, path: usize) {
         let mut answer = None;
-        for _ in 0..BUDGET {
+        for turn in 1..=BUDGET {
             if !self.sockets[path].readable {
                 break;
             }
@@ -189,8 +189,9 @@ impl Beater {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.sockets[path].readable = false;
                 }
-                // An earlier datagram drew an ICMP error: nobody listens there at the moment.
-                Err(_) => {}
+                // An earlier datagram drew an ICMP error: nobody listens there at the moment. Should it
+                // never end, the next datagram tries again: this thread must not spin.
+                Err(_) => self.sockets[path].readable = turn < BUDGET,
             }
         }
         // One answer for all that came, and never one that asks: two nodes that both ask would go on

@@ -288,3 +288,20 @@ fn a_file_that_is_not_there_is_a_problem() {
     assert_eq!(problems.len(), 1);
     assert!(problems[0].to_string().starts_with("/nonexistent/outlive.toml: "));
 }
+
+#[test]
+fn whatever_is_missing_is_a_problem_and_no_more() {
+    // Cut off anywhere, and with each line removed in turn.
+    for end in 0..PAIR.len() {
+        if let Err(problems) = parse(&PAIR[..end]) {
+            assert!(problems.iter().all(|problem| problem.to_string().contains("help: ")));
+        }
+    }
+    for left_out in 0..PAIR.lines().count() {
+        let lines = PAIR.lines().enumerate().filter(|(number, _)| *number != left_out);
+        let source: Vec<&str> = lines.map(|(_, line)| line).collect();
+        if let Err(problems) = parse(&source.join("\n")) {
+            assert!(!problems.is_empty());
+        }
+    }
+}

@@ -310,8 +310,9 @@ impl StateEndpoint {
         tell: &mut impl FnMut(StateEvent<'_>) -> Result<(), Failure>,
     ) {
         self.retry_later(now);
-        self.last_failure = Some(failure);
-        if self.complaints.due(failure, now) {
+        // A peer that is away for a day is told of once.
+        let is_news = self.last_failure.replace(failure) != Some(failure);
+        if is_news && self.complaints.due(failure, now) {
             info!(peer = %self.config.peer, reason = %failure, "the peer cannot be reached");
         }
         if failure == Failure::Refused {

@@ -162,6 +162,31 @@ fn damaged_frames_end_the_connection() {
     assert_eq!(listener.poll(), Err(Failure::Damaged));
 }
 
+#[test]
+fn no_bytes_of_a_stranger_do_more_than_end_the_connection() {
+    // A linear congruential generator: the same bytes in every run.
+    let mut random = 1_u64;
+    let mut byte = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 56) as u8
+    };
+    for round in 0..2_000 {
+        let side = [Side::Dialer, Side::Listener, Side::Prober][round % 3];
+        let mut channel = Channel::new(side, A, KEY);
+        if round % 2 == 0 {
+            channel.receive(&B.encode());
+        }
+        let len = usize::from(byte());
+        // Small lengths first, so that frames are complete.
+        let bytes: Vec<u8> = (0..len).map(|at| if at % 50 == 0 { 0 } else { byte() }).collect();
+        channel.receive(&bytes);
+        while let Ok(Some(event)) = channel.poll() {
+            assert_eq!(event, ChannelEvent::Greeted);
+        }
+        assert!(!channel.is_open());
+    }
+}
+
 /// An endpoint with its own poll, driven by the test.
 struct Harness {
     poll: Poll,
