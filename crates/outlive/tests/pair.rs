@@ -64,6 +64,37 @@ fn connections_outlive_the_active_node_twice() {
 }
 
 #[test]
+fn a_frozen_node_and_one_that_is_cut_off_yield() {
+    let Some(network) = Network::new() else { return };
+    let [a_host, b_host, client, server] = [1, 2, 10, 20].map(|number| network.host(number));
+    echo_server(&server, "10.77.0.20:7");
+    let a = Node::start(&a_host, &network.config("a", 1, 2, LISTENER));
+    a.is("active");
+    let b = Node::start(&b_host, &network.config("b", 2, 1, LISTENER));
+    b.is_survivable();
+    let mut stream = connect(&client, VIRTUAL.parse().unwrap(), 7);
+    say(&mut stream, b"before");
+
+    a.signal("STOP");
+    say(&mut stream, b"while the active node is frozen");
+    b.is("active");
+    a.signal("CONT");
+    a.is("standby");
+    say(&mut stream, b"after it thawed");
+    a.is_survivable();
+
+    // Now the other one's cable: it goes on believing that it is active until it hears better.
+    network.cable(2, false);
+    say(&mut stream, b"while the active node is cut off");
+    a.is("active");
+    network.cable(2, true);
+    b.is("standby");
+    say(&mut stream, b"after the cable is back");
+    a.is_survivable();
+    say(&mut stream, b"and when everything is in order again");
+}
+
+#[test]
 fn a_stopped_node_leaves_nothing_behind() {
     let Some(network) = Network::new() else { return };
     let [host, server] = [1, 20].map(|number| network.host(number));

@@ -12,7 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 use outlive_net::{
-    netlink::{AddressOptions, BridgeOptions},
+    netlink::{AddressOptions, BridgeOptions, PortState},
     netns::Namespace,
     tun,
 };
@@ -73,6 +73,12 @@ impl Network {
             netlink.add_address("eth0", address, options).unwrap();
         }
         host
+    }
+
+    /// Lets frames of host `number` pass, or drops them without a change of the carrier.
+    pub(crate) fn cable(&self, number: u8, passes: bool) {
+        let state = if passes { PortState::Forwarding } else { PortState::Disabled };
+        self.bridge.netlink().unwrap().set_port_state(&format!("port{number}"), state).unwrap();
     }
 
     /// The configuration file of node `name`, host `number`, with its peer on host `peer`.
@@ -160,10 +166,15 @@ impl Node {
         self.child.wait().unwrap();
     }
 
+    pub(crate) fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        kill.arg("-s").arg(name).arg(self.child.id().to_string());
+        assert!(kill.status().unwrap().success());
+    }
+
     /// SIGTERM, and its exit status.
     pub(crate) fn stop(mut self) -> Option<i32> {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        self.signal("TERM");
         self.child.wait().unwrap().code()
     }
 
