@@ -10,6 +10,7 @@
 
 use std::{
     io,
+    net::TcpListener,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -56,7 +57,6 @@ const PATIENT_TURNS: u32 = 16;
 
 /// A node, set up and ready to [`run`](Runtime::run). Dropping it removes everything it set up.
 pub struct Runtime {
-    // Dropped in this order: the addresses are given up before the peer can learn that this node is gone.
     edge: Edge,
     heartbeats: Option<Heartbeats>,
     state: Option<StateEndpoint>,
@@ -159,11 +159,18 @@ impl Runtime {
         getrandom::fill(&mut entropy).map_err(|e| StartError::System(io::Error::other(e)))?;
         let node = Node::new(config, Entropy(entropy), unix_us(), clock.now());
 
+        if let Some(peer) = &settings.peer {
+            // Only to see that it can be had, before anything is changed.
+            TcpListener::bind(peer.state.local.value).map_err(StartError::State)?;
+        }
+        let edge = Edge::set_up(&settings, plan, poll.registry(), EDGE)?;
+        // After the TUN device: the kernel closes a killed process's descriptors from the last to the
+        // first, and taking the device down keeps it busy for tens of milliseconds in which
+        // the peer would not be refused yet.
         let state = match &settings.peer {
             Some(peer) => Some(open_state(peer, &settings, plan, &node, &poll)?),
             None => None,
         };
-        let edge = Edge::set_up(&settings, plan, poll.registry(), EDGE)?;
         let heartbeats = match &settings.peer {
             Some(peer) => Some(start_heartbeats(peer, &settings, plan, &node, clock, &waker)?),
             None => None,
@@ -336,6 +343,16 @@ impl Runtime {
     fn answer_admin(&mut self, now: Time) {
         let Runtime { admin, node, state, heartbeats, packets, settings, .. } = self;
         admin.drive(|| report(now, node, state.as_ref(), heartbeats.as_ref(), packets, settings));
+    }
+}
+
+impl Drop for Runtime {
+    /// Gives the addresses up, then lets the peer know by falling silent and refusing it; what takes longer (the
+    /// device) comes after that, with the fields.
+    fn drop(&mut self) {
+        self.edge.deactivate();
+        self.state = None;
+        self.heartbeats = None;
     }
 }
 

@@ -33,7 +33,8 @@ use super::{
 const SLOTS: usize = 6;
 /// A connection that is not open by then is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// A dying process closes its sockets one after the other: soon after the connection is lost, its port refuses.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Bytes read of one connection before others get their turn.
 const READ_BUDGET: usize = 4 << 20;
@@ -456,8 +457,8 @@ impl StateEndpoint {
             self.retry_later(now);
         }
         // Probes end in these, and what ends in them says why at the other end or in the next try.
-        let silent = matches!(failure, Failure::ClosedHere | Failure::Closed);
-        if !silent {
+        let reset = failure == Failure::Io(io::ErrorKind::ConnectionReset);
+        if !reset && !matches!(failure, Failure::ClosedHere | Failure::Closed) {
             self.last_failure = Some(failure);
             if self.complaints.due(failure, now) {
                 warn!(peer = %self.config.peer, reason = %failure, "no state connection");
