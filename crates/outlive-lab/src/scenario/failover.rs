@@ -137,7 +137,9 @@ impl Experiment {
             let every = Duration::from_millis(20);
             client.open("interactive", 10, to, &Plan::Interactive { every });
             if self.all_kinds {
-                streams.extend(mix::lasting(client, to, self.bulk / self.pace));
+                // There are many of them: each has a small part of the load.
+                let part = 16;
+                streams.extend(mix::lasting(client, to, self.bulk / part, self.pace / part));
             }
         }
         streams

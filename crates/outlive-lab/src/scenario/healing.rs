@@ -14,6 +14,7 @@ use crate::traffic::{Client, Server};
 
 const PORT: u16 = 7000;
 const SECONDS: u64 = 4;
+const PACE: u64 = 2 << 20;
 
 /// The router's cable is cut until every stream must have noticed.
 const CUT_FOR: Duration = Duration::from_millis(300);
@@ -28,7 +29,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     let mut course = Course::new(&lab, observer);
     let server = Server::start(&server_host, course.book(), &[PORT])?;
     let client = Client::start(&client_host, course.book(), settings.seed)?;
-    let streams = mix::lasting(&client, router.address(false, PORT), SECONDS);
+    let streams = mix::lasting(&client, router.address(false, PORT), SECONDS * PACE, PACE);
     course.wait_established(Duration::from_secs(10))?;
     course.event("all connections are established");
     course.wait_progress(&streams, 1 << 20, Duration::from_secs(10))?;

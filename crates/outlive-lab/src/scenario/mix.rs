@@ -48,11 +48,9 @@ pub fn transfers(client: &Client, to: SocketAddr, bulk: u64) -> Vec<Arc<Group>> 
     ]
 }
 
-/// Connections of all kinds that last about that many seconds and always have something to wait
-/// for. Most of the kinds end by themselves; these are given back.
-pub fn lasting(client: &Client, to: SocketAddr, seconds: u64) -> Vec<Arc<Group>> {
-    let pace = 2 << 20;
-    let bytes = pace * seconds.max(1);
+/// Connections of all kinds that carry `bytes` at `pace` bytes per second and always have something
+/// to wait for. Most of the kinds end by themselves; these are given back.
+pub fn lasting(client: &Client, to: SocketAddr, bytes: u64, pace: u64) -> Vec<Arc<Group>> {
     let both = Transfer {
         up: bytes,
         down: bytes,
