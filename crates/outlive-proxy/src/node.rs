@@ -46,10 +46,12 @@ impl Entropy {
     }
 }
 
-/// Announcements of the virtual addresses after a takeover, as long as it is not certain that the other
-/// node is passive: the first pause between two, and the longest.
+/// Announcements of the virtual addresses after a takeover, a few in any case (each may be lost), and more as
+/// long as it is not certain that the other node is passive: the first pause between two, and the longest.
 const FIRST_ANNOUNCEMENT: Duration = Duration::from_millis(50);
 const LAST_ANNOUNCEMENT: Duration = Duration::from_secs(10);
+/// Once the pause is as long as this, every neighbour has had several chances to hear of it.
+const ENOUGH_ANNOUNCEMENTS: Duration = Duration::from_millis(800);
 
 /// One node of a pair, or a node alone.
 #[derive(Debug)]
@@ -422,7 +424,8 @@ impl Node {
     fn announce_again(&mut self, now: Time, pause: Duration) {
         let peer = self.pair.watch().alive(now);
         let passive = peer.is_some_and(|p| p.role != Role::Active && p.epoch >= self.pair.epoch());
-        if self.pair.is_active() && !passive {
+        let heard = passive && pause >= ENOUGH_ANNOUNCEMENTS;
+        if self.pair.is_active() && !heard {
             self.events.push_back(Event::Announce);
             let pause = (pause * 2).min(LAST_ANNOUNCEMENT);
             self.announcement = Some((now + pause, pause));

@@ -59,8 +59,9 @@ impl Proxy {
             slot = found + 1;
             if session.phase == Phase::Open || session.phase == Phase::Answering {
                 self.counters.count(Counter::WakeUps);
-                self.outbox.send(&probe(session, Side::Client));
-                self.outbox.send(&probe(session, Side::Server));
+                let unsaid = self.prefixes.contains_key(&found);
+                self.outbox.send(&probe(session, Side::Client, unsaid));
+                self.outbox.send(&probe(session, Side::Server, unsaid));
                 if self.prefixes.contains_key(&found) && session.record.answered {
                     self.send_prefix(now, found);
                 }
@@ -78,10 +79,14 @@ impl Proxy {
 }
 
 /// One byte that the end has received long ago. It ends below all that has been acknowledged, so it is
-/// unacceptable and neither its window nor its acknowledgment is looked at.
-fn probe(session: &Session, end: Side) -> Segment<'static> {
+/// unacceptable and neither its window nor its acknowledgment is looked at. `unsaid`: there is a prefix that
+/// the server may not have received; for the server, everything from there on lies ahead.
+fn probe(session: &Session, end: Side, unsaid: bool) -> Segment<'static> {
     let translation = session.record.translation(end.other(), 0, 0);
-    let received = session.streams.sent_by(end.other()).acked + translation.seq_delta;
+    let received = match end {
+        Side::Server if unsaid => session.prefix_start(),
+        _ => session.streams.sent_by(end.other()).acked + translation.seq_delta,
+    };
     Segment {
         tuple: session.record.leg(end).tuple().reversed(),
         seq: received - 2,

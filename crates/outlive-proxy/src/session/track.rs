@@ -22,6 +22,8 @@ pub(crate) struct Stream {
     pub(crate) bytes: u64,
     /// `acked` and `edge` mean something.
     pub(crate) known: bool,
+    /// `fin` is what a segment said before anything was known.
+    fin_claimed: bool,
     fin_seen: bool,
     fin_acked: bool,
 }
@@ -41,11 +43,13 @@ impl Stream {
         if !self.known || end.at_or_before(self.edge + 2) {
             self.next = self.next.later(end);
         }
-        // A FIN beyond the window, or below what is acknowledged, is not the sender's.
-        let plausible = self.known && self.acked.at_or_before(at) && at.at_or_before(self.edge);
-        if fin && plausible && !self.fin_seen {
+        // A FIN beyond the window, or below what is acknowledged, is not the sender's. Where the window
+        // lies may have to be learnt first: see `acknowledged`.
+        let plausible = self.acked.at_or_before(at) && at.at_or_before(self.edge);
+        if fin && !self.fin_seen && (plausible || !self.known) {
             self.fin = at;
-            self.fin_seen = true;
+            self.fin_seen = self.known;
+            self.fin_claimed = !self.known;
         }
     }
 
@@ -55,6 +59,10 @@ impl Stream {
         if !self.known {
             self.known = true;
             (self.acked, self.edge, self.next) = (ack, ack + window, self.next.later(ack));
+            // A FIN that came before the first acknowledgment (which may be the FIN's own) is the sender's
+            // if it lies in the window that is known now.
+            let plausible = ack.at_or_before(self.fin + 1) && self.fin.at_or_before(self.edge);
+            self.fin_seen |= std::mem::take(&mut self.fin_claimed) && plausible;
         } else if self.acked.at_or_before(ack) && ack.at_or_before(self.edge.later(self.next)) {
             self.bytes += u64::from(ack.distance(self.acked));
             self.acked = ack;
@@ -164,6 +172,23 @@ mod tests {
         assert_eq!((stream.acked, stream.edge), (Seq(1_001), Seq(1_501)));
         assert!(stream.in_window(Seq(1_001)) && stream.in_window(Seq(1_501)));
         assert!(!stream.in_window(Seq(1_000)) && !stream.in_window(Seq(1_502)));
+    }
+
+    #[test]
+    fn a_fin_that_comes_before_the_first_acknowledgment_counts() {
+        let mut stream = Stream::new(Seq(1_000));
+        stream.sent(Seq(70_000), 500, true);
+        assert!(!stream.acknowledged(Seq(70_000), 900));
+        assert!(stream.acknowledged(Seq(70_501), 900));
+
+        let mut its_own = Stream::new(Seq(1_000));
+        its_own.sent(Seq(70_000), 500, true);
+        assert!(its_own.acknowledged(Seq(70_501), 900));
+
+        let mut forged = Stream::new(Seq(1_000));
+        forged.sent(Seq(60_000), 0, true);
+        assert!(!forged.acknowledged(Seq(70_000), 900));
+        assert!(!forged.finished());
     }
 
     #[test]

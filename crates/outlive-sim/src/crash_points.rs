@@ -1,0 +1,111 @@
+//! The death of the active node after each of its steps.
+//!
+//! A scenario is run once to count the steps of the active node (each output, and the end of each event),
+//! and then once more for each of them, with the node dying there. How it dies alternates: what is under way
+//! on the state connection arrives, or not, or in part; the process dies, or the machine; it comes back, or
+//! does not.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    channel::Tail,
+    ledger::{Rule, Violation},
+    scenario::Scenario,
+    setup::{CrashPoint, Setup},
+    world::{Outcome, World},
+};
+
+/// Ways to die at one point.
+pub const WAYS: u64 = 4;
+
+/// The crash point of that number; `way` is below [`WAYS`].
+pub fn crash_point(point: u64, way: u64) -> CrashPoint {
+    let (tail, off, restart) = match way {
+        0 => (Tail::Kept, false, None),
+        1 => (Tail::Lost, false, Some(Duration::from_millis(300))),
+        2 => (Tail::Random, true, None),
+        _ => (Tail::Random, false, Some(Duration::from_millis(10))),
+    };
+    CrashPoint { node: 0, point, tail, off, restart }
+}
+
+/// Runs a world. A panic in it is a broken rule.
+pub fn run(setup: Setup) -> Outcome {
+    let flows = setup.flows.len();
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| World::new(setup).run()));
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let violation = Violation {
+            at: outlive_tcp::time::Time::NEVER,
+            rule: Rule::Invariant,
+            detail: text.unwrap_or_default(),
+        };
+        Outcome {
+            violations: vec![violation],
+            steps: 0,
+            flows,
+            exempt: 0,
+            events: 0,
+            lasted: Duration::ZERO,
+            takeovers: 0,
+        }
+    })
+}
+
+/// What became of the crash points of one scenario.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Its name.
+    pub scenario: String,
+    /// Worlds in which the active node died.
+    pub crash_points: u64,
+    /// Worlds in which a rule was broken.
+    pub violations: u64,
+    /// Flows, in all worlds, for which nothing was promised.
+    pub exempt_flows: u64,
+    /// Events in all worlds.
+    pub events: u64,
+    /// The first few violations, each with the command that shows it.
+    pub examples: Vec<String>,
+}
+
+/// Examples that are kept.
+const EXAMPLES: usize = 5;
+
+/// Tries the crash points of a scenario, every `stride`-th.
+pub fn explore(name: &str, scenario: &Scenario, seed: u64, stride: u64) -> Report {
+    let mut report = Report { scenario: name.to_owned(), ..Report::default() };
+    // A point that is never reached counts the steps.
+    let calm = run(Setup { crash: Some(crash_point(u64::MAX, 0)), ..scenario.setup(seed) });
+    report.events += calm.events;
+    report.note(&calm, || format!("run --scenario {name} --seed {seed} --trace"));
+    if !calm.violations.is_empty() {
+        return report;
+    }
+    for point in (1..=calm.steps).step_by(stride.max(1) as usize) {
+        for way in 0..WAYS {
+            let crash = Some(crash_point(point, way));
+            let outcome = run(Setup { crash, ..scenario.setup(seed) });
+            report.crash_points += 1;
+            report.events += outcome.events;
+            report.exempt_flows += outcome.exempt as u64;
+            report.note(&outcome, || {
+                format!("crash-points --scenario {name} --seed {seed} --point {point} --way {way} --trace")
+            });
+        }
+    }
+    report
+}
+
+impl Report {
+    fn note(&mut self, outcome: &Outcome, command: impl Fn() -> String) {
+        let Some(violation) = outcome.violations.first() else { return };
+        self.violations += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(format!("{violation} [{}]", command()));
+        }
+    }
+}

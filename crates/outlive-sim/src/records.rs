@@ -1,0 +1,43 @@
+//! Reads on the state connection which sessions the standby is told of, by the documented layout and
+//! independently of the code that writes it.
+
+use std::net::Ipv6Addr;
+
+use outlive_tcp::wire::{Endpoint, FourTuple};
+
+const SNAPSHOT: u8 = 3;
+const CHANGES: u8 = 4;
+const OPENED: u8 = 1;
+const ENDPOINT: usize = 18;
+/// Length of a leg: two endpoints, two sequence numbers, the segment size, two scales.
+const LEG: usize = 2 * ENDPOINT + 4 + 4 + 2 + 2;
+
+/// Calls `found` with the tuples of the ends' packets of each session that `message` opens.
+pub(crate) fn sessions_opened(message: &[u8], mut found: impl FnMut(FourTuple)) {
+    let mut changes = match message {
+        [SNAPSHOT, rest @ ..] => rest,
+        [CHANGES, rest @ ..] => rest.get(8..).unwrap_or_default(),
+        _ => return,
+    };
+    while let [kind, high, low, rest @ ..] = changes {
+        let len = usize::from(u16::from_be_bytes([*high, *low]));
+        let Some((body, rest)) = rest.split_at_checked(len) else { return };
+        if *kind == OPENED {
+            for leg in [0, LEG] {
+                let end = endpoint(body, leg);
+                let own = endpoint(body, leg + ENDPOINT);
+                if let (Some(end), Some(own)) = (end, own) {
+                    found(FourTuple::new(end, own));
+                }
+            }
+        }
+        changes = rest;
+    }
+}
+
+fn endpoint(body: &[u8], at: usize) -> Option<Endpoint> {
+    let bytes = body.get(at..at + ENDPOINT)?;
+    let address: [u8; 16] = bytes[..16].try_into().ok()?;
+    let port = u16::from_be_bytes([bytes[16], bytes[17]]);
+    Some(Endpoint::new(Ipv6Addr::from(address).to_canonical(), port))
+}

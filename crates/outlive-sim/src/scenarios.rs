@@ -1,0 +1,217 @@
+//! The list of scenarios whose every crash point is tried.
+
+use std::time::Duration;
+
+use Step::{Await, AwaitEnd, Close, Send, Sleep};
+use outlive_proxy::config::{NamePattern, ProxyProtocol, Route};
+
+use crate::{
+    content::{BANNER, Preamble},
+    host::Stack,
+    network::Link,
+    scenario::{Scenario, len},
+    script::{Pace, Step},
+    setup::Start,
+};
+
+const NOW: Start = Start::At(Duration::ZERO);
+const PLAIN: Preamble = Preamble::Plain;
+const HTTP: Preamble = Preamble::Http { host: "www.example.org", path: "/a" };
+const TLS: Preamble = Preamble::Tls { server_name: "www.example.org" };
+const BULK: usize = 60_000;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Every scenario, by name.
+pub fn all() -> Vec<(&'static str, Scenario)> {
+    vec![
+        ("download", download(Scenario::direct, &PLAIN)),
+        ("upload", upload(Scenario::direct, &PLAIN)),
+        ("request-response", requests(Scenario::direct, &PLAIN)),
+        ("server-first", server_first()),
+        ("half-close-client", download(Scenario::direct, &PLAIN)),
+        ("half-close-server", half_close_server()),
+        ("simultaneous-close", simultaneous_close()),
+        ("slow-reader", slow_reader()),
+        ("slow-server", slow_server()),
+        ("idle", idle()),
+        ("both-ways", both_ways()),
+        ("inspect-http", requests(Scenario::inspect, &HTTP)),
+        ("inspect-tls", download(Scenario::inspect, &TLS)),
+        ("inspect-upload", upload(Scenario::inspect, &HTTP)),
+        ("inspect-default", requests(Scenario::inspect, &PLAIN)),
+        ("route-tls", route(&TLS, Route { server_name: name(), ..Route::default() })),
+        ("route-http", route(&HTTP, Route { host: name(), ..Route::default() })),
+        ("proxy-v1", proxied(Scenario::direct, &PLAIN, ProxyProtocol::V1)),
+        ("proxy-v2", proxied(Scenario::direct, &PLAIN, ProxyProtocol::V2)),
+        ("proxy-v1-inspect", proxied(Scenario::inspect, &HTTP, ProxyProtocol::V1)),
+        ("proxy-v2-inspect", proxied(Scenario::inspect, &TLS, ProxyProtocol::V2)),
+        ("proxy-v1-server-first", proxied_server_first()),
+        ("server-refuses", requests(Scenario::direct, &PLAIN).servers(&[false, true])),
+        ("server-refuses-inspect", requests(Scenario::inspect, &HTTP).servers(&[false, true])),
+        ("loss", download(Scenario::direct, &PLAIN).link(lossy())),
+        ("loss-upload", upload(Scenario::direct, &PLAIN).link(lossy())),
+        ("loss-inspect", requests(Scenario::inspect, &HTTP).link(lossy())),
+        ("loss-proxy", proxied(Scenario::direct, &PLAIN, ProxyProtocol::V2).link(lossy())),
+        ("v6", download(Scenario::direct, &PLAIN).v6()),
+        ("v6-inspect", requests(Scenario::inspect, &TLS).v6()),
+        ("no-timestamps", upload(Scenario::direct, &PLAIN).stacks(plain(), Stack::default())),
+        ("no-timestamps-server", requests(Scenario::inspect, &HTTP).stacks(big(), plain())),
+        ("big-windows", download(Scenario::inspect, &HTTP).stacks(big(), big())),
+        ("small-windows", download(Scenario::inspect, &HTTP).stacks(small(), small())),
+        ("same-port", same_port()),
+        ("several", several()),
+        ("standby-joins", upload(Scenario::direct, &PLAIN).standby_joins(ms(3))),
+        ("standby-joins-several", several().standby_joins(ms(8))),
+    ]
+}
+
+/// The scenario of that name.
+pub fn named(name: &str) -> Option<Scenario> {
+    all().into_iter().find(|(n, _)| *n == name).map(|(_, scenario)| scenario)
+}
+
+fn name() -> Option<NamePattern> {
+    NamePattern::parse("*.example.org")
+}
+
+fn lossy() -> Link {
+    Link {
+        loss: 50,
+        duplication: 20,
+        reordering: 50,
+        jitter: Duration::from_micros(200),
+        ..Link::default()
+    }
+}
+
+fn plain() -> Stack {
+    Stack { timestamps: false, ..Stack::default() }
+}
+
+fn big() -> Stack {
+    Stack { receive_buffer: 1 << 20, ..Stack::default() }
+}
+
+fn small() -> Stack {
+    Stack { receive_buffer: 5_000, ..Stack::default() }
+}
+
+type Make = fn(&[Step]) -> Scenario;
+
+/// The client asks, closes its side, and gets a long answer.
+fn download(make: Make, preamble: &Preamble) -> Scenario {
+    let asked = len(preamble);
+    let script = [Await(asked), Send(BULK), AwaitEnd, Close];
+    make(&script).client(NOW, preamble.clone(), &[Send(asked), Close, AwaitEnd])
+}
+
+/// The client says much, and the server says that it got it.
+fn upload(make: Make, preamble: &Preamble) -> Scenario {
+    let said = len(preamble) + BULK;
+    let script = [Await(said), Send(100), AwaitEnd, Close];
+    make(&script).client(NOW, preamble.clone(), &[Send(said), Await(100), Close, AwaitEnd])
+}
+
+/// Several questions and answers, one after the other.
+fn requests(make: Make, preamble: &Preamble) -> Scenario {
+    let (asked, answer) = (len(preamble), 3_000);
+    let mut client = vec![Send(asked)];
+    let mut server = Vec::new();
+    for i in 1..=6 {
+        client.extend([Await(i * answer), Send(asked)]);
+        server.extend([Await(i * asked), Send(answer)]);
+    }
+    client.extend([Close, AwaitEnd]);
+    server.extend([AwaitEnd, Close]);
+    make(&server).client(NOW, preamble.clone(), &client)
+}
+
+fn server_first() -> Scenario {
+    let asked = len(&PLAIN);
+    let server =
+        [Send(200), Await(asked), Send(5_000), Await(2 * asked), Send(400), Close, AwaitEnd];
+    let client =
+        [Await(200), Send(asked), Await(5_200), Send(asked), Await(5_600), AwaitEnd, Close];
+    Scenario::direct(&server).client(NOW, PLAIN, &client)
+}
+
+/// The server closes first, and still reads.
+fn half_close_server() -> Scenario {
+    let asked = len(&PLAIN);
+    let server = [Await(asked), Send(5_000), Close, AwaitEnd];
+    let client = [Send(asked), AwaitEnd, Send(40_000), Close];
+    Scenario::direct(&server).client(NOW, PLAIN, &client)
+}
+
+fn simultaneous_close() -> Scenario {
+    let asked = len(&PLAIN);
+    let server = [Send(BANNER), Await(asked), Sleep(ms(10)), Send(100), Close, AwaitEnd];
+    let client = [Send(asked), Sleep(ms(12)), Send(100), Close, AwaitEnd];
+    Scenario::direct(&server).client(NOW, PLAIN, &client)
+}
+
+/// Windows close and open.
+fn slow_reader() -> Scenario {
+    let slow = Pace::Slow { bytes: 4_000, every: ms(8) };
+    download(Scenario::direct, &PLAIN)
+        .stacks(Stack { receive_buffer: 8_000, ..Stack::default() }, Stack::default())
+        .paces(slow, Pace::Eager)
+}
+
+fn slow_server() -> Scenario {
+    let slow = Pace::Slow { bytes: 4_000, every: ms(8) };
+    upload(Scenario::inspect, &HTTP)
+        .stacks(Stack::default(), Stack { receive_buffer: 8_000, ..Stack::default() })
+        .paces(Pace::Eager, slow)
+}
+
+fn idle() -> Scenario {
+    let asked = len(&PLAIN);
+    let server = [Await(asked), Send(1_000), Await(2 * asked), Send(1_000), AwaitEnd, Close];
+    let client =
+        [Send(asked), Await(1_000), Sleep(ms(700)), Send(asked), Await(2_000), Close, AwaitEnd];
+    Scenario::direct(&server).client(NOW, PLAIN, &client)
+}
+
+fn both_ways() -> Scenario {
+    let server = [Send(30_000), Await(30_000), Close, AwaitEnd];
+    let client = [Send(30_000), Await(30_000), Close, AwaitEnd];
+    Scenario::direct(&server).client(NOW, PLAIN, &client)
+}
+
+fn route(preamble: &Preamble, route: Route) -> Scenario {
+    // The default pool refuses: only the route leads anywhere.
+    requests(Scenario::inspect, preamble).servers(&[false]).route(route)
+}
+
+fn proxied(make: Make, preamble: &Preamble, version: ProxyProtocol) -> Scenario {
+    requests(make, preamble).proxy_protocol(version)
+}
+
+fn proxied_server_first() -> Scenario {
+    server_first().proxy_protocol(ProxyProtocol::V1)
+}
+
+/// A second connection from the same port when the first one is over. The server closes first, so that it is
+/// not the client who has to wait.
+fn same_port() -> Scenario {
+    let asked = len(&PLAIN);
+    let server = [Await(asked), Send(2_000), Close, AwaitEnd];
+    let client = [Send(asked), AwaitEnd, Close];
+    Scenario::direct(&server)
+        .client(NOW, PLAIN, &client)
+        .client_on_first_port(Start::After(0), PLAIN, &client)
+        .client_on_first_port(Start::After(1), PLAIN, &client)
+}
+
+/// Many connections, begun one after the other.
+fn several() -> Scenario {
+    let asked = len(&HTTP);
+    let server = [Await(asked), Send(4_000), AwaitEnd, Close];
+    let client = [Send(asked), Await(4_000), Close, AwaitEnd];
+    let scenario = Scenario::inspect(&server).servers(&[true, true]);
+    (0..8).fold(scenario, |s, i| s.client(Start::At(ms(2 * i)), HTTP, &client))
+}

@@ -1,0 +1,115 @@
+//! What a world is made of: machines, hosts, load and faults. Plain data, made by scenarios.
+
+use std::{net::IpAddr, time::Duration};
+
+use outlive_proxy::config::{Config, ProxyProtocol};
+use outlive_tcp::wire::Endpoint;
+
+use crate::{
+    channel::Tail,
+    content::Preamble,
+    host::{Service, Stack},
+    network::{Link, NodeIndex, Place},
+    script::{Pace, Step},
+};
+
+/// A world before its first event.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Decides everything that chance decides.
+    pub seed: u64,
+    /// Of node A and of node B.
+    pub configs: [Config; 2],
+    /// When each node starts, from the beginning of time.
+    pub starts: [Duration; 2],
+    /// Hosts: clients and servers.
+    pub hosts: Vec<HostSetup>,
+    /// The load.
+    pub flows: Vec<FlowSetup>,
+    /// All links.
+    pub link: Link,
+    /// What goes wrong, from the beginning of the load.
+    pub faults: Vec<(Duration, Fault)>,
+    /// The death of a node at a point of its own doing.
+    pub crash: Option<CrashPoint>,
+    /// Print what happens.
+    pub trace: bool,
+}
+
+/// A host.
+#[derive(Clone, Debug)]
+pub struct HostSetup {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its TCP.
+    pub stack: Stack,
+    /// What it serves; nothing if it is a client.
+    pub services: Vec<Service>,
+}
+
+/// When a flow begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// So long after the beginning of the load.
+    At(Duration),
+    /// When that flow is finished.
+    After(usize),
+}
+
+/// A client's connection.
+#[derive(Clone, Debug)]
+pub struct FlowSetup {
+    /// When it begins.
+    pub start: Start,
+    /// Index of the client's host.
+    pub host: usize,
+    /// The client's port.
+    pub port: u16,
+    /// Where it connects to.
+    pub listener: Endpoint,
+    /// What it says first.
+    pub preamble: Preamble,
+    /// What it does. The preamble is the beginning of what it sends.
+    pub script: Vec<Step>,
+    /// How it reads.
+    pub pace: Pace,
+    /// What the server has to see before the client's words.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Something that goes wrong, or right again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process dies.
+    Kill(NodeIndex),
+    /// The machine dies.
+    PowerOff(NodeIndex),
+    /// The process stops.
+    Freeze(NodeIndex),
+    /// It goes on.
+    Resume(NodeIndex),
+    /// A new process starts in place of a dead one.
+    Restart(NodeIndex),
+    /// Nothing goes from one place to another.
+    Cut(Place, Place),
+    /// Every cut is mended.
+    Heal,
+    /// From now on, links are like this.
+    Links(Link),
+}
+
+/// The death of a node after its so-and-so-manyth output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// Which node.
+    pub node: NodeIndex,
+    /// After so many of its steps, from the beginning of the load. A step is an output, or the end of an
+    /// event.
+    pub point: u64,
+    /// What becomes of the state messages under way from it.
+    pub tail: Tail,
+    /// The machine dies, not only the process.
+    pub off: bool,
+    /// A new process starts so long afterwards.
+    pub restart: Option<Duration>,
+}

@@ -1,0 +1,325 @@
+//! What is seen on the wire, judged: from the hosts' packets it is known what each end has said and
+//! acknowledged; what a node sends must follow from that.
+//!
+//! Nothing here asks the nodes. Positions are counted from the first byte of a stream, as 64-bit numbers;
+//! a FIN counts as one more byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use outlive_tcp::{
+    seq::Seq,
+    wire::{Endpoint, Flags, FourTuple},
+};
+
+use crate::{
+    content::{self, BANNER, FlowId},
+    ledger::{Ledger, Rule},
+    packet::Seen,
+};
+
+/// A connection between a host and Outlive, as the host has it.
+#[derive(Clone, Debug, Default)]
+struct Leg {
+    /// Initial sequence number of the host.
+    host_isn: Option<Seq>,
+    /// Initial sequence number of Outlive.
+    own_isn: Option<Seq>,
+    /// Bytes of Outlive's that the host has acknowledged.
+    acked: i64,
+    /// Bytes that the host has said.
+    said: i64,
+    flow: Option<FlowId>,
+}
+
+impl Leg {
+    /// Where `seq` lies in the host's stream.
+    fn of_host(&self, seq: Seq) -> Option<i64> {
+        Some(i64::from(seq.distance(self.host_isn? + 1) as i32))
+    }
+
+    /// Where `seq` lies in Outlive's stream.
+    fn of_own(&self, seq: Seq) -> Option<i64> {
+        Some(i64::from(seq.distance(self.own_isn? + 1) as i32))
+    }
+
+    /// The host sends a packet.
+    fn host_sends(&mut self, seen: &Seen) {
+        if seen.has(Flags::RST) {
+            return;
+        }
+        if let Some(at) = self.of_host(seen.seq) {
+            let end = at + seen.len() as i64 + i64::from(seen.has(Flags::FIN));
+            self.said = self.said.max(end);
+        }
+        if let Some(at) = seen.ack.and_then(|ack| self.of_own(ack)) {
+            self.acked = self.acked.max(at);
+        }
+    }
+}
+
+/// Everything seen so far.
+#[derive(Debug, Default)]
+pub(crate) struct Wire {
+    /// By the tuple of the client's packets.
+    clients: BTreeMap<FourTuple, Leg>,
+    /// By the tuple of the server's packets.
+    servers: BTreeMap<FourTuple, Leg>,
+    /// Server legs by the flow that they serve.
+    by_flow: BTreeMap<FlowId, FourTuple>,
+}
+
+/// What the standby is known to hold, if a session's effects have to wait for it.
+pub(crate) type Held<'a> = Option<&'a BTreeSet<FourTuple>>;
+
+impl Wire {
+    /// The flow that a server's connection serves, once something of it was seen.
+    pub(crate) fn flow_of(&self, server: Endpoint, own: Endpoint) -> Option<FlowId> {
+        self.servers.get(&FourTuple::new(server, own))?.flow
+    }
+
+    /// The tuple of the server's packets that serves the client of this tuple.
+    pub(crate) fn server_of(&self, client: FourTuple) -> Option<FourTuple> {
+        self.by_flow.get(&self.clients.get(&client)?.flow?).copied()
+    }
+
+    /// A flow begins: its client is about to send a SYN from this tuple.
+    pub(crate) fn begin_flow(&mut self, tuple: FourTuple, flow: FlowId) {
+        self.clients.insert(tuple, Leg { flow: Some(flow), ..Leg::default() });
+    }
+
+    /// A client's or server's packet leaves it.
+    pub(crate) fn host_sends(&mut self, seen: &Seen) {
+        if let Some(leg) = self.clients.get_mut(&seen.tuple) {
+            if seen.has(Flags::SYN) {
+                leg.host_isn = Some(seen.seq);
+            } else if leg.own_isn.is_none() && !seen.has(Flags::RST) {
+                // Its first acknowledgment tells which SYN-ACK it has taken.
+                leg.own_isn = seen.ack.map(|ack| ack - 1);
+            }
+            leg.host_sends(seen);
+        } else if let Some(leg) = self.servers.get_mut(&seen.tuple) {
+            if seen.has(Flags::SYN) && seen.ack == leg.own_isn.map(|isn| isn + 1) {
+                leg.host_isn = Some(seen.seq);
+            }
+            leg.host_sends(seen);
+        }
+    }
+
+    /// A node sends a packet. `held` are the tuples of sessions that the standby holds, if this node is
+    /// one of a synchronised pair.
+    pub(crate) fn node_sends(
+        &mut self,
+        ledger: &mut Ledger,
+        seen: &Seen,
+        packet: &[u8],
+        held: Held<'_>,
+    ) {
+        if !seen.checksum_ok {
+            ledger.violate(Rule::WellFormed, format!("wrong checksum: {seen}"));
+        }
+        let from_host = seen.tuple.reversed();
+        if self.clients.contains_key(&from_host) {
+            self.to_client(ledger, seen, packet, held);
+        } else {
+            self.to_server(ledger, seen, packet, held);
+        }
+    }
+
+    fn to_client(&mut self, ledger: &mut Ledger, seen: &Seen, packet: &[u8], held: Held<'_>) {
+        let key = seen.tuple.reversed();
+        let leg = &self.clients[&key];
+        let Some(flow) = leg.flow else { return };
+        if seen.has(Flags::RST) {
+            return;
+        }
+        let server_key = self.link_client(ledger, flow, seen, packet);
+        let leg = &self.clients[&key];
+        let server = server_key.and_then(|key| self.servers.get(&key));
+        let prefix = ledger.flows[flow.0].prefix.len() as i64;
+        self.check_ack(ledger, seen, leg, server.map_or(0, |s| (s.acked - prefix).max(0)));
+        if let (Some(server), Some(at)) = (server, leg.of_own(seen.seq)) {
+            let Some(instance) = ledger.flows[flow.0].instance.or_else(|| {
+                ledger
+                    .instances
+                    .iter()
+                    .rposition(|i| {
+                        FourTuple::new(i.server, i.own) == server_key.expect("there is a server")
+                    })
+                    .map(content::InstanceId)
+            }) else {
+                return;
+            };
+            let said = |at| content::server_byte(instance, at);
+            check_payload(ledger, seen, packet, at, leg.acked, server.said, said);
+        }
+        let must_be_held = seen.has(Flags::SYN) && server_key.is_some() && seen.len() == 0;
+        if let Some(held) = held.filter(|_| must_be_held)
+            && !held.contains(&key)
+            && server.is_some_and(|s| s.host_isn == Some(seen.seq))
+        {
+            let detail = format!("the client is answered, and the standby knows nothing: {seen}");
+            ledger.violate(Rule::RecordBeforeEffect, detail);
+        }
+    }
+
+    /// The server leg of a client's flow; found by the banner if it is not known.
+    fn link_client(
+        &mut self,
+        ledger: &mut Ledger,
+        flow: FlowId,
+        seen: &Seen,
+        packet: &[u8],
+    ) -> Option<FourTuple> {
+        if let Some(key) = self.by_flow.get(&flow) {
+            return Some(*key);
+        }
+        let leg = self.clients.get(&seen.tuple.reversed())?;
+        if seen.has(Flags::SYN) {
+            // A direct listener shows the server's own number.
+            return self
+                .servers
+                .iter()
+                .find(|(_, s)| s.host_isn == Some(seen.seq))
+                .map(|(k, _)| *k);
+        }
+        if leg.of_own(seen.seq) != Some(0) || seen.len() < BANNER {
+            return None;
+        }
+        let instance = content::instance_of(&packet[seen.payload.clone()])?;
+        let instance = ledger.instances.get(instance.0)?;
+        let key = FourTuple::new(instance.server, instance.own);
+        self.link(ledger, flow, key);
+        Some(key)
+    }
+
+    fn link(&mut self, ledger: &mut Ledger, flow: FlowId, key: FourTuple) {
+        let Some(leg) = self.servers.get_mut(&key) else { return };
+        leg.flow = Some(flow);
+        if let Some(other) = self.by_flow.insert(flow, key)
+            && other != key
+        {
+            let detail = format!("flow {} reaches a server twice: {other} and {key}", flow.0);
+            ledger.violate(Rule::AtMostOnce, detail);
+        }
+    }
+
+    fn to_server(&mut self, ledger: &mut Ledger, seen: &Seen, packet: &[u8], held: Held<'_>) {
+        let key = seen.tuple.reversed();
+        if seen.has(Flags::SYN) {
+            let leg = self.servers.entry(key).or_default();
+            if leg.own_isn != Some(seen.seq) {
+                *leg = Leg { own_isn: Some(seen.seq), ..Leg::default() };
+            }
+            return;
+        }
+        let Some(leg) = self.servers.get(&key) else {
+            if !seen.has(Flags::RST) {
+                ledger.violate(Rule::Payload, format!("a server never asked for: {seen}"));
+            }
+            return;
+        };
+        if seen.has(Flags::RST) {
+            return;
+        }
+        let effect = seen.len() > 0 || seen.has(Flags::FIN);
+        if effect && held.is_some_and(|held| !held.contains(&key)) {
+            let detail = format!("the server is told, and the standby knows nothing: {seen}");
+            ledger.violate(Rule::RecordBeforeEffect, detail);
+        }
+        let Some(at) = leg.of_own(seen.seq) else { return };
+        let flow = match leg.flow {
+            Some(flow) => Some(flow),
+            None if seen.len() > 0 && at >= 0 => {
+                let found = self.flow_that_said(ledger, &packet[seen.payload.clone()], at as usize);
+                if let Some(flow) = found {
+                    self.link(ledger, flow, key);
+                } else {
+                    ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
+                }
+                found
+            }
+            None => None,
+        };
+        let leg = &self.servers[&key];
+        let client = flow.and_then(|f| {
+            let flow = &ledger.flows[f.0];
+            let leg = self.clients.get(&FourTuple::new(flow.client, flow.listener))?;
+            (leg.flow == Some(f)).then_some(leg)
+        });
+        self.check_ack(ledger, seen, leg, client.map_or(0, |c| c.acked));
+        if let (Some(id), Some(client)) = (flow, client) {
+            let prefix = ledger.flows[id.0].prefix.len() as i64;
+            let (acked, said) = (leg.acked, client.said + prefix);
+            let mut wrong = None;
+            let flow = &ledger.flows[id.0];
+            for (i, byte) in packet[seen.payload.clone()].iter().enumerate() {
+                let position = at + i as i64;
+                if position >= acked && *byte != flow.expected_at_server(id, position as usize) {
+                    wrong.get_or_insert(position);
+                }
+            }
+            report_payload(ledger, seen, at, acked, said, wrong);
+        }
+    }
+
+    /// The flow whose client is alive and says these bytes at `at`.
+    fn flow_that_said(&self, ledger: &Ledger, bytes: &[u8], at: usize) -> Option<FlowId> {
+        let says = |id: FlowId| {
+            let flow = &ledger.flows[id.0];
+            (0..bytes.len()).all(|i| flow.expected_at_server(id, at + i) == bytes[i])
+        };
+        (0..ledger.flows.len())
+            .map(FlowId)
+            .filter(|id| !ledger.flows[id.0].is_finished() && says(*id))
+            .find(|id| {
+                let flow = &ledger.flows[id.0];
+                let leg = self.clients.get(&FourTuple::new(flow.client, flow.listener));
+                leg.is_some_and(|leg| leg.flow == Some(*id))
+            })
+    }
+
+    /// Truthful acknowledgment: `safe` is how much of the host's stream the other end has acknowledged.
+    fn check_ack(&self, ledger: &mut Ledger, seen: &Seen, leg: &Leg, safe: i64) {
+        let Some(at) = seen.ack.and_then(|ack| leg.of_host(ack)) else { return };
+        if at > safe {
+            let detail = format!("{at} bytes acknowledged, {safe} are safe: {seen}");
+            ledger.violate(Rule::TruthfulAcknowledgment, detail);
+        }
+    }
+}
+
+fn check_payload(
+    ledger: &mut Ledger,
+    seen: &Seen,
+    packet: &[u8],
+    at: i64,
+    acked: i64,
+    said: i64,
+    expected: impl Fn(usize) -> u8,
+) {
+    let payload = packet[seen.payload.clone()].iter().enumerate();
+    let wrong = payload
+        .map(|(i, byte)| (at + i as i64, byte))
+        .find(|(position, byte)| *position >= acked && **byte != expected(*position as usize))
+        .map(|(position, _)| position);
+    report_payload(ledger, seen, at, acked, said, wrong);
+}
+
+/// What an end has acknowledged it does not look at again: a probe may put anything there.
+fn report_payload(
+    ledger: &mut Ledger,
+    seen: &Seen,
+    at: i64,
+    acked: i64,
+    said: i64,
+    wrong: Option<i64>,
+) {
+    if let Some(position) = wrong {
+        ledger.violate(Rule::Payload, format!("wrong byte at {position}: {seen}"));
+    }
+    let end = at + seen.len() as i64 + i64::from(seen.has(Flags::FIN));
+    if end > said && end > acked && end > at {
+        let detail = format!("{end} bytes passed on, {said} were said: {seen}");
+        ledger.violate(Rule::Payload, detail);
+    }
+}

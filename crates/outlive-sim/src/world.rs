@@ -1,0 +1,400 @@
+//! The world: virtual time, a queue of events, and everything that they happen to.
+//!
+//! [`World::run`] takes one event after the other until the load is done or a rule is broken. What an event
+//! means for a node is in [`crate::pair`]; what a packet must be in [`crate::wire`].
+
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+
+use outlive_proxy::pair::heartbeat::Heartbeat;
+use outlive_tcp::{
+    time::Time,
+    wire::{Endpoint, FourTuple},
+};
+
+use crate::{
+    channel::Channel,
+    content::FlowId,
+    host::Host,
+    ledger::{Ledger, Rule, Violation},
+    machine::Machine,
+    network::{Network, NodeIndex, Place},
+    packet::Seen,
+    rng::Rng,
+    setup::{Fault, Setup, Start},
+    wire::Wire,
+};
+
+/// When the load begins: by then the nodes have met, or node A has given up
+/// waiting for a peer that starts later.
+pub const LOAD: Duration = Duration::from_millis(1_200);
+/// How long everything may take once the last fault is over: the end systems' timers are backed off by then.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// The wall clock at the beginning of time, in microseconds.
+pub(crate) const UNIX_US: u64 = 1_700_000_000_000_000;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    ToHost { host: usize, packet: Vec<u8> },
+    HostWakes { host: usize, at: Time },
+    ToNode { node: NodeIndex, packet: Vec<u8> },
+    NodeWakes { node: NodeIndex, incarnation: u32, at: Time },
+    SendHeartbeat { node: NodeIndex, incarnation: u32 },
+    HeartbeatArrives { node: NodeIndex, heartbeat: Heartbeat },
+    StateArrives { node: NodeIndex },
+    Dial { again: bool },
+    Announced { host: usize, node: NodeIndex },
+    StartNode { node: NodeIndex },
+    FlowBegins { flow: usize },
+    Fault(Fault),
+}
+
+struct Scheduled {
+    at: Time,
+    number: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+impl Scheduled {
+    fn key(&self) -> (Time, u64) {
+        (self.at, self.number)
+    }
+}
+
+/// How a run went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Rules that were broken.
+    pub violations: Vec<Violation>,
+    /// Steps that the node of the crash point took in all: the number of its crash points.
+    pub steps: u64,
+    /// Flows, and those of them for which nothing was promised.
+    pub flows: usize,
+    /// Flows that were exempt: their node died without a synchronised standby.
+    pub exempt: usize,
+    /// Events that happened.
+    pub events: u64,
+    /// Virtual time that passed.
+    pub lasted: Duration,
+    /// Takeovers that happened.
+    pub takeovers: u32,
+}
+
+/// A world.
+pub struct World {
+    pub(crate) now: Time,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    number: u64,
+    events: u64,
+    pub(crate) setup: Setup,
+    pub(crate) rng: Rng,
+    pub(crate) network: Network,
+    pub(crate) machines: [Option<Machine>; 2],
+    pub(crate) channel: Channel,
+    hosts: Vec<Host>,
+    wakes: Vec<Option<Time>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) wire: Wire,
+    /// By flow of the setup: which it became.
+    begun: Vec<Option<FlowId>>,
+    pub(crate) steps: u64,
+    pub(crate) crashed: bool,
+    pub(crate) takeovers: u32,
+    /// When the last fault happened.
+    last_fault: Time,
+    faults_left: usize,
+    arrivals: Vec<Time>,
+}
+
+impl World {
+    /// A world at the beginning of time.
+    pub fn new(setup: Setup) -> Self {
+        let mut rng = Rng::new(setup.seed);
+        let mut hosts = Vec::new();
+        for host in &setup.hosts {
+            let mut made = Host::new(host.address, host.stack, rng.next());
+            host.services.iter().for_each(|service| made.serve(service.clone()));
+            hosts.push(made);
+        }
+        let mut world = World {
+            now: Time::from_micros(1_000_000),
+            queue: BinaryHeap::new(),
+            number: 0,
+            events: 0,
+            network: Network::new(setup.link, hosts.len()),
+            machines: [None, None],
+            channel: Channel::default(),
+            wakes: vec![None; hosts.len()],
+            hosts,
+            ledger: Ledger::default(),
+            wire: Wire::default(),
+            begun: vec![None; setup.flows.len()],
+            steps: 0,
+            crashed: false,
+            takeovers: 0,
+            last_fault: Time::ZERO,
+            faults_left: setup.faults.len(),
+            arrivals: Vec::new(),
+            rng,
+            setup,
+        };
+        world.schedule_setup();
+        world
+    }
+
+    fn schedule_setup(&mut self) {
+        for node in 0..2 {
+            self.after(self.setup.starts[node], Happening::StartNode { node });
+        }
+        self.after(Duration::from_millis(10), Happening::Dial { again: true });
+        for (flow, setup) in self.setup.flows.clone().iter().enumerate() {
+            if let Start::At(at) = setup.start {
+                self.after(LOAD + at, Happening::FlowBegins { flow });
+            }
+        }
+        for (at, fault) in self.setup.faults.clone() {
+            self.after(LOAD + at, Happening::Fault(fault));
+        }
+        self.last_fault = self.now + LOAD;
+    }
+
+    pub(crate) fn at(&mut self, at: Time, happening: Happening) {
+        self.number += 1;
+        let at = at.max(self.now);
+        self.queue.push(Reverse(Scheduled { at, number: self.number, happening }));
+    }
+
+    pub(crate) fn after(&mut self, delay: Duration, happening: Happening) {
+        self.at(self.now + delay, happening);
+    }
+
+    /// Prints a line, if anybody wants to know.
+    pub(crate) fn trace(&self, line: impl FnOnce() -> String) {
+        if self.setup.trace {
+            println!("{:?} {}", self.now, line());
+        }
+    }
+
+    /// Runs until the load is done, or a rule is broken.
+    pub fn run(mut self) -> Outcome {
+        let start = self.now;
+        while self.ledger.violations.is_empty() && !self.is_done() {
+            let Some(Reverse(next)) = self.queue.pop() else { break };
+            self.now = next.at;
+            self.ledger.now = next.at;
+            self.events += 1;
+            if self.now > self.last_fault + PATIENCE && self.faults_left == 0 {
+                self.give_up();
+                break;
+            }
+            self.happen(next.happening);
+        }
+        if self.setup.trace {
+            self.ledger.violations.iter().for_each(|v| println!("VIOLATION {v}"));
+        }
+        Outcome {
+            violations: self.ledger.violations,
+            steps: self.steps,
+            flows: self.ledger.flows.len(),
+            exempt: self.ledger.flows.iter().filter(|f| f.exempt).count(),
+            events: self.events,
+            lasted: self.now.since(start),
+            takeovers: self.takeovers,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.faults_left == 0
+            && self.begun.iter().all(|begun| {
+                begun.is_some_and(|id| {
+                    let flow = &self.ledger.flows[id.0];
+                    flow.is_finished() || flow.exempt
+                })
+            })
+    }
+
+    fn give_up(&mut self) {
+        let unfinished: Vec<_> = self
+            .ledger
+            .flows
+            .iter()
+            .enumerate()
+            .filter(|(_, f)| !f.is_finished() && !f.exempt)
+            .map(|(i, f)| {
+                let how = |done| if done { "done" } else { "not done" };
+                format!("flow {i}: client {}, server {}", how(f.client_done), how(f.server_done))
+            })
+            .collect();
+        if self.setup.trace {
+            self.hosts.iter().flat_map(|h| h.describe()).for_each(|line| println!("{line}"));
+        }
+        self.ledger.violate(Rule::Liveness, unfinished.join("; "));
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::ToHost { host, packet } => {
+                self.hosts[host].receive(self.now, packet, &mut self.ledger, &self.wire);
+                self.host_acts(host);
+            }
+            Happening::HostWakes { host, at } => {
+                if self.wakes[host] == Some(at) {
+                    self.wakes[host] = None;
+                    self.hosts[host].poll(self.now, &mut self.ledger, &self.wire);
+                    self.host_acts(host);
+                }
+            }
+            Happening::ToNode { node, packet } => self.node_gets_packet(node, packet),
+            Happening::NodeWakes { node, incarnation, at } => {
+                self.node_wakes(node, incarnation, at)
+            }
+            Happening::SendHeartbeat { node, incarnation } => {
+                self.heartbeat_due(node, incarnation);
+            }
+            Happening::HeartbeatArrives { node, heartbeat } => {
+                self.node_gets_heartbeat(node, heartbeat);
+            }
+            Happening::StateArrives { node } => self.state_arrives(node),
+            Happening::Dial { again } => self.dial(again),
+            Happening::Announced { host, node } => {
+                self.network.announced(self.now, host, node);
+            }
+            Happening::StartNode { node } => self.start_node(node),
+            Happening::FlowBegins { flow } => self.flow_begins(flow),
+            Happening::Fault(fault) => {
+                self.trace(|| format!("FAULT {fault:?}"));
+                self.faults_left -= 1;
+                self.last_fault = self.now;
+                self.fault(fault);
+            }
+        }
+    }
+
+    /// A fault that was not planned happens now (a crash point).
+    pub(crate) fn note_fault(&mut self) {
+        self.last_fault = self.now;
+    }
+
+    pub(crate) fn one_more_fault(&mut self, after: Duration, fault: Fault) {
+        self.faults_left += 1;
+        self.after(after, Happening::Fault(fault));
+    }
+
+    fn flow_begins(&mut self, index: usize) {
+        let flow = self.setup.flows[index].clone();
+        let client = Endpoint::new(self.setup.hosts[flow.host].address, flow.port);
+        let tuple = FourTuple::new(client, flow.listener);
+        let prefix = flow.proxy_protocol.map_or(Vec::new(), |version| {
+            crate::content::proxy_header(version, client, flow.listener)
+        });
+        let id = self.ledger.begin_flow(client, flow.listener, &flow.preamble, prefix);
+        self.trace(|| format!("flow {} begins: {tuple}", id.0));
+        self.begun[index] = Some(id);
+        // A flow that begins late has the same time as others.
+        self.last_fault = self.now;
+        self.wire.begin_flow(tuple, id);
+        self.hosts[flow.host].connect(id, tuple, &flow.script, flow.pace);
+        self.hosts[flow.host].poll(self.now, &mut self.ledger, &self.wire);
+        self.host_acts(flow.host);
+    }
+
+    /// After everything that a host did: its packets, its timer, and flows that wait for others.
+    fn host_acts(&mut self, host: usize) {
+        while let Some(packet) = self.hosts[host].transmit() {
+            self.host_sends(host, packet);
+        }
+        if let Some(at) = self.hosts[host].deadline(self.now) {
+            let at = at.max(self.now + Duration::from_micros(1));
+            if self.wakes[host].is_none_or(|wake| wake > at || wake <= self.now) {
+                self.wakes[host] = Some(at);
+                self.at(at, Happening::HostWakes { host, at });
+            }
+        }
+        for index in 0..self.begun.len() {
+            if let (None, Start::After(other)) = (self.begun[index], self.setup.flows[index].start)
+                && self.begun[other].is_some_and(|id| {
+                    let flow = &self.ledger.flows[id.0];
+                    flow.is_finished() || flow.exempt
+                })
+            {
+                self.begun[index] = Some(FlowId(usize::MAX));
+                self.flow_begins(index);
+            }
+        }
+    }
+
+    fn host_sends(&mut self, host: usize, mut packet: Vec<u8>) {
+        let Some(seen) = Seen::of(&mut packet) else { return };
+        self.wire.host_sends(&seen);
+        let claims = [0, 1].map(|n| self.machines[n].as_ref().is_some_and(|m| m.answers()));
+        let node = self.network.neighbour(self.now, host, claims);
+        self.trace(|| format!("host {host} -> node {node:?}: {seen}"));
+        let Some(node) = node else { return };
+        self.travel(Place::Host(host), Place::Node(node), packet);
+    }
+
+    /// A packet leaves a node towards wherever it is addressed to.
+    pub(crate) fn packet_to_host(&mut self, node: NodeIndex, seen: &Seen, packet: Vec<u8>) {
+        let address = seen.tuple.destination.addr;
+        if let Some(host) = self.hosts.iter().position(|h| h.address == address) {
+            self.travel(Place::Node(node), Place::Host(host), packet);
+        }
+    }
+
+    fn travel(&mut self, from: Place, to: Place, packet: Vec<u8>) {
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        self.network.arrivals(self.now, &mut self.rng, from, to, &mut arrivals);
+        for at in arrivals.drain(..) {
+            let mut packet = packet.clone();
+            if self.rng.chance(self.network.link.corruption) {
+                let bit = self.rng.below(packet.len() as u64 * 8) as usize;
+                packet[bit / 8] ^= 1 << (bit % 8);
+            }
+            let happening = match to {
+                Place::Host(host) => Happening::ToHost { host, packet },
+                Place::Node(node) => Happening::ToNode { node, packet },
+            };
+            self.at(at, happening);
+        }
+        self.arrivals = arrivals;
+    }
+
+    /// Every host hears, if it can, that `node` has the virtual addresses.
+    pub(crate) fn announce(&mut self, node: NodeIndex) {
+        for host in 0..self.hosts.len() {
+            if !self.network.is_cut(Place::Node(node), Place::Host(host))
+                && !self.rng.chance(self.network.link.loss)
+            {
+                self.after(self.network.link.delay, Happening::Announced { host, node });
+            }
+        }
+    }
+
+    /// A heartbeat leaves `node`.
+    pub(crate) fn send_heartbeat(&mut self, node: NodeIndex, heartbeat: Heartbeat) {
+        let peer = 1 - node;
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        let places = (Place::Node(node), Place::Node(peer));
+        self.network.arrivals(self.now, &mut self.rng, places.0, places.1, &mut arrivals);
+        for at in arrivals.drain(..) {
+            self.at(at, Happening::HeartbeatArrives { node: peer, heartbeat });
+        }
+        self.arrivals = arrivals;
+    }
+}
