@@ -65,6 +65,15 @@ pub struct Node {
     announcement: Option<(Time, Duration)>,
 }
 
+/// What of that which has arrived was handed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    /// There may be more.
+    Something,
+    /// All of it.
+    Everything,
+}
+
 /// Never shown.
 struct Secret(Entropy);
 
@@ -150,7 +159,7 @@ impl Node {
         if heartbeat.beliefs.role == Role::Active {
             self.proxy.clock.follow(now, heartbeat.clock_us);
         }
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Something);
         if unsure && !self.pair.is_unsure() && self.pair.is_active() {
             self.log(LogEvent::SureAgain);
         }
@@ -161,7 +170,7 @@ impl Node {
     pub fn handle_peer_refused(&mut self, now: Time) {
         self.turn(now);
         self.pair.refused();
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Something);
     }
 
     // ── state connection
@@ -181,7 +190,7 @@ impl Node {
             self.log(LogEvent::StateClosed);
         }
         self.drop_link(now);
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Something);
     }
 
     /// A message arrived on the state connection.
@@ -202,7 +211,7 @@ impl Node {
             Some(LinkEvent::Synchronised(key)) => self.synchronised(key),
             None => {}
         }
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Something);
         Ok(())
     }
 
@@ -226,7 +235,7 @@ impl Node {
     /// [`poll_timeout`](Self::poll_timeout) says so.
     pub fn handle_timeout(&mut self, now: Time) {
         self.turn(now);
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Everything);
         self.check_standby(now);
         self.proxy.expire(now);
         if let Some((_, pause)) = self.announcement.take_if(|(at, _)| *at <= now) {
@@ -286,8 +295,13 @@ impl Node {
         self.proxy.posture.unsure = self.pair.is_unsure();
     }
 
-    fn follow_decisions(&mut self, now: Time) {
+    fn follow(&mut self, now: Time, hearing: Hearing) {
         while let Some(decision) = self.pair.decide(now) {
+            // To serve, a node must have read the state connection to its end.
+            let serves = matches!(decision, Decision::Start | Decision::TakeOver(_));
+            if serves && hearing == Hearing::Something {
+                return;
+            }
             let silent = self.pair.watch().gone(now);
             let complete = self.pair.beliefs().synchronised;
             self.pair.done(decision);
@@ -385,7 +399,7 @@ impl Node {
         if let Some(epoch) = self.pair.standby_lost(now) {
             self.begin_epoch(epoch);
             self.proxy.posture.release = Release::Held;
-            self.follow_decisions(now);
+            self.follow(now, Hearing::Something);
         }
     }
 
