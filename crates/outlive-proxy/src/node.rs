@@ -206,6 +206,7 @@ impl Node {
         let event =
             self.link.handle(now, message, &self.pair.beliefs(), active, &mut self.proxy)?;
         match event {
+            Some(LinkEvent::TooEarly) => self.close_link(now),
             Some(LinkEvent::Confirmed(number)) => self.proxy.confirmed(now, number),
             Some(LinkEvent::Paired(key)) => self.paired(key),
             Some(LinkEvent::Synchronised(key)) => self.synchronised(key),

@@ -425,9 +425,11 @@ impl World {
             (true, false) => self.exempt(|world, tuple| !world.known_to(1 - node, tuple)),
             (false, true) => {
                 self.takeovers += 1;
-                if !before.synchronised {
-                    self.exempt(|_, _| true);
-                }
+                let promised = before.synchronised;
+                self.exempt(|world, tuple| {
+                    let lonely = world.wire.was_answered_alone(tuple);
+                    !promised || lonely && !world.known_to(node, tuple)
+                });
             }
             _ => {}
         }

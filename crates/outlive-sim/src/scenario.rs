@@ -181,7 +181,7 @@ impl Scenario {
                 .map(|s| Server { address: self.server_address(p, s) })
                 .collect(),
             proxy_protocol: self.proxy_protocol,
-            connect_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(20),
             retry_after: self.retry_after,
         });
         let listener = Listener {

@@ -14,7 +14,11 @@ use self::{
     journal::ReceivedChange,
     message::{Hello, Message, PROTOCOL},
 };
-use crate::{opening::keys::EpochKey, pair::heartbeat::Beliefs, proxy::Proxy};
+use crate::{
+    opening::keys::EpochKey,
+    pair::heartbeat::{Beliefs, Role},
+    proxy::Proxy,
+};
 
 /// Room for the head of a message.
 const HEAD: usize = 16;
@@ -43,6 +47,8 @@ enum Stage {
 /// Something that the node has to act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
+    /// The peer is active, and this node has not joined it yet: the connection has to begin anew.
+    TooEarly,
     /// Active: everything up to this number is confirmed.
     Confirmed(u64),
     /// Active: the standby holds everything, and has the key of the epoch that begins now.
@@ -107,7 +113,10 @@ impl Link {
         match (Message::decode(bytes)?, self.stage) {
             (Message::Hello(hello), Stage::Greeting) => {
                 self.greeted(now, &hello, me, active, proxy)?;
-                Ok(None)
+                // A node that is still joining must become a standby first: it would be synchronised, and
+                // then go on as if it knew nothing.
+                let early = hello.active && me.role == Role::Joining;
+                Ok(early.then_some(LinkEvent::TooEarly))
             }
             (Message::Begin { clock_us, sequence_key, .. }, Stage::Expecting) => {
                 proxy.clock.follow(now, clock_us);
