@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod course;
 pub mod failover;
+mod forged;
 mod healing;
 mod links;
 pub mod mix;
@@ -125,6 +126,12 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "kill and cut over links with loss, jitter, reordering and duplication",
         run: failover::bad_links,
     },
+    Scenario {
+        name: "forged-routing",
+        about: "no proxy: forged RST, FIN, SYN and data outside the window, without effect",
+        run: forged::through_router,
+    },
+    Scenario { name: "forged", about: "the same through a pair", run: forged::through_pair },
     Scenario {
         name: "compare",
         about: "how fast: Outlive, HAProxy and plain routing in turn, medians and ratios",
