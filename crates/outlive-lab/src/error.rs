@@ -42,6 +42,12 @@ pub enum LabError {
          or name it with --program"
     )]
     NoProgram,
+    /// A plain link does not pass through this process.
+    #[error("a plain link cannot be overheard; make it an impaired one")]
+    NothingToOverhear,
+    /// Neither node of a pair says that it is active.
+    #[error("neither node is active")]
+    NobodyActive,
     /// A picture could not be saved.
     #[error("saving {}: {source}", path.display())]
     Picture {

@@ -52,6 +52,10 @@ impl Lab {
         self.seed
     }
 
+    pub(crate) fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
     /// A new host called `name` (at most 10 letters) with the addresses of `number`, attached by a
     /// link of that kind.
     pub fn host(&self, name: &str, number: u8, kind: LinkKind) -> Result<Host, LabError> {

@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod course;
 pub mod failover;
+mod forged;
 mod healing;
 mod links;
 pub mod mix;
@@ -111,6 +112,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: failover::freeze,
     },
     Scenario {
+        name: "demo",
+        about: "what the demo does: a kill and a cut, seen by two streams, a typist, and idlers",
+        run: failover::demo,
+    },
+    Scenario {
         name: "failover-series",
         about: "kill, cut, freeze, kill, one after the other, each to the active node",
         run: failover::series,
@@ -120,6 +126,12 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "kill and cut over links with loss, jitter, reordering and duplication",
         run: failover::bad_links,
     },
+    Scenario {
+        name: "forged-routing",
+        about: "no proxy: forged RST, FIN, SYN and data outside the window, without effect",
+        run: forged::through_router,
+    },
+    Scenario { name: "forged", about: "the same through a pair", run: forged::through_pair },
     Scenario {
         name: "compare",
         about: "how fast: Outlive, HAProxy and plain routing in turn, medians and ratios",
