@@ -218,16 +218,11 @@ impl Node {
 
     /// Appends the next message of the state connection to `out`, at most
     /// [`MAX_STATE_MESSAGE`](crate::MAX_STATE_MESSAGE) bytes; false if there is nothing to say.
-    pub fn poll_state_message(&mut self, _now: Time, out: &mut Vec<u8>) -> bool {
+    pub fn poll_state_message(&mut self, now: Time, out: &mut Vec<u8>) -> bool {
         let epoch = self.pair.epoch().next_of_active(self.proxy.config.node);
         let entropy = self.entropy.0;
         let key = || EpochKey { epoch, key: entropy.derive(b"cookie", epoch.0) };
-        self.link.is_up() && self.link.poll(&mut self.proxy, key, out)
-    }
-
-    /// Whether [`poll_state_message`](Self::poll_state_message) has something.
-    pub fn has_state_message(&self) -> bool {
-        self.link.is_up() && self.link.has_something_to_say(&self.proxy)
+        self.link.is_up() && self.link.poll(now, &mut self.proxy, key, out)
     }
 
     // ── time
@@ -250,8 +245,14 @@ impl Node {
         let waiting = self.proxy.waiting_since().filter(|_| self.pair.is_paired());
         let confirm = waiting.map(|since| since + patience);
         let announcement = self.announcement.map(|(at, _)| at);
-        let deadlines =
-            [self.pair.deadline(now), self.proxy.next_deadline(), confirm, announcement];
+        let deadlines = [
+            self.pair.deadline(now),
+            self.proxy.next_deadline(),
+            // Once it is past, what waits does so for room in the transport.
+            self.proxy.journal.deadline().filter(|at| *at > now),
+            confirm,
+            announcement,
+        ];
         deadlines.into_iter().flatten().min()
     }
 

@@ -54,6 +54,7 @@ impl Proxy {
             server: attempt.server,
             listener: opening.listener,
             phase: Phase::Unconfirmed,
+            challenged: false,
             picture: 0,
         };
         let slot = self.insert_session(session);

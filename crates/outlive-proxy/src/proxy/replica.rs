@@ -178,6 +178,7 @@ impl Proxy {
             server,
             listener,
             phase: if record.answered { Phase::Open } else { Phase::Answering },
+            challenged: false,
             picture: self.picture.max(1),
         });
         if !prefix.is_empty() {

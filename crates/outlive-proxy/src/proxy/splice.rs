@@ -204,6 +204,7 @@ impl Proxy {
             hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
         };
         self.outbox.send(&segment);
+        self.sessions[slot].challenged = true;
     }
 
     /// A reset. The end judges it; it ends the session here only if it fits the window.
@@ -216,7 +217,10 @@ impl Proxy {
     ) -> Verdict {
         let session = &self.sessions[slot];
         let record = session.record;
-        let valid = session.streams.sent_by(side).in_window(packet.seq());
+        let stream = session.streams.sent_by(side);
+        // A client that has forgotten the connection answers a challenge with the number it was told.
+        let answer = side == Side::Client && session.challenged && packet.seq() == stream.acked;
+        let valid = answer || stream.in_window(packet.seq());
         if !valid && self.provoked_by_probe(now, slot, side, packet.seq()) {
             return self.drop(Counter::ProbeResets);
         }

@@ -184,6 +184,7 @@ impl Link {
     /// epoch that begins when the standby has everything.
     pub(crate) fn poll(
         &mut self,
+        now: Time,
         proxy: &mut Proxy,
         next_key: impl FnOnce() -> EpochKey,
         out: &mut Vec<u8>,
@@ -201,30 +202,28 @@ impl Link {
             return false;
         }
         let mut changes = Vec::new();
-        if let Some(last) = proxy.journal.fetch(MAX_STATE_MESSAGE - HEAD, &mut changes) {
+        let telling = self.stage != Stage::Paired;
+        if (telling || proxy.journal.is_due(now))
+            && let Some(last) = proxy.journal.fetch(MAX_STATE_MESSAGE - HEAD, &mut changes)
+        {
             Message::Changes { last, changes: &changes }.encode(out);
             return true;
         }
         let Stage::Snapshot { slot } = self.stage else { return false };
         self.stage = match proxy.snapshot(slot, MAX_STATE_MESSAGE - HEAD, &mut changes) {
             Some(slot) => Stage::Snapshot { slot },
-            None => {
-                let (number, key) = (proxy.journal.mark(), next_key());
-                self.say(&Message::Complete { number, key });
-                Stage::Completing { number, key }
-            }
+            None => match proxy.journal.mark() {
+                Some(number) => {
+                    let key = next_key();
+                    self.say(&Message::Complete { number, key });
+                    Stage::Completing { number, key }
+                }
+                None => self.stage,
+            },
         };
         // An empty one does no harm: there was no session, or none was left.
         Message::Snapshot(&changes).encode(out);
         true
-    }
-
-    /// Whether there is something to say.
-    pub(crate) fn has_something_to_say(&self, proxy: &Proxy) -> bool {
-        !self.outgoing.is_empty()
-            || self.confirm.is_some()
-            || matches!(self.stage, Stage::Snapshot { .. })
-            || !proxy.journal.is_empty()
     }
 }
 
