@@ -30,6 +30,9 @@ struct Arguments {
     /// compare: what is compared
     #[arg(long, value_delimiter = ',', default_value = "outlive,haproxy,routing")]
     subjects: Vec<Subject>,
+    /// compare: only workloads with this in their name
+    #[arg(long, default_value = "")]
+    workload: String,
     /// compare: how often each measurement is repeated
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         svg: arguments.svg,
         program: arguments.program.or_else(neighbour),
         subjects: arguments.subjects.into_iter().map(subject).collect(),
+        workload: arguments.workload,
         rounds: arguments.rounds,
         seconds: arguments.seconds,
     };

@@ -27,6 +27,8 @@ pub struct Settings {
     pub program: Option<PathBuf>,
     /// What is compared, for `compare`; each of these once.
     pub subjects: Vec<SubjectKind>,
+    /// Only workloads with this in their name, for `compare`.
+    pub workload: String,
     /// How often each measurement is repeated, for `compare`.
     pub rounds: usize,
     /// How long each measurement counts, for `compare`.
@@ -47,7 +49,15 @@ pub enum SubjectKind {
 impl Default for Settings {
     fn default() -> Self {
         let subjects = vec![SubjectKind::Outlive, SubjectKind::Haproxy, SubjectKind::Routing];
-        Self { seed: 1, svg: None, program: None, subjects, rounds: 5, seconds: 1.0 }
+        Self {
+            seed: 1,
+            svg: None,
+            program: None,
+            subjects,
+            workload: String::new(),
+            rounds: 5,
+            seconds: 1.0,
+        }
     }
 }
 
