@@ -15,6 +15,7 @@ use outlive_tcp::{
 
 use crate::{
     channel::{Item, Tail},
+    device,
     ledger::Rule,
     machine::{Machine, Process, RING},
     network::{NodeIndex, Place},
@@ -273,7 +274,7 @@ impl World {
         }
         let now = self.now;
         self.machine(node).node.handle_timeout(now);
-        if !self.fetch(node, None) {
+        if !self.fetch(node, Vec::new()) {
             return;
         }
         let machine = self.machine(node);
@@ -285,7 +286,7 @@ impl World {
         self.step(node);
     }
 
-    fn tell(&mut self, node: NodeIndex, input: Input) -> Option<Vec<u8>> {
+    fn tell(&mut self, node: NodeIndex, input: Input) -> Vec<Vec<u8>> {
         let now = self.now;
         match input {
             Input::Packet(packet) => return self.tell_packet(node, &packet),
@@ -298,10 +299,10 @@ impl World {
             Input::State(Item::Message(message)) => self.tell_message(node, &message),
             Input::Time => {}
         }
-        None
+        Vec::new()
     }
 
-    fn tell_packet(&mut self, node: NodeIndex, packet: &[u8]) -> Option<Vec<u8>> {
+    fn tell_packet(&mut self, node: NodeIndex, packet: &[u8]) -> Vec<Vec<u8>> {
         let now = self.now;
         let mut buffer = vec![0; HEADROOM];
         buffer.extend_from_slice(packet);
@@ -310,8 +311,10 @@ impl World {
         let verdict =
             machine.node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
         match verdict {
-            Verdict::Forward { range, .. } => Some(buffer[range].to_vec()),
-            Verdict::Done => None,
+            Verdict::Forward { range, offload } => {
+                device::transmit(buffer[range].to_vec(), offload)
+            }
+            Verdict::Done => Vec::new(),
         }
     }
 
@@ -341,7 +344,7 @@ impl World {
     }
 
     /// Fetches everything that the node has to give. False if it died meanwhile.
-    fn fetch(&mut self, node: NodeIndex, forwarded: Option<Vec<u8>>) -> bool {
+    fn fetch(&mut self, node: NodeIndex, forwarded: Vec<Vec<u8>>) -> bool {
         while let Some(event) = self.machine(node).node.poll_event() {
             self.obey(node, event);
             if self.step(node) {
@@ -354,7 +357,7 @@ impl World {
                 return false;
             }
         }
-        if let Some(packet) = forwarded {
+        for packet in forwarded {
             self.node_sends(node, packet);
             if self.step(node) {
                 return false;

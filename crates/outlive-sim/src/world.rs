@@ -309,7 +309,7 @@ impl World {
         // A flow that begins late has the same time as others.
         self.last_fault = self.now;
         self.wire.begin_flow(tuple, id);
-        self.hosts[flow.host].connect(id, tuple, &flow.script, flow.pace);
+        self.hosts[flow.host].connect(self.now, id, tuple, &flow.script, flow.pace);
         self.hosts[flow.host].poll(self.now, &mut self.ledger, &self.wire);
         self.host_acts(flow.host);
     }
