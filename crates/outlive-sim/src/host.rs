@@ -139,8 +139,9 @@ impl Host {
             Who::Server(_) => flow.client_done,
         };
         let forgotten = before == Phase::LastWords && other_done;
-        if !forgotten && !flow.exempt {
-            ledger.violate(Rule::Reset, format!("flow {}: reset while {before:?}: {seen}", id.0));
+        if !forgotten {
+            let detail = format!("flow {}: reset while {before:?}: {seen}", id.0);
+            ledger.resets.push((id, detail));
         }
     }
 

@@ -13,12 +13,14 @@
 //! | [`content`], [`ledger`], `wire` | what has to be said, and the rules |
 //! | [`setup`], [`scenario`], [`scenarios`] | worlds to be run |
 //! | [`crash_points`] | the death of the active node after each of its steps |
+//! | [`explore`], `situations` | random worlds, and what they have shown |
 #![forbid(unsafe_code)]
 
 pub mod channel;
 pub mod content;
 pub mod crash_points;
 mod device;
+pub mod explore;
 pub mod host;
 pub mod ledger;
 mod linux;
@@ -32,6 +34,7 @@ pub mod scenario;
 pub mod scenarios;
 pub mod script;
 pub mod setup;
+mod situations;
 mod smoltcp;
 pub mod stack;
 mod wire;

@@ -22,6 +22,7 @@ use crate::{
     packet::Seen,
     records,
     setup::Fault,
+    situations,
     world::{Happening, LOAD, UNIX_US, World},
 };
 
@@ -228,6 +229,7 @@ impl World {
         if matches!(machine.process, Process::Dead | Process::Off) {
             return;
         }
+        situations::of_counters(&machine.node.status(self.now), &mut self.situations);
         machine.process = how;
         machine.claims = false;
         machine.held.clear();
@@ -395,7 +397,7 @@ impl World {
             Event::Deactivate { .. } => self.machine(node).claims = false,
             Event::Announce => self.announce(node),
             Event::CloseStateConnection(_) => self.close_state(node),
-            Event::Log(_) => {}
+            Event::Log(log) => situations::of_event(&log, &mut self.situations),
         }
     }
 
@@ -428,6 +430,10 @@ impl World {
             (true, false) => self.exempt(|world, tuple| !world.known_to(1 - node, tuple)),
             (false, true) => {
                 self.takeovers += 1;
+                let other = self.machines[1 - node].as_ref();
+                if other.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active) {
+                    self.situations.insert("both nodes active");
+                }
                 let promised = before.synchronised;
                 self.exempt(|world, tuple| {
                     let lonely = world.wire.was_answered_alone(tuple);
@@ -439,7 +445,7 @@ impl World {
     }
 
     /// Nothing is promised for the flows that are alive and for which `which` holds.
-    fn exempt(&mut self, which: impl Fn(&World, FourTuple) -> bool) {
+    pub(crate) fn exempt(&mut self, which: impl Fn(&World, FourTuple) -> bool) {
         for i in 0..self.ledger.flows.len() {
             let flow = &self.ledger.flows[i];
             let tuple = FourTuple::new(flow.client, flow.listener);
@@ -448,6 +454,18 @@ impl World {
                 self.ledger.flows[i].exempt = true;
             }
         }
+    }
+
+    /// Whether nothing was promised for this client's connection: an active node has never been told of it,
+    /// because the one that opened it had no synchronised standby.
+    pub(crate) fn is_beyond_promise(&self, client: FourTuple) -> bool {
+        let active = |node: &NodeIndex| {
+            let machine = self.machines[*node].as_ref();
+            machine.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active)
+        };
+        let mut unaware = [0, 1].into_iter().filter(active).filter(|n| !self.known_to(*n, client));
+        let served = self.wire.server_of(client).is_some();
+        (served || self.wire.was_answered_alone(client)) && unaware.next().is_some()
     }
 
     /// Whether `node` holds the session of that client, as far as the wire tells.
