@@ -163,7 +163,12 @@ fn record(
                 server_timestamp_delta: timestamp.wrapping_sub(server_value),
                 prefix_len,
                 answered: true,
-                syn_ack: SynAck { timestamp: *timestamp, ..SynAck::default() },
+                // Whoever repeats the prefix needs a timestamp of the client's.
+                syn_ack: SynAck {
+                    timestamp: *timestamp,
+                    echo: opening.timestamp,
+                    ..SynAck::default()
+                },
             }
         }
     }
