@@ -28,6 +28,7 @@ pub mod link;
 pub mod load;
 pub mod node;
 pub mod picture;
+pub mod privilege;
 pub mod report;
 pub mod scenario;
 mod segment;

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use outlive_lab::privilege;
 use outlive_lab::scenario::{SCENARIOS, Scenario, Settings, SubjectKind};
-use outlive_net::privilege::{self, Missing};
-use outlive_net::user_namespace;
 
 /// Runs a scenario of the Outlive lab: hosts, links and faults in network namespaces.
 #[derive(Parser)]
@@ -50,9 +49,8 @@ enum Subject {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if privilege::missing().contains(&Missing::NetAdmin) && !user_namespace::is_inside() {
-        let error = user_namespace::reexec();
-        eprintln!("neither root nor able to become root of a user namespace: {error}");
+    if let Err(error) = privilege::become_able() {
+        eprintln!("{error}");
         return ExitCode::from(2);
     }
     let subject = |subject| match subject {

@@ -93,6 +93,11 @@ impl Node {
         self.running.as_mut().is_some_and(Program::is_running)
     }
 
+    /// The memory that the program has in use, in kB; nothing if it does not run.
+    pub fn memory_kb(&self) -> Option<u64> {
+        self.running.as_ref().and_then(Program::memory_kb)
+    }
+
     /// Ends the program as a crash would, and waits until it is gone.
     pub fn kill(&mut self) -> Result<(), LabError> {
         self.running.take().map_or(Ok(()), |mut program| program.kill())

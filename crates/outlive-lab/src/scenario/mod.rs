@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod course;
 pub mod failover;
+mod flood;
 mod forged;
 mod healing;
 mod links;
@@ -142,6 +143,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: forged::through_router,
     },
     Scenario { name: "forged", about: "the same through a pair", run: forged::through_pair },
+    Scenario {
+        name: "syn-flood",
+        about: "a flood of forged SYNs through a pair, beside real clients; memory bounded",
+        run: flood::run,
+    },
     Scenario {
         name: "compare",
         about: "how fast: Outlive, HAProxy and plain routing in turn, medians and ratios",
