@@ -151,7 +151,11 @@ impl World {
         }
         match self.process(node) {
             Process::Running => {
-                if let Some(item) = self.channel.arrive(node) {
+                let up = self.channel.is_up(node);
+                let item = self.channel.arrive(node);
+                // What still comes on a connection that this end has closed is dropped by its kernel.
+                let item = item.filter(|i| up || !matches!(i, Item::Message(_)));
+                if let Some(item) = item {
                     let closed = item == Item::Closed;
                     self.turn(node, Input::State(item));
                     if closed {
@@ -409,7 +413,9 @@ impl World {
         let peer = self.machines[1 - node].as_ref();
         let standby = peer.filter(|p| matches!(p.process, Process::Running | Process::Frozen));
         let me = self.machines[node].as_ref().expect("it sends");
-        let paired = me.node.beliefs().role == Role::Active
+        let beliefs = me.node.beliefs();
+        let paired = beliefs.role == Role::Active
+            && beliefs.synchronised
             && me.paired_with == standby.map(|s| s.incarnation);
         let held = standby.filter(|_| paired).map(|s| &s.held);
         self.wire.node_sends(&mut self.ledger, &seen, &packet, held);

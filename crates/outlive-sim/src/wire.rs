@@ -262,7 +262,10 @@ impl Wire {
             let leg = self.clients.get(&FourTuple::new(flow.client, flow.listener))?;
             (leg.flow == Some(f)).then_some(leg)
         });
-        self.check_ack(ledger, seen, leg, client.map_or(0, |c| c.acked));
+        // Once the client's port is used again, nobody knows what the old connection had acknowledged.
+        if flow.is_none() || client.is_some() {
+            self.check_ack(ledger, seen, leg, client.map_or(0, |c| c.acked));
+        }
         if let (Some(id), Some(client)) = (flow, client) {
             let prefix = ledger.flows[id.0].prefix.len() as i64;
             let (acked, said) = (leg.acked, client.said + prefix);

@@ -219,6 +219,7 @@ impl World {
             }
             self.happen(next.happening);
             self.excuse_resets();
+            self.begin_waiting();
         }
         self.close_books();
         if self.setup.trace {
@@ -366,6 +367,10 @@ impl World {
                 self.at(at, Happening::HostWakes { host, at });
             }
         }
+    }
+
+    /// Begins the flows that have waited for others.
+    fn begin_waiting(&mut self) {
         for index in 0..self.begun.len() {
             if let (None, Start::After(other)) = (self.begun[index], self.setup.flows[index].start)
                 && self.begun[other].is_some_and(|id| {
