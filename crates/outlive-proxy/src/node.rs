@@ -208,7 +208,11 @@ impl Node {
         match event {
             Some(LinkEvent::TooEarly) => self.close_link(now),
             Some(LinkEvent::Confirmed(number)) => self.proxy.confirmed(now, number),
-            Some(LinkEvent::Paired(key)) => self.paired(key),
+            Some(LinkEvent::Paired(key, number)) => {
+                self.paired(key);
+                // Sessions that waited while there was no standby.
+                self.proxy.confirmed(now, number);
+            }
             Some(LinkEvent::Synchronised(key)) => self.synchronised(key),
             None => {}
         }

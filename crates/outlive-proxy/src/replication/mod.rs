@@ -51,8 +51,8 @@ pub(crate) enum LinkEvent {
     TooEarly,
     /// Active: everything up to this number is confirmed.
     Confirmed(u64),
-    /// Active: the standby holds everything, and has the key of the epoch that begins now.
-    Paired(EpochKey),
+    /// Active: the standby holds everything up to this number, and has the key of the epoch that begins now.
+    Paired(EpochKey, u64),
     /// Standby: it holds everything, and the epoch begins.
     Synchronised(EpochKey),
 }
@@ -143,7 +143,7 @@ impl Link {
                 if number >= last =>
             {
                 self.stage = Stage::Paired;
-                Ok(Some(LinkEvent::Paired(key)))
+                Ok(Some(LinkEvent::Paired(key, number)))
             }
             (
                 Message::Confirm { number },
