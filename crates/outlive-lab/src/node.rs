@@ -50,6 +50,17 @@ pub struct Survival {
     pub because: Option<String>,
 }
 
+impl Status {
+    /// What the program has counted since its start, without the zeros.
+    pub fn counters(&self) -> Map<String, Value> {
+        let counters = self.more.get("core").and_then(|core| core.get("counters"));
+        let counted = |(name, count): (&String, &Value)| {
+            (count.as_u64() != Some(0)).then(|| (name.clone(), count.clone()))
+        };
+        counters.and_then(Value::as_object).into_iter().flatten().filter_map(counted).collect()
+    }
+}
+
 impl Node {
     /// Prepares `program` on `host`. The configuration is written to a directory that goes with
     /// the node; where it says [`DIRECTORY`], that directory's path is put.

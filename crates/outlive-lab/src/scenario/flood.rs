@@ -78,7 +78,8 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
         floods.push(flood(listener, &injector, active.host(), &client_host, to)?);
     }
     course.event("the floods are over");
-    let memory_after = pair.by_role()?.0.memory_kb();
+    let active = pair.by_role()?.0;
+    let (memory_after, counters) = (active.memory_kb(), active.status()?.counters());
     client.finish(Duration::from_secs(20));
     server.finish(Duration::from_secs(10));
 
@@ -93,6 +94,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
         });
     }
     report.measure("floods", floods);
+    report.measure("counters", counters);
     report.measure("memory_before_kb", memory_before);
     report.measure("memory_after_kb", memory_after);
     let growth = memory_after.unwrap_or(u64::MAX).saturating_sub(memory_before.unwrap_or(0));
