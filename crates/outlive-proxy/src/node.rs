@@ -318,12 +318,15 @@ impl Node {
                     self.step_down(now, epoch);
                 }
                 Decision::TakeOver(cause) => self.take_over(now, cause, complete),
-                Decision::GoAlone => {
+                Decision::GoAlone { certain } => {
                     if let Some(gone) = silent {
                         self.log(LogEvent::PeerGone { silent: gone.silent() });
                     }
                     self.log(LogEvent::WentAlone { epoch: self.pair.epoch() });
                     self.proxy.posture.release = Release::Now;
+                    if !certain {
+                        self.proxy.abandon_answered(now);
+                    }
                     self.proxy.release_all(now);
                 }
                 Decision::GoOn => self.log(LogEvent::SureAgain),
