@@ -325,7 +325,7 @@ impl Node {
                     self.log(LogEvent::WentAlone { epoch: self.pair.epoch() });
                     self.proxy.posture.release = Release::Now;
                     if !certain {
-                        self.proxy.abandon_answered(now);
+                        self.proxy.forget_first_data();
                     }
                     self.proxy.release_all(now);
                 }

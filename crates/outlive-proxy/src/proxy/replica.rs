@@ -63,16 +63,11 @@ impl Proxy {
     }
 
     /// The peer may have taken over, and may have met these clients: what they said is not repeated here
-    /// from memory, but only if they come and say it again.
-    pub(crate) fn abandon_answered(&mut self, now: Time) {
-        let waiting = std::mem::take(&mut self.awaiting);
-        for awaiting in waiting {
-            let session = self.sessions.with_serial(awaiting.slot, awaiting.serial);
-            if session.is_some_and(|s| s.record.answered) {
-                self.forget_session(now, awaiting.slot);
-            } else {
-                self.awaiting.push_back(awaiting);
-            }
+    /// from memory, but only if they come and say it again. Their sessions stay: where the peer holds the
+    /// same record, it does the same with it.
+    pub(crate) fn forget_first_data(&mut self) {
+        for awaiting in &mut self.awaiting {
+            awaiting.first = FirstData::default();
         }
         self.remove_answered_openings();
     }
