@@ -132,7 +132,7 @@ pub(crate) struct Proxy {
     pub(crate) prefixes: BTreeMap<usize, Prefix>,
     awaiting: VecDeque<Awaiting>,
     pub(crate) spent: SpentCookies,
-    suspects: Suspects,
+    pub(crate) suspects: Suspects,
     wake_up: WakeUp,
     /// Port unreachables sent in the second that began then.
     unreachables: (Time, u32),
