@@ -155,6 +155,10 @@ impl Node {
         let unsure = self.pair.is_unsure();
         if self.pair.heard(path, at, heartbeat) {
             self.log(LogEvent::PeerHeard);
+            if self.pair.is_active() {
+                // It may have had the addresses meanwhile, or whoever could not hear it not this node either.
+                self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
+            }
         }
         if heartbeat.beliefs.role == Role::Active {
             self.proxy.clock.follow(now, heartbeat.clock_us);
