@@ -332,8 +332,8 @@ impl World {
         match self.machine(node).node.handle_state_message(now, message) {
             Ok(()) => {
                 let held = &mut self.machine(node).held;
-                records::sessions_opened(message, |tuple| {
-                    held.insert(tuple);
+                records::sessions_opened(message, |session| {
+                    held.insert(session);
                 });
             }
             Err(error) => {
@@ -476,7 +476,10 @@ impl World {
 
     /// Whether `node` holds the session of that client, as far as the wire tells.
     fn known_to(&self, node: NodeIndex, client: FourTuple) -> bool {
-        let told = self.machines[node].as_ref().is_some_and(|m| m.held.contains(&client));
+        let session = self.wire.session_of(client);
+        let told = session.is_some_and(|session| {
+            self.machines[node].as_ref().is_some_and(|m| m.held.contains(&session))
+        });
         told || self.wire.server_of(client).is_some_and(|server| owner(server.destination) == node)
     }
 

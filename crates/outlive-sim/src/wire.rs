@@ -15,6 +15,7 @@ use crate::{
     content::{self, BANNER, FlowId},
     ledger::{Ledger, Rule},
     packet::Seen,
+    records::ConnectionName,
 };
 
 /// A connection between a host and Outlive, as the host has it.
@@ -44,6 +45,11 @@ impl Leg {
         Some(i64::from(seq.distance(self.own_isn? + 1) as i32))
     }
 
+    /// Whether this connection is among those.
+    fn is_in(&self, key: FourTuple, held: &BTreeSet<ConnectionName>) -> bool {
+        self.host_isn.is_some_and(|isn| held.contains(&(key, isn.0)))
+    }
+
     /// The host sends a packet.
     fn host_sends(&mut self, seen: &Seen) {
         if seen.has(Flags::RST) {
@@ -71,7 +77,7 @@ pub(crate) struct Wire {
 }
 
 /// What the standby is known to hold, if a session's effects have to wait for it.
-pub(crate) type Held<'a> = Option<&'a BTreeSet<FourTuple>>;
+pub(crate) type Held<'a> = Option<&'a BTreeSet<ConnectionName>>;
 
 impl Wire {
     /// The flow that a server's connection serves, once something of it was seen.
@@ -82,6 +88,11 @@ impl Wire {
     /// The tuple of the server's packets that serves the client of this tuple.
     pub(crate) fn server_of(&self, client: FourTuple) -> Option<FourTuple> {
         self.by_flow.get(&self.clients.get(&client)?.flow?).copied()
+    }
+
+    /// The connection of the client of this tuple.
+    pub(crate) fn session_of(&self, client: FourTuple) -> Option<ConnectionName> {
+        Some((client, self.clients.get(&client)?.host_isn?.0))
     }
 
     /// Whether the client of this tuple was answered by a node without a synchronised standby.
@@ -170,7 +181,7 @@ impl Wire {
         let server = server_key.and_then(|key| self.servers.get(&key));
         let must_be_held = seen.has(Flags::SYN) && server_key.is_some() && seen.len() == 0;
         if let Some(held) = held.filter(|_| must_be_held)
-            && !held.contains(&key)
+            && !self.clients[&key].is_in(key, held)
             && server.is_some_and(|s| s.host_isn == Some(seen.seq))
         {
             let detail = format!("the client is answered, and the standby knows nothing: {seen}");
@@ -238,7 +249,7 @@ impl Wire {
             return;
         }
         let effect = seen.len() > 0 || seen.has(Flags::FIN);
-        if effect && held.is_some_and(|held| !held.contains(&key)) {
+        if effect && held.is_some_and(|held| !leg.is_in(key, held)) {
             let detail = format!("the server is told, and the standby knows nothing: {seen}");
             ledger.violate(Rule::RecordBeforeEffect, detail);
         }
@@ -249,7 +260,7 @@ impl Wire {
                 let found = self.flow_that_said(ledger, &packet[seen.payload.clone()], at as usize);
                 if let Some(flow) = found {
                     self.link(ledger, flow, key);
-                } else {
+                } else if !self.was_given_up(ledger, &packet[seen.payload.clone()], at as usize) {
                     ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
                 }
                 found
@@ -279,6 +290,17 @@ impl Wire {
             }
             report_payload(ledger, seen, at, acked, said, wrong);
         }
+    }
+
+    /// Whether these are the words of a client that went away: nothing was promised for its flow, and its port
+    /// may be used again.
+    fn was_given_up(&self, ledger: &Ledger, bytes: &[u8], at: usize) -> bool {
+        let says = |(i, flow): (usize, &crate::ledger::Flow)| {
+            let said =
+                |(j, byte): (usize, &u8)| flow.expected_at_server(FlowId(i), at + j) == *byte;
+            flow.exempt && bytes.iter().enumerate().all(said)
+        };
+        ledger.flows.iter().enumerate().any(says)
     }
 
     /// The flow whose client is alive and says these bytes at `at`.
