@@ -234,10 +234,17 @@ impl World {
             return;
         }
         situations::of_counters(&machine.node.status(self.now), &mut self.situations);
+        let role = machine.node.beliefs().role;
         machine.process = how;
         machine.claims = false;
         machine.held.clear();
         self.trace(|| format!("node {node} dies: {how:?}"));
+        if role == Role::Active {
+            // What it alone knew dies with it.
+            self.exempt(|world, client| {
+                world.wire.server_of(client).is_some() && !world.known_to(1 - node, client)
+            });
+        }
         self.channel.lose_tail(1 - node, tail, &mut self.rng);
         // The kernel of a machine that lives says so; a dead machine says nothing.
         if how == Process::Dead && self.channel.close(node) {

@@ -30,6 +30,8 @@ struct Leg {
     /// Bytes that the host has said.
     said: i64,
     flow: Option<FlowId>,
+    /// A server that was told what the client said.
+    told: bool,
     /// A client that was answered while no standby would have continued its handshake.
     answered_alone: bool,
 }
@@ -147,7 +149,7 @@ impl Wire {
         let key = seen.tuple.reversed();
         let leg = &self.clients[&key];
         let Some(flow) = leg.flow else { return };
-        if seen.has(Flags::RST) {
+        if seen.has(Flags::RST) || ledger.flows[flow.0].exempt {
             return;
         }
         let server_key = self.link_client(ledger, flow, seen, packet);
@@ -215,16 +217,30 @@ impl Wire {
         let instance = content::instance_of(&packet[seen.payload.clone()])?;
         let instance = ledger.instances.get(instance.0)?;
         let key = FourTuple::new(instance.server, instance.own);
-        self.link(ledger, flow, key);
+        self.link(flow, key);
         Some(key)
     }
 
-    fn link(&mut self, ledger: &mut Ledger, flow: FlowId, key: FourTuple) {
+    fn link(&mut self, flow: FlowId, key: FourTuple) {
         let Some(leg) = self.servers.get_mut(&key) else { return };
         leg.flow = Some(flow);
-        if let Some(other) = self.by_flow.insert(flow, key)
-            && other != key
-        {
+        // A server that has seen no more than a PROXY header does not serve the flow.
+        let served = self.by_flow.get(&flow).is_some_and(|other| self.servers[other].told);
+        if !served {
+            self.by_flow.insert(flow, key);
+        }
+    }
+
+    /// The client's own words go to the server at `key`: for the first time?
+    fn tell(&mut self, ledger: &mut Ledger, flow: FlowId, key: FourTuple) {
+        let Some(leg) = self.servers.get_mut(&key) else { return };
+        if std::mem::replace(&mut leg.told, true) {
+            return;
+        }
+        let other = self.by_flow.insert(flow, key).filter(|other| *other != key);
+        // Of two nodes that both act, nothing is promised for what only one of them knows.
+        let promised = !ledger.flows[flow.0].exempt;
+        if let Some(other) = other.filter(|other| promised && self.servers[other].told) {
             let detail = format!("flow {} reaches a server twice: {other} and {key}", flow.0);
             ledger.violate(Rule::AtMostOnce, detail);
         }
@@ -259,7 +275,7 @@ impl Wire {
             None if seen.len() > 0 && at >= 0 => {
                 let found = self.flow_that_said(ledger, &packet[seen.payload.clone()], at as usize);
                 if let Some(flow) = found {
-                    self.link(ledger, flow, key);
+                    self.link(flow, key);
                 } else if !self.was_given_up(ledger, &packet[seen.payload.clone()], at as usize) {
                     ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
                 }
@@ -267,6 +283,12 @@ impl Wire {
             }
             None => None,
         };
+        if let Some(flow) = flow {
+            let prefix = ledger.flows[flow.0].prefix.len() as i64;
+            if seen.len() > 0 && at + seen.len() as i64 > prefix {
+                self.tell(ledger, flow, key);
+            }
+        }
         let leg = &self.servers[&key];
         let client = flow.and_then(|f| {
             let flow = &ledger.flows[f.0];
@@ -277,7 +299,9 @@ impl Wire {
         if flow.is_none() || client.is_some() {
             self.check_ack(ledger, seen, leg, client.map_or(0, |c| c.acked));
         }
-        if let (Some(id), Some(client)) = (flow, client) {
+        if let (Some(id), Some(client)) = (flow, client)
+            && !ledger.flows[id.0].exempt
+        {
             let prefix = ledger.flows[id.0].prefix.len() as i64;
             let (acked, said) = (leg.acked, client.said + prefix);
             let mut wrong = None;
@@ -293,12 +317,13 @@ impl Wire {
     }
 
     /// Whether these are the words of a client that went away: nothing was promised for its flow, and its port
-    /// may be used again.
+    /// may be used again. Or a header for one whose flow another node has brought to an end.
     fn was_given_up(&self, ledger: &Ledger, bytes: &[u8], at: usize) -> bool {
         let says = |(i, flow): (usize, &crate::ledger::Flow)| {
             let said =
                 |(j, byte): (usize, &u8)| flow.expected_at_server(FlowId(i), at + j) == *byte;
-            flow.exempt && bytes.iter().enumerate().all(said)
+            let header = at + bytes.len() <= flow.prefix.len();
+            (flow.exempt || flow.is_finished() && header) && bytes.iter().enumerate().all(said)
         };
         ledger.flows.iter().enumerate().any(says)
     }
