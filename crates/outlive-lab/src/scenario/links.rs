@@ -215,9 +215,12 @@ fn send(socket: &UdpSocket, to: SocketAddr, count: u32, received: &AtomicU32) ->
     for number in 0..count {
         socket.send_to(&number.to_be_bytes(), to)?;
         if number % 20 == 0 {
-            // Up to here, more than 1 % lost and not made up for by 1 % doubled is unlikely.
-            let enough = number.saturating_sub(number / 50 + 100);
-            wait_until(Duration::from_secs(2), || received.load(Relaxed) >= enough);
+            // As many are lost as come twice, so nearly as many arrive as are sent. The receiver's
+            // kernel holds more than this; if so many are missing, the rest may as well be, too.
+            let enough = number.saturating_sub(120);
+            if !wait_until(Duration::from_secs(5), || received.load(Relaxed) >= enough) {
+                return Ok(());
+            }
         }
     }
     Ok(())
