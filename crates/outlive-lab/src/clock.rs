@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::error::LabError;
+
 /// Time since the lab was built.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
@@ -29,5 +31,27 @@ pub fn wait_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
             return false;
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Calls `ready` every few milliseconds until it says yes, or fails, or `limit` is over; `what`
+/// names what was waited for then.
+pub fn retry_until(
+    limit: Duration,
+    what: &str,
+    mut ready: impl FnMut() -> Result<bool, LabError>,
+) -> Result<(), LabError> {
+    let mut failure = None;
+    let came = wait_until(limit, || match ready() {
+        Ok(ready) => ready,
+        Err(error) => {
+            failure = Some(error);
+            true
+        }
+    });
+    match failure {
+        Some(error) => Err(error),
+        None if came => Ok(()),
+        None => Err(LabError::TimedOut { what: what.to_owned(), seconds: limit.as_secs() }),
     }
 }

@@ -42,6 +42,9 @@ pub enum LabError {
          or name it with --program"
     )]
     NoProgram,
+    /// Neither node of a pair says that it is active.
+    #[error("neither node is active")]
+    NobodyActive,
     /// A picture could not be saved.
     #[error("saving {}: {source}", path.display())]
     Picture {

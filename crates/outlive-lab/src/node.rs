@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::Deserialize;
@@ -133,29 +133,15 @@ impl Node {
         serde_json::from_slice(&output.stdout).map_err(invalid)
     }
 
-    /// Asks for the status until it is as `wanted`; `what` says what that is. Fails after `limit`,
-    /// or at once if the program has ended.
-    pub fn wait_for(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        wanted: impl Fn(&Status) -> bool,
-    ) -> Result<Status, LabError> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let status = self.status();
-            match status {
-                Ok(status) if wanted(&status) => return Ok(status),
-                _ if !self.is_running() => {
-                    let said = std::io::Error::other(self.last_words());
-                    return Err(LabError::Program { program: self.asked(), source: said });
-                }
-                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
-                Err(error) => return Err(error),
-                Ok(_) => {
-                    let what = format!("{} to be {what}", self.host.name());
-                    return Err(LabError::TimedOut { what, seconds: limit.as_secs() });
-                }
+    /// Whether the status is as `wanted`. A node that cannot be asked (yet) is not; one whose
+    /// program has ended is an error that shows the end of its log.
+    pub fn is(&mut self, wanted: impl Fn(&Status) -> bool) -> Result<bool, LabError> {
+        match self.status() {
+            Ok(status) if wanted(&status) => Ok(true),
+            _ if self.is_running() => Ok(false),
+            _ => {
+                let said = std::io::Error::other(self.last_words());
+                Err(LabError::Program { program: self.asked(), source: said })
             }
         }
     }

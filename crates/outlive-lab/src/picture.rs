@@ -106,12 +106,15 @@ impl Picture {
 
     fn draw_marks(&self, svg: &mut String, scale: &Scale) -> std::fmt::Result {
         let bottom = TOP + PLOT_HEIGHT;
+        let mut number_x = 0.0;
         for (number, mark) in (1..).zip(&self.marks) {
             let x = scale.x(mark.at);
+            // Numbers of marks that are close together stand side by side.
+            number_x = f64::max(x, number_x + 14.0);
             let (colour, dash) = if mark.strong { ("#c00", "none") } else { ("#666", "4 4") };
             writeln!(
                 svg,
-                r#"<path d="M{x:.1} {TOP}V{bottom}" stroke="{colour}" stroke-dasharray="{dash}"/><text x="{x:.1}" y="{:.1}" fill="{colour}" text-anchor="middle">{number}</text>"#,
+                r#"<path d="M{x:.1} {TOP}V{bottom}" stroke="{colour}" stroke-dasharray="{dash}"/><text x="{number_x:.1}" y="{:.1}" fill="{colour}" text-anchor="middle">{number}</text>"#,
                 TOP - 4.0
             )?;
             let y = bottom + 50.0 + MARK_LINE_HEIGHT * f64::from(number);
@@ -149,9 +152,15 @@ impl Scale {
             |line: &Line| line.step * u32::try_from(line.values.len()).unwrap_or(u32::MAX);
         let ends = picture.lines.iter().map(line_end);
         let end = ends.chain(picture.marks.iter().map(|mark| mark.at)).max().unwrap_or_default();
-        let values = picture.lines.iter().flat_map(|line| &line.values);
-        let most = values.copied().fold(0.0, f64::max);
-        Self { end: end.max(Duration::from_millis(1)), most: if most > 0.0 { most } else { 1.0 } }
+        let mut values: Vec<f64> =
+            picture.lines.iter().flat_map(|line| line.values.iter().copied()).collect();
+        values.sort_by(f64::total_cmp);
+        // One burst, such as after a pause, must not press everything else to the ground: the
+        // highest hundredth of the values may be cut off at the top.
+        let usual = values.get(values.len() * 99 / 100).copied().unwrap_or_default();
+        let most = values.last().copied().unwrap_or_default().min(usual * 1.5);
+        let end = end.max(Duration::from_millis(1));
+        Self { end, most: round_up(most) }
     }
 
     fn x(&self, at: Duration) -> f64 {
@@ -159,8 +168,16 @@ impl Scale {
     }
 
     fn y(&self, value: f64) -> f64 {
-        TOP + PLOT_HEIGHT * (1.0 - value / self.most)
+        TOP + PLOT_HEIGHT * (1.0 - (value / self.most).min(1.0))
     }
+}
+
+/// The next value of which a quarter is easily read.
+fn round_up(most: f64) -> f64 {
+    let power = if most > 0.0 { 10f64.powf(most.log10().floor()) } else { 1.0 };
+    let steps = [1.0, 1.2, 1.6, 2.0, 2.4, 3.2, 4.0, 6.0, 8.0];
+    let step = steps.into_iter().find(|step| step * power >= most).unwrap_or(10.0);
+    step * power
 }
 
 /// A polyline; in a row of equal values only the ends are drawn.
@@ -183,7 +200,11 @@ fn draw_line(svg: &mut String, scale: &Scale, line: &Line, colour: &str) -> std:
 fn human(value: f64, unit: &str) -> String {
     let prefixes = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
     match prefixes.iter().find(|(factor, _)| value >= *factor) {
-        Some((factor, prefix)) => format!("{:.1} {prefix}{unit}", value / factor),
+        Some((factor, prefix)) => {
+            let value = value / factor;
+            let digits = usize::from(value < 100.0);
+            format!("{value:.digits$} {prefix}{unit}")
+        }
         None => format!("{value:.0}"),
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::summary;
-use crate::clock::Clock;
+use crate::clock::{Clock, retry_until};
 use crate::error::LabError;
 use crate::picture::{Line, Mark, Picture};
 use crate::report::{Report, as_seconds, milliseconds};
@@ -66,12 +66,20 @@ impl<'a> Course<'a> {
 
     /// Notes that something happened just now.
     pub fn event(&mut self, what: impl Into<String>) {
-        self.note(what.into(), false);
+        self.note(Event { at: self.clock.now(), what: what.into(), fault: false });
     }
 
-    /// Notes that harm was done just now.
-    pub fn fault(&mut self, what: impl Into<String>) {
-        self.note(what.into(), true);
+    /// Does harm. Its time is when it begins: the kernel needs a while to bury a process, and
+    /// nobody is served meanwhile.
+    pub fn fault(
+        &mut self,
+        what: impl Into<String>,
+        inflict: impl FnOnce() -> Result<(), LabError>,
+    ) -> Result<(), LabError> {
+        let at = self.clock.now();
+        inflict()?;
+        self.note(Event { at, what: what.into(), fault: true });
+        Ok(())
     }
 
     /// Waits until `done`, at most for `limit`; `what` names it if it does not come.
@@ -79,23 +87,25 @@ impl<'a> Course<'a> {
         &mut self,
         what: &str,
         limit: Duration,
-        mut done: impl FnMut() -> bool,
+        mut done: impl FnMut() -> Result<bool, LabError>,
     ) -> Result<(), LabError> {
-        let deadline = Instant::now() + limit;
         let mut next_tick = Instant::now();
-        while !done() {
+        retry_until(limit, what, || {
             let now = Instant::now();
-            if now >= deadline {
-                let (what, seconds) = (what.to_owned(), limit.as_secs());
-                return Err(LabError::TimedOut { what, seconds });
-            }
             if now >= next_tick {
                 next_tick = now + TICK;
                 self.observer.progress(self.clock.now(), &self.book.groups());
             }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
+            done()
+        })
+    }
+
+    /// Lets everything run undisturbed for that long.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.clock.now() + time;
+        let clock = self.clock;
+        // It cannot fail, and the limit is never reached.
+        let _ = self.wait("time to pass", time * 2, || Ok(clock.now() >= end));
     }
 
     /// Waits until every connection asked for is established.
@@ -106,7 +116,7 @@ impl<'a> Course<'a> {
                 group.established.load(Relaxed) + group.failed.load(Relaxed)
                     < group.opened.load(Relaxed)
             };
-            !book.groups().iter().any(waiting)
+            Ok(!book.groups().iter().any(waiting))
         };
         self.wait("all connections to be established", limit, done)
     }
@@ -122,7 +132,7 @@ impl<'a> Course<'a> {
         let goals: Vec<u64> = groups.iter().map(|group| moved(group) + bytes).collect();
         let done = || {
             let mut pairs = groups.iter().zip(&goals);
-            pairs.all(|(group, goal)| moved(group) >= *goal || group.open() == 0)
+            Ok(pairs.all(|(group, goal)| moved(group) >= *goal || group.open() == 0))
         };
         self.wait("the streams to go on", limit, done)
     }
@@ -130,7 +140,7 @@ impl<'a> Course<'a> {
     /// Waits until all connections of the groups are over. What is not over after `limit` shows
     /// in the book, and is no error here.
     pub fn wait_over(&mut self, groups: &[Arc<Group>], limit: Duration) {
-        let over = || groups.iter().all(|group| group.open() == 0);
+        let over = || Ok(groups.iter().all(|group| group.open() == 0));
         let _ = self.wait("the streams to end", limit, over);
     }
 
@@ -200,11 +210,9 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn note(&mut self, what: String, fault: bool) {
-        self.events.push(Event { at: self.clock.now(), what, fault });
-        if let Some(event) = self.events.last() {
-            self.observer.event(event);
-        }
+    fn note(&mut self, event: Event) {
+        self.observer.event(&event);
+        self.events.push(event);
     }
 
     fn throughput(&self) -> Vec<Throughput> {

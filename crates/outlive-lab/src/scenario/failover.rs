@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::picture::Picture;
 use crate::report::Report;
 use crate::subject::Subject;
-use crate::subject::outlive::{Pair, PairOptions};
+use crate::subject::outlive::{FORMING, Pair, PairOptions};
 use crate::topology::Lab;
 use crate::traffic::{Client, Group, Plan, Server, Transfer};
 
@@ -47,6 +47,8 @@ pub struct Experiment {
     pub bulk: u64,
     /// Bytes per second at which they are sent, so that they last through all the faults.
     pub pace: u64,
+    /// How long everything runs undisturbed before a fault, and before it is made good.
+    pub steady: Duration,
     /// Idle connections.
     pub idle: u64,
     /// Whether connections of all the other kinds are added.
@@ -66,10 +68,26 @@ impl Experiment {
             links: LinkKind::Plain,
             bulk: 256 << 20,
             pace: 32 << 20,
+            steady: Duration::from_millis(500),
             idle: 200,
             all_kinds: true,
             ipv6: vec![false, true],
             pair: PairOptions::direct(&[PORT]),
+        }
+    }
+
+    /// What a newcomer sees first: a download, an upload, somebody typing, some hundred idle
+    /// connections, through a pair whose active node is killed, and, when it has come back, the
+    /// other one's cable cut. Each stream carries `bytes`, in about ten seconds.
+    pub fn demo(bytes: u64) -> Self {
+        Self {
+            bulk: bytes,
+            pace: (bytes / 10).max(1 << 20),
+            steady: Duration::from_millis(1000),
+            idle: 300,
+            all_kinds: false,
+            ipv6: vec![false],
+            ..Self::new("demo", &[Fault::Kill, Fault::Cut])
         }
     }
 
@@ -102,8 +120,11 @@ impl Experiment {
         let streams = self.open_connections(&client, &pair);
         course.wait_established(Duration::from_secs(30))?;
         course.event("all connections are established");
+        let mut in_mid_transfer = true;
         for &fault in &self.faults {
-            course.wait_progress(&streams, self.pace / 2, Duration::from_secs(60))?;
+            course.wait_progress(&streams, self.pace / 32, Duration::from_secs(60))?;
+            course.run_for(self.steady);
+            in_mid_transfer &= streams.iter().all(|group| group.open() > 0);
             self.harm(fault, &mut pair, &streams, &mut course)?;
         }
         let longest = Duration::from_secs(60 + self.bulk / self.pace.max(1));
@@ -114,6 +135,7 @@ impl Experiment {
         course.event("all connections are closed");
 
         let mut report = course.report(&self.name, &lab);
+        report.require(in_mid_transfer, || "a stream was over before the last fault".to_owned());
         let epoch = pair.by_role()?.0.status()?.epoch;
         report.measure("epoch", epoch);
         let picture = course.picture(&format!("{}: throughput", self.name));
@@ -157,32 +179,54 @@ impl Experiment {
         {
             let (active, standby) = pair.by_role()?;
             let (name, other) = (active.host().name().to_owned(), standby.host().name().to_owned());
-            course.fault(fault.inflict(active)?.replace("NODE", &name));
-            standby.wait_for("active", TAKE_OVER, |status| status.role == "active")?;
+            course.fault(fault.harm(&name), || fault.inflict(active))?;
+            course.wait(&format!("{other} to be active"), TAKE_OVER, || {
+                standby.is(|status| status.role == "active")
+            })?;
             course.event(format!("{other} is active"));
-            course.wait_progress(streams, self.pace / 4, Duration::from_secs(60))?;
-            course.event(fault.heal(active)?.replace("NODE", &name));
+            course.wait_progress(streams, self.pace / 64, Duration::from_secs(60))?;
+            course.run_for(self.steady);
+            fault.heal(active)?;
+            course.event(fault.healing(&name));
         }
-        pair.wait_until_paired()?;
+        course.wait("the pair to be whole", FORMING, || pair.is_whole())?;
         course.event("the pair is whole again");
         Ok(())
     }
 }
 
 impl Fault {
-    fn inflict(self, node: &mut Node) -> Result<&'static str, LabError> {
+    fn inflict(self, node: &mut Node) -> Result<(), LabError> {
         match self {
-            Self::Kill => node.kill().map(|()| "NODE's program is killed"),
-            Self::Cut => node.host().link().cut(Cut::Both).map(|()| "NODE's cable is cut"),
-            Self::Freeze => node.freeze().map(|()| "NODE's program is frozen"),
+            Self::Kill => node.kill(),
+            Self::Cut => node.host().link().cut(Cut::Both),
+            Self::Freeze => node.freeze(),
         }
     }
 
-    fn heal(self, node: &mut Node) -> Result<&'static str, LabError> {
+    fn heal(self, node: &mut Node) -> Result<(), LabError> {
         match self {
-            Self::Kill => node.start().map(|()| "NODE's program is started again"),
-            Self::Cut => node.host().link().restore().map(|()| "NODE's cable is whole again"),
-            Self::Freeze => node.thaw().map(|()| "NODE's program goes on"),
+            Self::Kill => node.start(),
+            Self::Cut => node.host().link().restore(),
+            Self::Freeze => node.thaw(),
+        }
+    }
+
+    /// The harm in words.
+    fn harm(self, node: &str) -> String {
+        match self {
+            Self::Kill => format!("{node}'s program is killed"),
+            Self::Cut => format!("{node}'s cable is cut"),
+            Self::Freeze => format!("{node}'s program is frozen"),
+        }
+    }
+
+    /// What makes it good, in words.
+    fn healing(self, node: &str) -> String {
+        match self {
+            Self::Kill => format!("{node}'s program is started again"),
+            Self::Cut => format!("{node}'s cable is whole again"),
+            Self::Freeze => format!("{node}'s program goes on"),
         }
     }
 }
@@ -203,6 +247,10 @@ pub(super) fn cut(settings: &Settings) -> Result<Report, LabError> {
 
 pub(super) fn freeze(settings: &Settings) -> Result<Report, LabError> {
     run(settings, &Experiment::new("failover-freeze", &[Fault::Freeze]))
+}
+
+pub(super) fn demo(settings: &Settings) -> Result<Report, LabError> {
+    run(settings, &Experiment::demo(1 << 30))
 }
 
 pub(super) fn series(settings: &Settings) -> Result<Report, LabError> {

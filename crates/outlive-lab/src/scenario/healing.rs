@@ -33,10 +33,8 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     course.wait_established(Duration::from_secs(10))?;
     course.event("all connections are established");
     course.wait_progress(&streams, 1 << 20, Duration::from_secs(10))?;
-    node.link().cut(Cut::Both)?;
-    course.fault("the router's cable is cut");
-    let healed_at = lab.clock().now() + CUT_FOR;
-    course.wait("the cut to heal", 2 * CUT_FOR, || lab.clock().now() >= healed_at)?;
+    course.fault("the router's cable is cut", || node.link().cut(Cut::Both))?;
+    course.run_for(CUT_FOR);
     node.link().restore()?;
     course.event("the router's cable is whole again");
     course.wait_over(&streams, Duration::from_secs(60));

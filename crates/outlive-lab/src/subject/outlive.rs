@@ -10,10 +10,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::Subject;
+use crate::clock::retry_until;
 use crate::error::LabError;
 use crate::host::Host;
 use crate::link::INTERFACE;
-use crate::node::{DIRECTORY, Node};
+use crate::node::{DIRECTORY, Node, Status};
 use crate::topology::addresses;
 
 /// The last part of the virtual addresses: 10.77.0.100 and fd77::100.
@@ -23,7 +24,7 @@ pub const VIRTUAL: u8 = 100;
 pub const SOURCE: u8 = 101;
 
 /// How long a pair may take to find itself.
-const FORMING: Duration = Duration::from_secs(10);
+pub const FORMING: Duration = Duration::from_secs(10);
 
 /// What a pair is to do.
 #[derive(Debug, Clone)]
@@ -83,28 +84,27 @@ impl Pair {
         };
         pair.a.start()?;
         pair.b.start()?;
-        pair.wait_until_paired()?;
+        retry_until(FORMING, "the pair to be formed", || pair.is_whole())?;
         Ok(pair)
     }
 
-    /// Waits until one node is active and the other could take over.
-    pub fn wait_until_paired(&mut self) -> Result<(), LabError> {
+    /// Whether one node is active and the other could take over, by what both say.
+    pub fn is_whole(&mut self) -> Result<bool, LabError> {
         let settled = |role: &str| role == "active" || role == "standby";
-        for node in [&mut self.a, &mut self.b] {
-            node.wait_for("paired", FORMING, |status| {
-                settled(&status.role) && status.survival.survives
-            })?;
-        }
-        Ok(())
+        let ready = |status: &Status| settled(&status.role) && status.survival.survives;
+        Ok(self.a.is(ready)? && self.b.is(ready)?)
     }
 
     /// The active node and the other one, by what they say themselves.
     pub fn by_role(&mut self) -> Result<(&mut Node, &mut Node), LabError> {
-        if self.a.status().is_ok_and(|status| status.role == "active") {
+        let active = |status: &Status| status.role == "active";
+        if self.a.is(active)? {
             return Ok((&mut self.a, &mut self.b));
         }
-        self.b.wait_for("active", FORMING, |status| status.role == "active")?;
-        Ok((&mut self.b, &mut self.a))
+        if self.b.is(active)? {
+            return Ok((&mut self.b, &mut self.a));
+        }
+        Err(LabError::NobodyActive)
     }
 }
 

@@ -112,17 +112,26 @@ struct Pace {
     start: Duration,
 }
 
+/// Who was held up does not make up for more than this: a stream goes on at its pace.
+const MOST_LATE: Duration = Duration::from_millis(20);
+
+/// Five hundred portions per second are smooth enough; smaller ones than this only cost.
+const SMALLEST_PORTION: u64 = 16 << 10;
+
 impl Pace {
     /// How many bytes may move now if `position` have moved, or when to ask again.
-    fn allowance(self, position: u64, now: Duration) -> Result<usize, Duration> {
+    fn allowance(&mut self, position: u64, now: Duration) -> Result<usize, Duration> {
         let Some(per_second) = self.per_second else { return Ok(usize::MAX) };
-        let allowed = (per_second as f64 * (now - self.start).as_secs_f64()) as u64;
+        let time_of = |bytes: u64| Duration::from_secs_f64(bytes as f64 / per_second as f64);
+        self.start = self.start.max(now.saturating_sub(time_of(position) + MOST_LATE));
+        let elapsed = now.saturating_sub(self.start).as_secs_f64();
+        let allowed = (per_second as f64 * elapsed) as u64;
         if allowed > position {
             return Ok((allowed - position) as usize);
         }
-        // A hundred portions per second, or single bytes if the pace is slower than that.
-        let next = position + (per_second / 100).max(1);
-        Err(self.start + Duration::from_secs_f64((next + 1) as f64 / per_second as f64))
+        // A slow one moves single bytes rather than one portion in several seconds.
+        let portion = (per_second / 500).max(SMALLEST_PORTION).min(per_second / 20).max(1);
+        Err(self.start + time_of(position + portion))
     }
 }
 
