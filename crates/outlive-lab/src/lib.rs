@@ -13,10 +13,12 @@
 //! | [`traffic`] | verified connections of all kinds, with the waits of each |
 //! | [`report`] | one JSON object for each run |
 //! | [`scenario`] | what the command can run |
+//! | [`demo`] | what a newcomer sees first |
 #![forbid(unsafe_code)]
 
 pub mod clock;
 mod congestion;
+pub mod demo;
 pub mod error;
 pub mod host;
 pub mod impairment;
