@@ -89,8 +89,8 @@ fn tell(verdict: &Verdict, options: &Options) -> ExitCode {
         let colour = terminal && env::var_os("NO_COLOR").is_none();
         print!("{}", verdict.to_text(WIDTH, colour));
     }
-    if let (Some(path), Some(svg)) = (&options.svg, verdict.to_svg()) {
-        if let Err(error) = fs::write(path, svg) {
+    if let Some(path) = &options.svg {
+        if let Err(error) = fs::write(path, verdict.to_svg()) {
             eprintln!("{} cannot be written: {error}", path.display());
             return ExitCode::from(2);
         }

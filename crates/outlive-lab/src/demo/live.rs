@@ -128,10 +128,10 @@ fn wait_for_key() -> Wish {
 }
 
 fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, nodes: &HashMap<String, Heard>, now: Duration) {
-    let bottom = if frame.area().height < 30 { 9 } else { 11 };
+    let bottom = if frame.area().height < 29 { 9 } else { 11 };
     let [title, top, graph, bottom, step] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(7),
+        Constraint::Length(6),
         Constraint::Min(7),
         Constraint::Length(bottom),
         Constraint::Length(1),
@@ -204,7 +204,17 @@ fn draw_top(
         frame.render_widget(panel().title(" node-a "), a);
         frame.render_widget(panel().title(" node-b "), b);
     }
-    let block = panel().title(" connections ");
+    let sum = |count: fn(&Group) -> u64| -> u64 {
+        snapshot.groups.iter().map(|group| count(group)).sum()
+    };
+    let open = sum(Group::open);
+    let lost = sum(|group| group.failed.load(Relaxed));
+    let colour = if lost == 0 { Color::Green } else { Color::Red };
+    let title = Line::from(vec![
+        format!(" connections: {open} open, ").into(),
+        format!("{lost} lost ").bold().fg(colour),
+    ]);
+    let block = panel().title(title);
     let lines = connection_lines(snapshot, block.inner(connections).width, now);
     frame.render_widget(Paragraph::new(lines).block(block), connections);
 }
@@ -226,7 +236,7 @@ fn draw_node(frame: &mut Frame<'_>, area: Rect, node: &NodeView, heard: Option<&
     match status {
         _ if node.killed => lines.push("process gone".into()),
         Some(status) => {
-            let sessions = status.core.open;
+            let sessions = status.core.sessions();
             lines.push(Line::from(format!("{sessions} sessions")));
             let carries =
                 if rate > 0.0 { format!("carries {}", per_second(rate)) } else { "idle".into() };
@@ -234,7 +244,7 @@ fn draw_node(frame: &mut Frame<'_>, area: Rect, node: &NodeView, heard: Option<&
         }
         None => {}
     }
-    let cable = if node.cut { "cable cut, carrier up".fg(Color::Red) } else { "cable ok".into() };
+    let cable = if node.cut { "cable cut (link up)".fg(Color::Red) } else { "cable ok".into() };
     lines.push(cable.into());
     let title = format!(" {} ", node.name);
     let block = panel().border_style(Style::new().fg(colour)).title(title.bold());
@@ -243,9 +253,8 @@ fn draw_node(frame: &mut Frame<'_>, area: Rect, node: &NodeView, heard: Option<&
 
 fn connection_lines(snapshot: &Snapshot, width: u16, now: Duration) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    let (mut idle, mut failed) = (Vec::new(), 0);
+    let mut idle = Vec::new();
     for group in &snapshot.groups {
-        failed += group.failed.load(Relaxed);
         if view::is_transfer(group) {
             lines.push(transfer_line(group, snapshot.size, width, now));
         } else if group.label.starts_with("typing") {
@@ -257,9 +266,6 @@ fn connection_lines(snapshot: &Snapshot, width: u16, now: Duration) -> Vec<Line<
     }
     if !idle.is_empty() {
         lines.push(Line::from(format!("{:<15}{} open", "idle", idle.join(" + "))));
-        let text = format!("{:<15}{failed}", "lost");
-        let colour = if failed == 0 { Color::Green } else { Color::Red };
-        lines.push(Line::from(text.bold().fg(colour)));
     }
     lines
 }
@@ -294,11 +300,11 @@ fn typing_line(group: &Group, now: Duration) -> Line<'static> {
     };
     let mut spans = vec![
         format!("{:<15}", group.label).into(),
-        format!("echo {median:.1} ms, longest {longest:.0} ms ").into(),
+        format!("echo {median:.1} ms, worst {longest:.0} ms ").into(),
     ];
     let silence = view::silence(group, now).unwrap_or_default();
     if silence > Duration::from_millis(60) && group.open() > 0 {
-        spans.push(format!(" silent {} ms", silence.as_millis()).bold().fg(Color::Red));
+        spans.push(format!("silent {} ms", silence.as_millis()).bold().fg(Color::Red));
     }
     Line::from(spans)
 }
@@ -336,9 +342,9 @@ fn draw_step(
         .collect();
     let Some(active) = statuses.iter().find(|status| status.role == "active") else { return };
     let line = if active.survival.survives {
-        "a failure now: survived ".fg(Color::Green)
+        "a failure now would be survived ".fg(Color::Green)
     } else {
-        "a failure now: not survived ".fg(Color::Yellow)
+        "a failure now would not be survived ".fg(Color::Yellow)
     };
     frame.render_widget(Line::from(line).right_aligned(), area);
 }

@@ -17,6 +17,7 @@ mod live;
 mod play;
 mod probe;
 mod summary;
+mod svg;
 mod verdict;
 mod view;
 

@@ -30,8 +30,17 @@ pub(super) struct NodeStatus {
 /// What its core counts.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Core {
-    /// Sessions whose records it holds and on which data flows.
-    pub(super) open: u64,
+    /// Sessions with data on the way.
+    open: u64,
+    /// Sessions of which that is not known: it only holds their records, or they begin.
+    establishing: u64,
+}
+
+impl Core {
+    /// Sessions that would go on if this node had to carry them.
+    pub(super) fn sessions(&self) -> u64 {
+        self.open + self.establishing
+    }
 }
 
 /// What its device has passed.

@@ -22,13 +22,12 @@ pub(super) fn text(
     verdict: &Verdict,
     report: &Report,
     snapshot: &Snapshot,
-    ended: Duration,
     width: u16,
     colour: bool,
 ) -> String {
     let mut page = Page::new(width);
     if snapshot.begun.is_some() {
-        page.pictures(verdict, snapshot, ended);
+        page.pictures(snapshot, verdict.ended());
     }
     page.timeline(verdict);
     page.waits(&verdict.faults);
@@ -63,8 +62,7 @@ impl Page {
         self.line(heading.to_owned().bold());
     }
 
-    fn pictures(&mut self, verdict: &Verdict, snapshot: &Snapshot, ended: Duration) {
-        let last = verdict.events.last().map_or(ended, |event| event.at);
+    fn pictures(&mut self, snapshot: &Snapshot, ended: Duration) {
         self.line("");
         self.line(Line::from(vec![
             "Bytes that arrived  ".bold(),
@@ -72,16 +70,16 @@ impl Page {
             Span::styled("▼ upload, IPv6", UP),
         ]));
         let area = self.grow(OVERVIEW_HEIGHT);
-        let overview = Graph { to: last, ..view::overview(snapshot, last) };
+        let overview = Graph { to: ended, ..view::overview(snapshot, ended) };
         (&overview).render(area, &mut self.buffer);
-        if verdict.faults.is_empty() {
+        if snapshot.faults.is_empty() {
             return;
         }
         self.line("");
         let titles = self.grow(1);
         let area = self.grow(ZOOM_HEIGHT);
         let part = area.width / 2;
-        for (fault, x) in verdict.faults.iter().zip([0, part]) {
+        for (fault, x) in snapshot.faults.iter().zip([0, part]) {
             let gap = view::gap(snapshot, fault, ended).as_millis();
             let title = Line::from(vec![
                 fault.what.clone().bold().fg(Color::Red),
@@ -105,7 +103,7 @@ impl Page {
     fn waits(&mut self, faults: &[Fault]) {
         let Some(first) = faults.first().filter(|fault| !fault.stalls.is_empty()) else { return };
         self.heading("How long the connections waited at most");
-        let mut head = vec![Span::raw(format!("  {:<22}", ""))];
+        let mut head = vec![Span::raw(format!("  {:<24}", ""))];
         head.extend(faults.iter().map(|fault| format!("{:>24}", fault.what).fg(Color::Red)));
         self.line(Line::from(head));
         for stall in &first.stalls {
@@ -113,7 +111,7 @@ impl Page {
                 1 => stall.group.clone(),
                 number => format!("{number} {}", stall.group),
             };
-            let mut row = format!("  {label:<22}");
+            let mut row = format!("  {label:<24}");
             for fault in faults {
                 let longest = fault.stalls.iter().find(|other| other.group == stall.group);
                 row += &match longest.map_or(0.0, |stall| stall.longest_ms) {
@@ -123,7 +121,7 @@ impl Page {
             }
             self.line(row);
         }
-        let mut row = format!("  {:<22}", "other node active after");
+        let mut row = format!("  {:<24}", "other node active after");
         for fault in faults {
             let takeover = fault.takeover.map(|takeover| format!("{} ms", takeover.as_millis()));
             row += &format!("{:>24}", takeover.unwrap_or_else(|| "never".to_owned()));

@@ -7,9 +7,8 @@ use std::time::Duration;
 use serde_json::{Map, json};
 
 use super::board::{Fault, Snapshot};
-use super::{Demo, summary};
+use super::{Demo, summary, svg};
 use crate::error::LabError;
-use crate::picture::Picture;
 use crate::report::Report;
 use crate::scenario::course::{Event, Stalls};
 use crate::traffic::Group;
@@ -21,7 +20,6 @@ const FAULTS: usize = 2;
 /// What the play leaves behind.
 pub(super) struct Played {
     pub(super) report: Report,
-    pub(super) picture: Picture,
     pub(super) stalls: Vec<Stalls>,
     pub(super) lost: Vec<Lost>,
     /// Why it did not come to its end.
@@ -31,7 +29,6 @@ pub(super) struct Played {
 /// The outcome of a demo.
 pub struct Verdict {
     report: Report,
-    picture: Option<Picture>,
     pub(super) faults: Vec<Fault>,
     pub(super) events: Vec<Event>,
     snapshot: Snapshot,
@@ -40,7 +37,7 @@ pub struct Verdict {
 
 impl Verdict {
     pub(super) fn new(demo: &Demo, snapshot: &Snapshot, played: Played) -> Self {
-        let Played { mut report, picture, stalls, lost, failure } = played;
+        let Played { mut report, stalls, lost, failure } = played;
         let mut faults = snapshot.faults.clone();
         for index in 0..faults.len() {
             let (from, to) =
@@ -58,7 +55,7 @@ impl Verdict {
         } else if let Some(failure) = failure {
             report.require(false, || failure.to_string());
         }
-        Self::finish(demo, snapshot, report, Some(picture), faults)
+        Self::finish(demo, snapshot, report, faults)
     }
 
     /// The verdict on a play that does not come to its end, or came to a bad one.
@@ -78,14 +75,13 @@ impl Verdict {
             lost: Vec::new(),
             measured: Map::new(),
         };
-        Self::finish(demo, snapshot, report, None, snapshot.faults.clone())
+        Self::finish(demo, snapshot, report, snapshot.faults.clone())
     }
 
     fn finish(
         demo: &Demo,
         snapshot: &Snapshot,
         mut report: Report,
-        picture: Option<Picture>,
         faults: Vec<Fault>,
     ) -> Self {
         let survived = faults.iter().filter(|fault| fault.survived).count();
@@ -104,7 +100,6 @@ impl Verdict {
         report.measure("throughput", throughput.unwrap_or_else(|| json!([])));
         Self {
             report,
-            picture,
             faults,
             events: snapshot.events.clone(),
             snapshot: snapshot.clone(),
@@ -122,13 +117,24 @@ impl Verdict {
         self.report.to_json()
     }
 
-    /// The throughput over time as an SVG document; nothing if the demo hung.
-    pub fn to_svg(&self) -> Option<String> {
-        self.picture.as_ref().map(Picture::to_svg)
+    /// The throughput over time as an SVG document.
+    pub fn to_svg(&self) -> String {
+        let report = &self.report;
+        let survived = self.faults.iter().filter(|fault| fault.survived).count();
+        let outcome = format!(
+            "{} of {} connections lost, {} of {} bytes wrong, {survived} of {FAULTS} failures survived",
+            report.connections_lost, report.connections, report.bytes_wrong, report.bytes_verified,
+        );
+        svg::document(&self.snapshot, self.ended(), &outcome)
+    }
+
+    /// When the last thing happened.
+    pub(super) fn ended(&self) -> Duration {
+        self.events.last().map_or(self.ended, |event| event.at)
     }
 
     /// Everything for a reader, `width` columns wide, coloured if wanted.
     pub fn to_text(&self, width: u16, colour: bool) -> String {
-        summary::text(self, &self.report, &self.snapshot, self.ended, width, colour)
+        summary::text(self, &self.report, &self.snapshot, width, colour)
     }
 }

@@ -72,6 +72,10 @@ pub(super) fn gap(snapshot: &Snapshot, fault: &Fault, now: Duration) -> Duration
         // What has not come yet is not there; once it is over, nothing more is owed.
         let known = if group.open() > 0 { to as usize } else { buckets.len().min(to as usize) };
         for at in from as usize..known {
+            // A gap that begins later has another reason.
+            if at > from as usize + 100 && run == 0 {
+                break;
+            }
             run = if buckets.get(at).is_some_and(|&bytes| bytes > 0) { 0 } else { run + 1 };
             longest = longest.max(run);
         }
