@@ -11,6 +11,9 @@ use outlive_net::tun::TunError;
 /// as a lost connection, is not an error but part of its report.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
+    /// Neither root, nor able to become root of a user namespace.
+    #[error("a lab needs root, or a user namespace: {0}")]
+    MayNot(String),
     /// A namespace could not be made or entered.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
@@ -42,6 +45,9 @@ pub enum LabError {
          or name it with --program"
     )]
     NoProgram,
+    /// A plain link does not pass through this process.
+    #[error("a plain link cannot be overheard; make it an impaired one")]
+    NothingToOverhear,
     /// Neither node of a pair says that it is active.
     #[error("neither node is active")]
     NobodyActive,

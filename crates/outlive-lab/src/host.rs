@@ -217,6 +217,13 @@ impl Program {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// The memory that it has in use (resident), in kB; nothing if it has ended.
+    pub fn memory_kb(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    }
+
     /// Sends it a signal. It is a child that nobody else waits for, so its id is its own.
     pub fn signal(&self, signal: Signal) -> Result<(), LabError> {
         let result = Pid::from_raw(self.child.id() as i32)

@@ -11,11 +11,15 @@
 //! | [`topology`], [`host`], [`link`] | namespaces, addresses, cables that can be cut |
 //! | [`impairment`] | the fate of frames on a bad link, without a clock |
 //! | [`traffic`] | verified connections of all kinds, with the waits of each |
+//! | [`load`] | as much as goes, counted, for benchmarks |
+//! | [`attack`] | forged segments and an eavesdropper |
+//! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
 //! | [`report`] | one JSON object for each run |
 //! | [`scenario`] | what the command can run |
 //! | [`demo`] | what a newcomer sees first |
 #![forbid(unsafe_code)]
 
+pub mod attack;
 pub mod clock;
 mod congestion;
 pub mod demo;
@@ -26,6 +30,7 @@ pub mod link;
 pub mod load;
 pub mod node;
 pub mod picture;
+pub mod privilege;
 pub mod report;
 pub mod scenario;
 mod segment;

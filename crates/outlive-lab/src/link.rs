@@ -5,6 +5,7 @@
 //! seeing a carrier, as with a switch that has failed somewhere behind the next one.
 
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use outlive_net::MacAddress;
@@ -86,7 +87,7 @@ impl Link {
         };
         switch.add_port(&port)?;
         let netlink = host.netlink()?;
-        netlink.set_mac(INTERFACE, MacAddress([0x02, b'l', b'a', b'b', 0, number]))?;
+        netlink.set_mac(INTERFACE, mac_address(number))?;
         netlink.set_up(INTERFACE, true)?;
         wait_until_it_carries(&netlink, INTERFACE)?;
         wait_until_it_carries(&switch.netlink(), &port)?;
@@ -120,14 +121,25 @@ impl Link {
         self.wire.as_ref().map(Wire::tallies)
     }
 
+    /// The headers of all frames that the host sends from now on; nothing on a plain link. Frames
+    /// that nobody takes in time are left out.
+    pub(crate) fn overhear(&self) -> Option<Receiver<Vec<u8>>> {
+        self.wire.as_ref().map(Wire::overhear)
+    }
+
     fn set_port(&self, state: PortState) -> Result<(), LabError> {
         Ok(self.switch.netlink().set_port_state(&self.port, state)?)
     }
 }
 
+/// The Ethernet address of the host of that number.
+pub(crate) fn mac_address(number: u8) -> MacAddress {
+    MacAddress([0x02, b'l', b'a', b'b', 0, number])
+}
+
 /// Between setting a link up and its first frame the kernel has things to do, some of them later;
 /// frames sent meanwhile vanish, and with them a second of the life of each early connection.
-fn wait_until_it_carries(netlink: &Netlink, name: &str) -> Result<(), LabError> {
+pub(crate) fn wait_until_it_carries(netlink: &Netlink, name: &str) -> Result<(), LabError> {
     let ready = || {
         let link = netlink.link(name);
         link.is_ok_and(|link| link.has_carrier && link.oper_state != OperState::Down)

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use outlive_lab::privilege;
 use outlive_lab::scenario::{SCENARIOS, Scenario, Settings, SubjectKind};
-use outlive_net::privilege::{self, Missing};
-use outlive_net::user_namespace;
 
 /// Runs a scenario of the Outlive lab: hosts, links and faults in network namespaces.
 #[derive(Parser)]
@@ -30,6 +29,9 @@ struct Arguments {
     /// compare: what is compared
     #[arg(long, value_delimiter = ',', default_value = "outlive,haproxy,routing")]
     subjects: Vec<Subject>,
+    /// compare: only workloads with this in their name
+    #[arg(long, default_value = "")]
+    workload: String,
     /// compare: how often each measurement is repeated
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -47,9 +49,8 @@ enum Subject {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if privilege::missing().contains(&Missing::NetAdmin) && !user_namespace::is_inside() {
-        let error = user_namespace::reexec();
-        eprintln!("neither root nor able to become root of a user namespace: {error}");
+    if let Err(error) = privilege::become_able() {
+        eprintln!("{error}");
         return ExitCode::from(2);
     }
     let subject = |subject| match subject {
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         svg: arguments.svg,
         program: arguments.program.or_else(neighbour),
         subjects: arguments.subjects.into_iter().map(subject).collect(),
+        workload: arguments.workload,
         rounds: arguments.rounds,
         seconds: arguments.seconds,
     };

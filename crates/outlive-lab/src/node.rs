@@ -50,6 +50,17 @@ pub struct Survival {
     pub because: Option<String>,
 }
 
+impl Status {
+    /// What the program has counted since its start, without the zeros.
+    pub fn counters(&self) -> Map<String, Value> {
+        let counters = self.more.get("core").and_then(|core| core.get("counters"));
+        let counted = |(name, count): (&String, &Value)| {
+            (count.as_u64() != Some(0)).then(|| (name.clone(), count.clone()))
+        };
+        counters.and_then(Value::as_object).into_iter().flatten().filter_map(counted).collect()
+    }
+}
+
 impl Node {
     /// Prepares `program` on `host`. The configuration is written to a directory that goes with
     /// the node; where it says [`DIRECTORY`], that directory's path is put.
@@ -91,6 +102,11 @@ impl Node {
     /// Whether the program runs (or is frozen).
     pub fn is_running(&mut self) -> bool {
         self.running.as_mut().is_some_and(Program::is_running)
+    }
+
+    /// The memory that the program has in use, in kB; nothing if it does not run.
+    pub fn memory_kb(&self) -> Option<u64> {
+        self.running.as_ref().and_then(Program::memory_kb)
     }
 
     /// Ends the program as a crash would, and waits until it is gone.

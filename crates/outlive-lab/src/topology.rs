@@ -5,6 +5,7 @@
 //! `10.77.0.n` and `fd77::n`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use outlive_net::netlink::{BridgeOptions, Netlink};
@@ -52,6 +53,10 @@ impl Lab {
         self.seed
     }
 
+    pub(crate) fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
     /// A new host called `name` (at most 10 letters) with the addresses of `number`, attached by a
     /// link of that kind.
     pub fn host(&self, name: &str, number: u8, kind: LinkKind) -> Result<Host, LabError> {
@@ -84,11 +89,23 @@ pub(crate) struct Switch {
     netlink: Mutex<Netlink>,
 }
 
+/// Where the kernel has it so, bridges show every frame to the firewall. A switch does not.
+fn bypass_firewall() -> Result<(), LabError> {
+    for family in ["iptables", "ip6tables", "arptables"] {
+        let name = format!("net/bridge/bridge-nf-call-{family}");
+        if Path::new("/proc/sys").join(&name).exists() {
+            write_sysctl(&name, "0")?;
+        }
+    }
+    Ok(())
+}
+
 impl Switch {
     fn new() -> Result<Self, LabError> {
         let namespace = Namespace::create()?;
         // The switch itself has nothing to say to its hosts.
         namespace.run(|| write_sysctl("net/ipv6/conf/default/disable_ipv6", "1"))??;
+        namespace.run(bypass_firewall)??;
         let netlink = namespace.netlink()?;
         netlink.add_bridge(BRIDGE, BridgeOptions { multicast_snooping: false })?;
         netlink.set_up(BRIDGE, true)?;

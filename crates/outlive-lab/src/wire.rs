@@ -5,6 +5,7 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::{io, thread};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use outlive_net::netns::Namespace;
-use outlive_net::tun::{BUFFER_LEN, Layer, Offload, Tun};
+use outlive_net::tun::{BUFFER_LEN, Layer, Offload, Tun, VirtioNetHeader};
 
 use crate::error::LabError;
 use crate::impairment::{Direction, Impairment, Tally};
@@ -22,6 +23,12 @@ use crate::segment;
 /// Packets in the queue of each device, for bursts that come while the thread does not run. The
 /// default of 500 lets bulk transfers lose packets here, which no impairment asked for.
 const QUEUE_LEN: u32 = 10_000;
+
+/// Bytes of a frame that are overheard: Ethernet, IP and TCP headers.
+const OVERHEARD_LEN: usize = 128;
+
+/// Overheard frames that wait to be looked at.
+const MOST_UNHEARD: usize = 1 << 16;
 
 const WAKER: Token = Token(2);
 
@@ -38,6 +45,8 @@ pub(crate) struct Wire {
 struct Shared {
     /// From the first end to the second, and back.
     directions: [Mutex<Lane>; 2],
+    /// Where copies of the headers of frames from the first end go.
+    ear: Mutex<Option<SyncSender<Vec<u8>>>>,
     stop: AtomicBool,
 }
 
@@ -70,7 +79,8 @@ impl Wire {
             Mutex::new(Lane { direction: Direction::new(impairment, seed), split })
         };
         let directions = [lane(out, seed), lane(back, !seed)];
-        let shared = Arc::new(Shared { directions, stop: AtomicBool::new(false) });
+        let shared =
+            Arc::new(Shared { directions, ear: Mutex::default(), stop: AtomicBool::new(false) });
         let runner = Runner { poll, taps, shared: shared.clone(), start: Instant::now() };
         let name = format!("wire-{other_name}");
         let thread = thread::Builder::new().name(name).spawn(move || runner.run());
@@ -82,6 +92,13 @@ impl Wire {
         for (lane, cut) in self.shared.directions.iter().zip([out, back]) {
             lane.lock().expect("no holder panics").direction.set_cut(cut);
         }
+    }
+
+    /// Copies of the headers of all frames that enter at the first end from now on.
+    pub(crate) fn overhear(&self) -> Receiver<Vec<u8>> {
+        let (sender, receiver) = sync_channel(MOST_UNHEARD);
+        *self.shared.ear.lock().expect("no holder panics") = Some(sender);
+        receiver
     }
 
     /// What became of the frames from the first end, and of those on the way back.
@@ -146,6 +163,9 @@ impl Runner {
             // An error means: nothing there, or the interface is (not yet, no longer) up.
             let Ok(len) = self.taps[from].recv(buffer) else { break };
             taken += 1;
+            if from == 0 {
+                self.whisper(&buffer[..len]);
+            }
             let (packet, now) = (buffer[..len].to_vec(), self.start.elapsed());
             if lane.split {
                 for segment in segment::split(packet) {
@@ -163,6 +183,14 @@ impl Runner {
             let _ = self.taps[1 - from].send(&packet);
         }
         taken == BATCH
+    }
+
+    fn whisper(&self, packet: &[u8]) {
+        let ear = self.shared.ear.lock().expect("no holder panics");
+        if let (Some(ear), Some(frame)) = (&*ear, packet.get(VirtioNetHeader::LEN..)) {
+            // An ear that is full, or gone, misses it.
+            let _ = ear.try_send(frame[..frame.len().min(OVERHEARD_LEN)].to_vec());
+        }
     }
 
     fn until_next(&self) -> Option<Duration> {

@@ -2,9 +2,14 @@
 //!
 //! As root, or in a user namespace where `/dev/net/tun` may be opened.
 
+use outlive_lab::privilege;
 use outlive_lab::scenario::{Scenario, Settings};
 
 fn run(name: &str) {
+    if let Some(missing) = privilege::missing() {
+        eprintln!("not run: {missing}");
+        return;
+    }
     let scenario = Scenario::named(name).expect("there is such a scenario");
     let report = scenario.run(&Settings::default()).expect("it can run");
     assert!(report.ok, "{report}");
@@ -29,4 +34,9 @@ fn links_do_what_they_say() {
 #[test]
 fn every_stall_is_seen() {
     run("healing");
+}
+
+#[test]
+fn forged_segments_have_no_effect() {
+    run("forged-routing");
 }

@@ -65,6 +65,15 @@ pub struct Node {
     announcement: Option<(Time, Duration)>,
 }
 
+/// What of that which has arrived was handed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    /// There may be more.
+    Something,
+    /// All of it.
+    Everything,
+}
+
 /// Never shown.
 struct Secret(Entropy);
 
@@ -150,7 +159,7 @@ impl Node {
         if heartbeat.beliefs.role == Role::Active {
             self.proxy.clock.follow(now, heartbeat.clock_us);
         }
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Something);
         if unsure && !self.pair.is_unsure() && self.pair.is_active() {
             self.log(LogEvent::SureAgain);
         }
@@ -161,7 +170,7 @@ impl Node {
     pub fn handle_peer_refused(&mut self, now: Time) {
         self.turn(now);
         self.pair.refused();
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Something);
     }
 
     // ── state connection
@@ -181,7 +190,7 @@ impl Node {
             self.log(LogEvent::StateClosed);
         }
         self.drop_link(now);
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Something);
     }
 
     /// A message arrived on the state connection.
@@ -197,27 +206,27 @@ impl Node {
         let event =
             self.link.handle(now, message, &self.pair.beliefs(), active, &mut self.proxy)?;
         match event {
+            Some(LinkEvent::TooEarly) => self.close_link(now),
             Some(LinkEvent::Confirmed(number)) => self.proxy.confirmed(now, number),
-            Some(LinkEvent::Paired(key)) => self.paired(key),
+            Some(LinkEvent::Paired(key, number)) => {
+                self.paired(key);
+                // Sessions that waited while there was no standby.
+                self.proxy.confirmed(now, number);
+            }
             Some(LinkEvent::Synchronised(key)) => self.synchronised(key),
             None => {}
         }
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Something);
         Ok(())
     }
 
     /// Appends the next message of the state connection to `out`, at most
     /// [`MAX_STATE_MESSAGE`](crate::MAX_STATE_MESSAGE) bytes; false if there is nothing to say.
-    pub fn poll_state_message(&mut self, _now: Time, out: &mut Vec<u8>) -> bool {
+    pub fn poll_state_message(&mut self, now: Time, out: &mut Vec<u8>) -> bool {
         let epoch = self.pair.epoch().next_of_active(self.proxy.config.node);
         let entropy = self.entropy.0;
         let key = || EpochKey { epoch, key: entropy.derive(b"cookie", epoch.0) };
-        self.link.is_up() && self.link.poll(&mut self.proxy, key, out)
-    }
-
-    /// Whether [`poll_state_message`](Self::poll_state_message) has something.
-    pub fn has_state_message(&self) -> bool {
-        self.link.is_up() && self.link.has_something_to_say(&self.proxy)
+        self.link.is_up() && self.link.poll(now, &mut self.proxy, key, out)
     }
 
     // ── time
@@ -226,7 +235,7 @@ impl Node {
     /// [`poll_timeout`](Self::poll_timeout) says so.
     pub fn handle_timeout(&mut self, now: Time) {
         self.turn(now);
-        self.follow_decisions(now);
+        self.follow(now, Hearing::Everything);
         self.check_standby(now);
         self.proxy.expire(now);
         if let Some((_, pause)) = self.announcement.take_if(|(at, _)| *at <= now) {
@@ -240,8 +249,14 @@ impl Node {
         let waiting = self.proxy.waiting_since().filter(|_| self.pair.is_paired());
         let confirm = waiting.map(|since| since + patience);
         let announcement = self.announcement.map(|(at, _)| at);
-        let deadlines =
-            [self.pair.deadline(now), self.proxy.next_deadline(), confirm, announcement];
+        let deadlines = [
+            self.pair.deadline(now),
+            self.proxy.next_deadline(),
+            // Once it is past, what waits does so for room in the transport.
+            self.proxy.journal.deadline().filter(|at| *at > now),
+            confirm,
+            announcement,
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -286,8 +301,13 @@ impl Node {
         self.proxy.posture.unsure = self.pair.is_unsure();
     }
 
-    fn follow_decisions(&mut self, now: Time) {
+    fn follow(&mut self, now: Time, hearing: Hearing) {
         while let Some(decision) = self.pair.decide(now) {
+            // To serve, a node must have read the state connection to its end.
+            let serves = matches!(decision, Decision::Start | Decision::TakeOver(_));
+            if serves && hearing == Hearing::Something {
+                return;
+            }
             let silent = self.pair.watch().gone(now);
             let complete = self.pair.beliefs().synchronised;
             self.pair.done(decision);
@@ -385,7 +405,7 @@ impl Node {
         if let Some(epoch) = self.pair.standby_lost(now) {
             self.begin_epoch(epoch);
             self.proxy.posture.release = Release::Held;
-            self.follow_decisions(now);
+            self.follow(now, Hearing::Something);
         }
     }
 

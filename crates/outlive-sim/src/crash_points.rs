@@ -51,6 +51,7 @@ pub fn run(setup: Setup) -> Outcome {
             events: 0,
             lasted: Duration::ZERO,
             takeovers: 0,
+            situations: Default::default(),
         }
     })
 }

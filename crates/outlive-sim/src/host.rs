@@ -1,51 +1,25 @@
-//! A host: a `smoltcp` stack with applications that follow scripts.
+//! A host: a TCP with applications that follow scripts.
 //!
 //! It takes packets and gives packets; what its applications read goes to the ledger. Links, neighbours and
 //! faults are the world's.
 
-use std::{cell::Cell, collections::VecDeque, net::IpAddr};
+use std::net::IpAddr;
 
 use outlive_tcp::{
     time::Time,
-    wire::{Endpoint, Flags, FourTuple},
-};
-use smoltcp::{
-    iface::{Config, Interface, SocketHandle, SocketSet},
-    phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
-    socket::tcp::{Socket, SocketBuffer, State},
-    time::Instant,
-    wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint},
+    wire::{Flags, FourTuple},
 };
 
 use crate::{
     content::{self, FlowId, InstanceId},
     ledger::{Ledger, Rule},
+    linux::Linux,
     packet::Seen,
     script::{Pace, Speaker, Step},
+    smoltcp::Smoltcp,
+    stack::{Ends, Kind, Phase, StackSetup},
     wire::Wire,
 };
-
-thread_local! {
-    /// `smoltcp` asks a bare function for timestamps; each poll puts the host's clock here first.
-    static CLOCK_MS: Cell<u32> = const { Cell::new(0) };
-}
-
-/// What kind of TCP a host has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stack {
-    /// Bytes of its receive buffer, which also decides its window scale.
-    pub receive_buffer: usize,
-    /// It offers timestamps.
-    pub timestamps: bool,
-    /// Its MTU.
-    pub mtu: usize,
-}
-
-impl Default for Stack {
-    fn default() -> Self {
-        Stack { receive_buffer: 65_535, timestamps: true, mtu: 1_500 }
-    }
-}
 
 /// What a server does with each connection to a port.
 #[derive(Clone, Debug)]
@@ -60,107 +34,63 @@ pub struct Service {
     pub prefix: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Who {
     Client(FlowId),
     Server(InstanceId),
 }
 
+/// An application at work.
 #[derive(Debug)]
 struct Conversation {
     who: Who,
-    socket: SocketHandle,
     /// The tuple of what it sends.
     tuple: FourTuple,
     speaker: Speaker,
-    /// Its socket is gone, or need not be looked at any more.
+    /// There is nothing left to do.
     over: bool,
 }
 
 /// A host.
 pub(crate) struct Host {
     pub(crate) address: IpAddr,
-    stack: Stack,
-    interface: Interface,
-    wires: Queues,
-    sockets: SocketSet<'static>,
+    ends: Box<dyn Ends>,
     conversations: Vec<Conversation>,
     services: Vec<Service>,
-    /// Sockets that listen, with the index of their service.
-    listening: Vec<(SocketHandle, usize)>,
-    /// Added to the time to get the host's timestamps: no two hosts have the same clock.
-    clock_offset: u32,
 }
 
-/// How many connections to a port may be in the making.
-const BACKLOG: usize = 3;
-
 impl Host {
-    pub(crate) fn new(address: IpAddr, stack: Stack, seed: u64) -> Self {
-        let mut wires = Queues { mtu: stack.mtu, ..Queues::default() };
-        let mut config = Config::new(HardwareAddress::Ip);
-        config.random_seed = seed;
-        let mut interface = Interface::new(config, &mut wires, Instant::ZERO);
-        // Everything is on the link.
-        interface.update_ip_addrs(|addresses| {
-            let _ = addresses.push(IpCidr::new(IpAddress::from(address), 0));
-        });
-        Host {
-            address,
-            stack,
-            interface,
-            wires,
-            sockets: SocketSet::new(Vec::new()),
-            conversations: Vec::new(),
-            services: Vec::new(),
-            listening: Vec::new(),
-            clock_offset: seed as u32,
-        }
-    }
-
-    fn socket(&self) -> Socket<'static> {
-        let buffer = |size| SocketBuffer::new(vec![0; size]);
-        let mut socket = Socket::new(buffer(self.stack.receive_buffer), buffer(65_535));
-        if self.stack.timestamps {
-            socket.set_tsval_generator(Some(|| CLOCK_MS.get()));
-        }
-        socket.set_nagle_enabled(false);
-        socket
+    pub(crate) fn new(address: IpAddr, stack: StackSetup, seed: u64) -> Self {
+        let ends: Box<dyn Ends> = match stack.kind {
+            Kind::Linux => Box::new(Linux::new(stack, address.is_ipv4(), seed)),
+            Kind::Smoltcp => Box::new(Smoltcp::new(address, stack, seed)),
+        };
+        Host { address, ends, conversations: Vec::new(), services: Vec::new() }
     }
 
     /// Accepts connections from now on.
     pub(crate) fn serve(&mut self, service: Service) {
+        self.ends.listen(service.port);
         self.services.push(service);
-        for _ in 0..BACKLOG {
-            self.listen(self.services.len() - 1);
-        }
     }
 
-    fn listen(&mut self, service: usize) {
-        let mut socket = self.socket();
-        socket.listen(self.services[service].port).expect("a port is not zero");
-        self.listening.push((self.sockets.add(socket), service));
-    }
-
-    /// Begins a connection.
-    pub(crate) fn connect(&mut self, flow: FlowId, tuple: FourTuple, script: &[Step], pace: Pace) {
-        // An earlier connection from this port must be over; its socket gives way.
-        for conversation in &mut self.conversations {
-            if conversation.tuple == tuple && !conversation.over {
-                conversation.over = true;
-                self.sockets.remove(conversation.socket);
-            }
+    /// Begins a connection. An earlier one from this port must be over; it gives way.
+    pub(crate) fn connect(
+        &mut self,
+        now: Time,
+        flow: FlowId,
+        tuple: FourTuple,
+        script: &[Step],
+        pace: Pace,
+    ) {
+        for earlier in self.conversations.iter_mut().filter(|c| c.tuple == tuple) {
+            earlier.over = true;
         }
-        let mut socket = self.socket();
-        let remote = smoltcp_endpoint(tuple.destination);
-        let connected =
-            socket.connect(self.interface.context(), remote, smoltcp_endpoint(tuple.source));
-        connected.expect("the socket is new, and the addresses are there");
-        let socket = self.sockets.add(socket);
+        self.ends.forget(&tuple);
+        self.ends.connect(now, tuple);
         let speaker = Speaker::new(script, pace, 0);
         self.conversations.push(Conversation {
             who: Who::Client(flow),
-            socket,
             tuple,
             speaker,
             over: false,
@@ -175,47 +105,50 @@ impl Host {
         ledger: &mut Ledger,
         wire: &Wire,
     ) {
-        let seen = Seen::of(&mut packet);
-        let reset = seen.filter(|seen| seen.has(Flags::RST));
+        let reset = Seen::of(&mut packet).filter(|seen| seen.has(Flags::RST));
         let hit = reset.as_ref().and_then(|seen| {
             let tuple = seen.tuple.reversed();
             self.conversations.iter().position(|c| !c.over && c.tuple == tuple)
         });
-        let state = |host: &Self, i: usize| {
-            host.sockets.get::<Socket<'_>>(host.conversations[i].socket).state()
-        };
-        let before = hit.map(|i| state(self, i));
-        self.wires.incoming.push_back(packet);
-        self.poll(now, ledger, wire);
+        let before = hit.map(|i| self.ends.phase(&self.conversations[i].tuple));
+        self.ends.receive(now, packet);
         if let (Some(i), Some(seen), Some(before)) = (hit, reset, before)
-            && !matches!(before, State::Closed | State::TimeWait)
-            && (self.conversations[i].over || state(self, i) == State::Closed)
+            && !matches!(before, Phase::Closed | Phase::TimeWait)
+            && self.ends.phase(&self.conversations[i].tuple) == Phase::Closed
         {
             self.was_reset(i, &seen, before, ledger, wire);
         }
+        self.poll(now, ledger, wire);
     }
 
-    fn was_reset(&self, i: usize, seen: &Seen, before: State, ledger: &mut Ledger, wire: &Wire) {
-        let flow = match self.conversations[i].who {
-            Who::Client(flow) => Some(flow),
-            Who::Server(instance) => {
-                let instance = &ledger.instances[instance.0];
-                wire.flow_of(instance.server, instance.own)
-            }
-        };
+    fn was_reset(
+        &mut self,
+        i: usize,
+        seen: &Seen,
+        before: Phase,
+        ledger: &mut Ledger,
+        wire: &Wire,
+    ) {
+        let conversation = &self.conversations[i];
         // A server's connection that never served a client may be given up.
-        let Some(flow) = flow else { return };
-        if !ledger.flows[flow.0].exempt {
-            ledger.violate(Rule::Reset, format!("flow {}: reset in {before:?}: {seen}", flow.0));
+        let Some(id) = conversation.flow(ledger, wire) else { return };
+        let flow = &ledger.flows[id.0];
+        // The other end has everything, and has forgotten the connection: so may this one.
+        let other_done = match conversation.who {
+            Who::Client(_) => flow.server_done,
+            Who::Server(_) => flow.client_done,
+        };
+        let forgotten = before == Phase::LastWords && other_done;
+        if !forgotten {
+            let detail = format!("flow {}: reset while {before:?}: {seen}", id.0);
+            ledger.resets.push((id, detail));
         }
     }
 
     /// Lets the stack and the applications do what there is to do.
     pub(crate) fn poll(&mut self, now: Time, ledger: &mut Ledger, wire: &Wire) {
-        CLOCK_MS.set((now.as_millis() as u32).wrapping_add(self.clock_offset));
-        let at = Instant::from_micros(now.as_micros() as i64);
         loop {
-            self.interface.poll(at, &mut self.wires, &mut self.sockets);
+            self.ends.poll(now);
             self.accept(ledger);
             if !self.talk(now, ledger, wire) {
                 break;
@@ -224,25 +157,15 @@ impl Host {
     }
 
     fn accept(&mut self, ledger: &mut Ledger) {
-        for i in (0..self.listening.len()).rev() {
-            let (handle, service) = self.listening[i];
-            let socket = self.sockets.get::<Socket<'_>>(handle);
-            if matches!(socket.state(), State::Listen | State::SynReceived) {
-                continue;
-            }
-            self.listening.swap_remove(i);
-            self.listen(service);
-            let socket = self.sockets.get::<Socket<'_>>(handle);
-            let (Some(own), Some(peer)) = (socket.local_endpoint(), socket.remote_endpoint())
-            else {
-                continue;
-            };
-            let tuple = FourTuple::new(endpoint(own), endpoint(peer));
+        while let Some(tuple) = self.ends.accepted() {
             let instance = ledger.begin_instance(tuple.source, tuple.destination);
-            let service = &self.services[service];
+            let port = tuple.source.port;
+            let Some(service) = self.services.iter().find(|s| s.port == port) else { continue };
+            for earlier in self.conversations.iter_mut().filter(|c| c.tuple == tuple) {
+                earlier.over = true;
+            }
             self.conversations.push(Conversation {
                 who: Who::Server(instance),
-                socket: handle,
                 tuple,
                 speaker: Speaker::new(&service.script, service.pace, service.prefix),
                 over: false,
@@ -253,18 +176,17 @@ impl Host {
     /// Lets every application read and write. Whether anything happened that the stack should know.
     fn talk(&mut self, now: Time, ledger: &mut Ledger, wire: &Wire) -> bool {
         let mut busy = false;
+        let ends = self.ends.as_mut();
         for conversation in self.conversations.iter_mut().filter(|c| !c.over) {
-            let socket = self.sockets.get_mut::<Socket<'_>>(conversation.socket);
-            busy |= conversation.read(now, socket, ledger, wire);
-            busy |= conversation.write(now, socket, ledger);
-            if conversation.speaker.is_done()
-                && matches!(socket.state(), State::Closed | State::TimeWait)
-            {
+            busy |= conversation.read(now, ends, ledger, wire);
+            busy |= conversation.write(now, ends, ledger);
+            let phase = ends.phase(&conversation.tuple);
+            if conversation.speaker.is_done() && matches!(phase, Phase::Closed | Phase::TimeWait) {
                 // TIME-WAIT stays with the stack; the application has nothing to do with it.
+                conversation.over = true;
                 conversation.finished(ledger, wire);
-                if socket.state() == State::Closed {
-                    conversation.over = true;
-                    self.sockets.remove(conversation.socket);
+                if phase == Phase::Closed {
+                    ends.forget(&conversation.tuple);
                 }
             }
         }
@@ -272,26 +194,22 @@ impl Host {
     }
 
     /// When something happens by itself.
-    pub(crate) fn deadline(&mut self, now: Time) -> Option<Time> {
-        let at = Instant::from_micros(now.as_micros() as i64);
-        let stack = self.interface.poll_at(at, &self.sockets);
-        let stack = stack.map(|at| Time::from_micros(at.total_micros().max(0) as u64));
+    pub(crate) fn deadline(&self, now: Time) -> Option<Time> {
         let talking = self.conversations.iter().filter(|c| !c.over);
         let scripts = talking.filter_map(|c| c.speaker.deadline(now)).min();
-        [stack, scripts].into_iter().flatten().min()
+        [self.ends.deadline(), scripts].into_iter().flatten().min()
     }
 
     /// The next packet to be sent.
     pub(crate) fn transmit(&mut self) -> Option<Vec<u8>> {
-        self.wires.outgoing.pop_front()
+        self.ends.transmit()
     }
 
     /// How things stand, for a trace.
     pub(crate) fn describe(&self) -> Vec<String> {
         let talking = self.conversations.iter().filter(|c| !c.over);
         let line = |c: &Conversation| {
-            let socket = self.sockets.get::<Socket<'_>>(c.socket);
-            format!("{:?} {} {} {:?}", c.who, c.tuple, socket.state(), c.speaker)
+            format!("{:?} {} {:?} {:?}", c.who, c.tuple, self.ends.phase(&c.tuple), c.speaker)
         };
         talking.map(line).collect()
     }
@@ -308,75 +226,54 @@ impl Conversation {
         }
     }
 
-    fn read(
-        &mut self,
-        now: Time,
-        socket: &mut Socket<'_>,
-        ledger: &mut Ledger,
-        wire: &Wire,
-    ) -> bool {
+    fn read(&mut self, now: Time, ends: &mut dyn Ends, ledger: &mut Ledger, wire: &Wire) -> bool {
         let mut buffer = [0; 4_096];
         let mut busy = false;
         loop {
             let room = self.speaker.may_read(now).min(buffer.len());
-            if room == 0 && socket.recv_queue() > 0 {
+            if room == 0 || ends.unread(&self.tuple) == 0 {
                 break;
             }
-            match socket.recv_slice(&mut buffer[..room.max(1)]) {
-                Ok(0) => break,
-                Ok(count) => {
-                    let at = self.speaker.received;
-                    let bytes = &buffer[..count];
-                    match (&self.who, self.flow(ledger, wire)) {
-                        (Who::Client(flow), _) => ledger.client_read(*flow, at, bytes),
-                        (Who::Server(instance), Some(flow)) => {
-                            ledger.server_read(flow, *instance, at, bytes);
-                        }
-                        (Who::Server(instance), None) => ledger.violate(
-                            Rule::Stream,
-                            format!("server instance {} reads what nobody said", instance.0),
-                        ),
-                    }
-                    self.speaker.has_read(now, count);
-                    busy = true;
+            let count = ends.read(&self.tuple, &mut buffer[..room]);
+            let (at, bytes) = (self.speaker.received, &buffer[..count]);
+            match (self.who, self.flow(ledger, wire)) {
+                (Who::Client(flow), _) => ledger.client_read(flow, at, bytes),
+                (Who::Server(instance), Some(flow)) => {
+                    ledger.server_read(flow, instance, at, bytes);
                 }
-                Err(smoltcp::socket::tcp::RecvError::Finished) => {
-                    busy |= !std::mem::replace(&mut self.speaker.peer_closed, true);
-                    break;
+                (Who::Server(instance), None) => {
+                    let detail = format!("server instance {} reads what nobody said", instance.0);
+                    ledger.violate(Rule::Stream, detail);
                 }
-                Err(_) => break,
             }
+            self.speaker.has_read(now, count);
+            busy = true;
+        }
+        if !self.speaker.peer_closed && ends.has_ended(&self.tuple) {
+            self.speaker.peer_closed = true;
+            busy = true;
         }
         busy
     }
 
-    fn write(&mut self, now: Time, socket: &mut Socket<'_>, ledger: &Ledger) -> bool {
+    fn write(&mut self, now: Time, ends: &mut dyn Ends, ledger: &Ledger) -> bool {
         self.speaker.advance(now);
+        let speaker = &mut self.speaker;
         let mut busy = false;
-        while self.speaker.sent < self.speaker.to_send && socket.can_send() {
-            let (from, left) = (self.speaker.sent, self.speaker.to_send - self.speaker.sent);
-            let count = socket.send(|room| {
-                let count = room.len().min(left);
-                for (i, byte) in room[..count].iter_mut().enumerate() {
-                    *byte = match self.who {
-                        Who::Client(flow) => {
-                            let preamble = &ledger.flows[flow.0].preamble;
-                            content::client_byte(flow, preamble, from + i)
-                        }
-                        Who::Server(instance) => content::server_byte(instance, from + i),
-                    };
-                }
-                (count, count)
-            });
-            let Ok(count) = count else { break };
-            self.speaker.sent += count;
+        let count = ends.room(&self.tuple).min(speaker.to_send - speaker.sent);
+        if count > 0 {
+            let said = |at| match self.who {
+                Who::Client(flow) => content::client_byte(flow, &ledger.flows[flow.0].preamble, at),
+                Who::Server(instance) => content::server_byte(instance, at),
+            };
+            let bytes: Vec<u8> = (speaker.sent..speaker.sent + count).map(said).collect();
+            ends.write(&self.tuple, &bytes);
+            speaker.sent += count;
             busy = true;
         }
-        let speaker = &mut self.speaker;
-        let established = !matches!(socket.state(), State::SynSent | State::SynReceived);
-        if speaker.wants_close && !speaker.closed && speaker.sent == speaker.to_send && established
-        {
-            socket.close();
+        let open = ends.phase(&self.tuple) == Phase::Open;
+        if speaker.wants_close && !speaker.closed && speaker.sent == speaker.to_send && open {
+            ends.close(&self.tuple);
             speaker.closed = true;
             busy = true;
         }
@@ -386,68 +283,12 @@ impl Conversation {
     fn finished(&self, ledger: &mut Ledger, wire: &Wire) {
         let Some(id) = self.flow(ledger, wire) else { return };
         let flow = &mut ledger.flows[id.0];
-        let was_finished = flow.is_finished();
         match self.who {
             Who::Client(_) => (flow.client_done, flow.client_said) = (true, self.speaker.sent),
             Who::Server(_) => (flow.server_done, flow.server_said) = (true, self.speaker.sent),
         }
-        if flow.is_finished() && !was_finished {
+        if flow.is_finished() {
             ledger.check_finished(id);
         }
-    }
-}
-
-fn smoltcp_endpoint(end: Endpoint) -> IpEndpoint {
-    IpEndpoint::new(IpAddress::from(end.addr), end.port)
-}
-
-fn endpoint(end: IpEndpoint) -> Endpoint {
-    Endpoint::new(IpAddr::from(end.addr), end.port)
-}
-
-/// The device of a host: two queues.
-#[derive(Debug, Default)]
-struct Queues {
-    mtu: usize,
-    incoming: VecDeque<Vec<u8>>,
-    outgoing: VecDeque<Vec<u8>>,
-}
-
-struct Received(Vec<u8>);
-struct Sending<'a>(&'a mut VecDeque<Vec<u8>>);
-
-impl Device for Queues {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(Received, Sending<'_>)> {
-        let packet = self.incoming.pop_front()?;
-        Some((Received(packet), Sending(&mut self.outgoing)))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Sending<'_>> {
-        Some(Sending(&mut self.outgoing))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.mtu;
-        capabilities
-    }
-}
-
-impl RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl TxToken for Sending<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = vec![0; len];
-        let result = f(&mut packet);
-        self.0.push_back(packet);
-        result
     }
 }

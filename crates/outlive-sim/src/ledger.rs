@@ -109,6 +109,8 @@ pub(crate) struct Ledger {
     pub(crate) flows: Vec<Flow>,
     pub(crate) instances: Vec<Instance>,
     pub(crate) violations: Vec<Violation>,
+    /// Resets that reached a living connection, to be judged by who knows what the nodes know.
+    pub(crate) resets: Vec<(FlowId, String)>,
 }
 
 /// More are not kept: one is enough to fail.

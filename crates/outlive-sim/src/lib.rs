@@ -7,17 +7,23 @@
 //! | `pair`, `machine` | the two nodes, driven as a process drives them; their deaths |
 //! | `channel`, `records` | the state connection, and what it tells |
 //! | [`network`] | links, cuts, and who is believed to have the virtual addresses |
-//! | [`host`], [`script`] | TCP end systems (`smoltcp`) and their applications |
+//! | [`host`], [`script`] | hosts and their applications |
+//! | [`stack`], `linux`, `smoltcp` | their TCP |
+//! | `device` | what a TUN device does to packets |
 //! | [`content`], [`ledger`], `wire` | what has to be said, and the rules |
 //! | [`setup`], [`scenario`], [`scenarios`] | worlds to be run |
 //! | [`crash_points`] | the death of the active node after each of its steps |
+//! | [`explore`], `situations` | random worlds, and what they have shown |
 #![forbid(unsafe_code)]
 
 pub mod channel;
 pub mod content;
 pub mod crash_points;
+mod device;
+pub mod explore;
 pub mod host;
 pub mod ledger;
+mod linux;
 mod machine;
 pub mod network;
 mod packet;
@@ -28,5 +34,8 @@ pub mod scenario;
 pub mod scenarios;
 pub mod script;
 pub mod setup;
+mod situations;
+mod smoltcp;
+pub mod stack;
 mod wire;
 pub mod world;

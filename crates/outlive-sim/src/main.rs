@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use outlive_sim::{
     crash_points::{self, Report},
-    scenarios,
+    explore, scenarios,
     setup::Setup,
 };
 use serde_json::json;
@@ -45,6 +45,24 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Runs random worlds.
+    Explore {
+        /// How many.
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Only this seed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Print what happens (with --seed).
+        #[arg(long)]
+        trace: bool,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Runs one scenario without a crash.
     Run {
         /// Which.
@@ -76,6 +94,10 @@ fn main() -> anyhow::Result<ExitCode> {
                 None => Ok(every_point(&chosen, seed, stride, json)),
             }
         }
+        Command::Explore { seed: Some(seed), trace, .. } => {
+            Ok(one(Setup { trace, ..explore::setup(seed) }))
+        }
+        Command::Explore { seeds, from, seed: None, json, .. } => Ok(random(from, seeds, json)),
         Command::Run { scenario, seed, trace } => {
             let scenario = scenarios::named(&scenario).context("there is no such scenario")?;
             Ok(one(Setup { trace, ..scenario.setup(seed) }))
@@ -120,6 +142,40 @@ fn every_point(
     if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn random(from: u64, seeds: u64, json: bool) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let next = std::sync::atomic::AtomicU64::new(from);
+    let work = || {
+        let mut report = explore::Report::default();
+        loop {
+            let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if seed >= from + seeds {
+                return report;
+            }
+            report.add(seed);
+        }
+    };
+    let mut report = explore::Report::default();
+    everywhere(work).into_iter().for_each(|part| report.merge(part));
+    report.close();
+    if json {
+        println!("{:#}", json!(report));
+    } else {
+        println!("{report:#?}");
+    }
+    let passed = report.violations == 0 && report.situations_missing.is_empty();
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Does the same on every processor.
+fn everywhere<T: Send>(work: impl Fn() -> T + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        workers.into_iter().map(|w| w.join().expect("worlds are run guarded")).collect()
+    })
+}
+
 /// Scenarios do not know of each other: as many at a time as there are processors.
 fn in_parallel(
     chosen: &[(&'static str, outlive_sim::scenario::Scenario)],
@@ -135,11 +191,7 @@ fn in_parallel(
             reports.push((i, crash_points::explore(name, scenario, seed, stride)));
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut reports: Vec<_> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|w| w.join().expect("worlds are run guarded")).collect()
-    });
+    let mut reports: Vec<_> = everywhere(work).into_iter().flatten().collect();
     reports.sort_by_key(|(i, _)| *i);
     reports.into_iter().map(|(_, report)| report).collect()
 }

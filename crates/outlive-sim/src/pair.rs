@@ -15,12 +15,14 @@ use outlive_tcp::{
 
 use crate::{
     channel::{Item, Tail},
+    device,
     ledger::Rule,
     machine::{Machine, Process, RING},
     network::{NodeIndex, Place},
     packet::Seen,
     records,
     setup::Fault,
+    situations,
     world::{Happening, LOAD, UNIX_US, World},
 };
 
@@ -149,7 +151,11 @@ impl World {
         }
         match self.process(node) {
             Process::Running => {
-                if let Some(item) = self.channel.arrive(node) {
+                let up = self.channel.is_up(node);
+                let item = self.channel.arrive(node);
+                // What still comes on a connection that this end has closed is dropped by its kernel.
+                let item = item.filter(|i| up || !matches!(i, Item::Message(_)));
+                if let Some(item) = item {
                     let closed = item == Item::Closed;
                     self.turn(node, Input::State(item));
                     if closed {
@@ -227,6 +233,7 @@ impl World {
         if matches!(machine.process, Process::Dead | Process::Off) {
             return;
         }
+        situations::of_counters(&machine.node.status(self.now), &mut self.situations);
         machine.process = how;
         machine.claims = false;
         machine.held.clear();
@@ -273,7 +280,7 @@ impl World {
         }
         let now = self.now;
         self.machine(node).node.handle_timeout(now);
-        if !self.fetch(node, None) {
+        if !self.fetch(node, Vec::new()) {
             return;
         }
         let machine = self.machine(node);
@@ -285,7 +292,7 @@ impl World {
         self.step(node);
     }
 
-    fn tell(&mut self, node: NodeIndex, input: Input) -> Option<Vec<u8>> {
+    fn tell(&mut self, node: NodeIndex, input: Input) -> Vec<Vec<u8>> {
         let now = self.now;
         match input {
             Input::Packet(packet) => return self.tell_packet(node, &packet),
@@ -298,10 +305,10 @@ impl World {
             Input::State(Item::Message(message)) => self.tell_message(node, &message),
             Input::Time => {}
         }
-        None
+        Vec::new()
     }
 
-    fn tell_packet(&mut self, node: NodeIndex, packet: &[u8]) -> Option<Vec<u8>> {
+    fn tell_packet(&mut self, node: NodeIndex, packet: &[u8]) -> Vec<Vec<u8>> {
         let now = self.now;
         let mut buffer = vec![0; HEADROOM];
         buffer.extend_from_slice(packet);
@@ -310,8 +317,10 @@ impl World {
         let verdict =
             machine.node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
         match verdict {
-            Verdict::Forward { range, .. } => Some(buffer[range].to_vec()),
-            Verdict::Done => None,
+            Verdict::Forward { range, offload } => {
+                device::transmit(buffer[range].to_vec(), offload)
+            }
+            Verdict::Done => Vec::new(),
         }
     }
 
@@ -341,7 +350,7 @@ impl World {
     }
 
     /// Fetches everything that the node has to give. False if it died meanwhile.
-    fn fetch(&mut self, node: NodeIndex, forwarded: Option<Vec<u8>>) -> bool {
+    fn fetch(&mut self, node: NodeIndex, forwarded: Vec<Vec<u8>>) -> bool {
         while let Some(event) = self.machine(node).node.poll_event() {
             self.obey(node, event);
             if self.step(node) {
@@ -354,7 +363,7 @@ impl World {
                 return false;
             }
         }
-        if let Some(packet) = forwarded {
+        for packet in forwarded {
             self.node_sends(node, packet);
             if self.step(node) {
                 return false;
@@ -392,7 +401,7 @@ impl World {
             Event::Deactivate { .. } => self.machine(node).claims = false,
             Event::Announce => self.announce(node),
             Event::CloseStateConnection(_) => self.close_state(node),
-            Event::Log(_) => {}
+            Event::Log(log) => situations::of_event(&log, &mut self.situations),
         }
     }
 
@@ -404,7 +413,9 @@ impl World {
         let peer = self.machines[1 - node].as_ref();
         let standby = peer.filter(|p| matches!(p.process, Process::Running | Process::Frozen));
         let me = self.machines[node].as_ref().expect("it sends");
-        let paired = me.node.beliefs().role == Role::Active
+        let beliefs = me.node.beliefs();
+        let paired = beliefs.role == Role::Active
+            && beliefs.synchronised
             && me.paired_with == standby.map(|s| s.incarnation);
         let held = standby.filter(|_| paired).map(|s| &s.held);
         self.wire.node_sends(&mut self.ledger, &seen, &packet, held);
@@ -425,16 +436,22 @@ impl World {
             (true, false) => self.exempt(|world, tuple| !world.known_to(1 - node, tuple)),
             (false, true) => {
                 self.takeovers += 1;
-                if !before.synchronised {
-                    self.exempt(|_, _| true);
+                let other = self.machines[1 - node].as_ref();
+                if other.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active) {
+                    self.situations.insert("both nodes active");
                 }
+                let promised = before.synchronised;
+                self.exempt(|world, tuple| {
+                    let lonely = world.wire.was_answered_alone(tuple);
+                    !promised || lonely && !world.known_to(node, tuple)
+                });
             }
             _ => {}
         }
     }
 
     /// Nothing is promised for the flows that are alive and for which `which` holds.
-    fn exempt(&mut self, which: impl Fn(&World, FourTuple) -> bool) {
+    pub(crate) fn exempt(&mut self, which: impl Fn(&World, FourTuple) -> bool) {
         for i in 0..self.ledger.flows.len() {
             let flow = &self.ledger.flows[i];
             let tuple = FourTuple::new(flow.client, flow.listener);
@@ -443,6 +460,18 @@ impl World {
                 self.ledger.flows[i].exempt = true;
             }
         }
+    }
+
+    /// Whether nothing was promised for this client's connection: an active node has never been told of it,
+    /// because the one that opened it had no synchronised standby.
+    pub(crate) fn is_beyond_promise(&self, client: FourTuple) -> bool {
+        let active = |node: &NodeIndex| {
+            let machine = self.machines[*node].as_ref();
+            machine.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active)
+        };
+        let mut unaware = [0, 1].into_iter().filter(active).filter(|n| !self.known_to(*n, client));
+        let served = self.wire.server_of(client).is_some();
+        (served || self.wire.was_answered_alone(client)) && unaware.next().is_some()
     }
 
     /// Whether `node` holds the session of that client, as far as the wire tells.

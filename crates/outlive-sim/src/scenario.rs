@@ -13,10 +13,11 @@ use outlive_tcp::wire::Endpoint;
 
 use crate::{
     content::{FlowId, Preamble},
-    host::{Service, Stack},
+    host::Service,
     network::Link,
     script::{Pace, Step},
     setup::{Fault, FlowSetup, HostSetup, Setup, Start},
+    stack::StackSetup,
 };
 
 /// The port that servers listen on.
@@ -33,8 +34,8 @@ pub struct Scenario {
     proxy_protocol: Option<ProxyProtocol>,
     /// By pool: whether each of its servers accepts connections.
     pools: Vec<Vec<bool>>,
-    client: Stack,
-    server: Stack,
+    client: StackSetup,
+    server: StackSetup,
     script: Vec<Step>,
     client_pace: Pace,
     server_pace: Pace,
@@ -54,8 +55,8 @@ impl Scenario {
             routes: Vec::new(),
             proxy_protocol: None,
             pools: vec![vec![true]],
-            client: Stack::default(),
-            server: Stack::default(),
+            client: StackSetup::default(),
+            server: StackSetup::default(),
             script: script.to_vec(),
             client_pace: Pace::Eager,
             server_pace: Pace::Eager,
@@ -124,7 +125,7 @@ impl Scenario {
 
     /// The stacks of the client and of the servers.
     #[must_use]
-    pub fn stacks(mut self, client: Stack, server: Stack) -> Self {
+    pub fn stacks(mut self, client: StackSetup, server: StackSetup) -> Self {
         (self.client, self.server) = (client, server);
         self
     }
@@ -181,7 +182,7 @@ impl Scenario {
                 .map(|s| Server { address: self.server_address(p, s) })
                 .collect(),
             proxy_protocol: self.proxy_protocol,
-            connect_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(20),
             retry_after: self.retry_after,
         });
         let listener = Listener {

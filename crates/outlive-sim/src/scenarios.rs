@@ -7,11 +7,11 @@ use outlive_proxy::config::{NamePattern, ProxyProtocol, Route};
 
 use crate::{
     content::{BANNER, Preamble},
-    host::Stack,
     network::Link,
     scenario::{Scenario, len},
     script::{Pace, Step},
     setup::Start,
+    stack::{Kind, StackSetup},
 };
 
 const NOW: Start = Start::At(Duration::ZERO);
@@ -57,10 +57,22 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("loss-proxy", proxied(Scenario::direct, &PLAIN, ProxyProtocol::V2).link(lossy())),
         ("v6", download(Scenario::direct, &PLAIN).v6()),
         ("v6-inspect", requests(Scenario::inspect, &TLS).v6()),
-        ("no-timestamps", upload(Scenario::direct, &PLAIN).stacks(plain(), Stack::default())),
+        ("no-timestamps", upload(Scenario::direct, &PLAIN).stacks(plain(), StackSetup::default())),
         ("no-timestamps-server", requests(Scenario::inspect, &HTTP).stacks(big(), plain())),
         ("big-windows", download(Scenario::inspect, &HTTP).stacks(big(), big())),
         ("small-windows", download(Scenario::inspect, &HTTP).stacks(small(), small())),
+        ("smoltcp-download", download(Scenario::direct, &PLAIN).stacks(other(), other())),
+        ("smoltcp-requests", requests(Scenario::inspect, &HTTP).stacks(other(), other())),
+        (
+            "smoltcp-proxy",
+            proxied(Scenario::inspect, &TLS, ProxyProtocol::V1).stacks(other(), other()),
+        ),
+        ("smoltcp-to-linux", upload(Scenario::direct, &PLAIN).stacks(other(), big())),
+        ("linux-to-smoltcp", requests(Scenario::direct, &PLAIN).stacks(big(), other())),
+        ("no-sack", download(Scenario::inspect, &HTTP).stacks(without_sack(), big())),
+        ("no-sack-server", upload(Scenario::inspect, &HTTP).stacks(big(), without_sack())),
+        ("small-mtu", download(Scenario::inspect, &HTTP).stacks(narrow(), big())),
+        ("small-mtu-server", upload(Scenario::inspect, &HTTP).stacks(big(), narrow())),
         ("same-port", same_port()),
         ("several", several()),
         ("standby-joins", upload(Scenario::direct, &PLAIN).standby_joins(ms(3))),
@@ -87,16 +99,28 @@ fn lossy() -> Link {
     }
 }
 
-fn plain() -> Stack {
-    Stack { timestamps: false, ..Stack::default() }
+fn plain() -> StackSetup {
+    StackSetup { timestamps: false, ..StackSetup::default() }
 }
 
-fn big() -> Stack {
-    Stack { receive_buffer: 1 << 20, ..Stack::default() }
+fn big() -> StackSetup {
+    StackSetup { receive_buffer: 1 << 20, ..StackSetup::default() }
 }
 
-fn small() -> Stack {
-    Stack { receive_buffer: 5_000, ..Stack::default() }
+fn other() -> StackSetup {
+    StackSetup { kind: Kind::Smoltcp, ..StackSetup::default() }
+}
+
+fn without_sack() -> StackSetup {
+    StackSetup { sack: false, ..StackSetup::default() }
+}
+
+fn narrow() -> StackSetup {
+    StackSetup { mtu: 1_280, ..StackSetup::default() }
+}
+
+fn small() -> StackSetup {
+    StackSetup { receive_buffer: 5_000, ..StackSetup::default() }
 }
 
 type Make = fn(&[Step]) -> Scenario;
@@ -157,14 +181,20 @@ fn simultaneous_close() -> Scenario {
 fn slow_reader() -> Scenario {
     let slow = Pace::Slow { bytes: 4_000, every: ms(8) };
     download(Scenario::direct, &PLAIN)
-        .stacks(Stack { receive_buffer: 8_000, ..Stack::default() }, Stack::default())
+        .stacks(
+            StackSetup { receive_buffer: 8_000, ..StackSetup::default() },
+            StackSetup::default(),
+        )
         .paces(slow, Pace::Eager)
 }
 
 fn slow_server() -> Scenario {
     let slow = Pace::Slow { bytes: 4_000, every: ms(8) };
     upload(Scenario::inspect, &HTTP)
-        .stacks(Stack::default(), Stack { receive_buffer: 8_000, ..Stack::default() })
+        .stacks(
+            StackSetup::default(),
+            StackSetup { receive_buffer: 8_000, ..StackSetup::default() },
+        )
         .paces(Pace::Eager, slow)
 }
 

@@ -8,9 +8,10 @@ use outlive_tcp::wire::Endpoint;
 use crate::{
     channel::Tail,
     content::Preamble,
-    host::{Service, Stack},
+    host::Service,
     network::{Link, NodeIndex, Place},
     script::{Pace, Step},
+    stack::StackSetup,
 };
 
 /// A world before its first event.
@@ -42,7 +43,7 @@ pub struct HostSetup {
     /// Its address.
     pub address: IpAddr,
     /// Its TCP.
-    pub stack: Stack,
+    pub stack: StackSetup,
     /// What it serves; nothing if it is a client.
     pub services: Vec<Service>,
 }

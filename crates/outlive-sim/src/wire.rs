@@ -29,6 +29,8 @@ struct Leg {
     /// Bytes that the host has said.
     said: i64,
     flow: Option<FlowId>,
+    /// A client that was answered while no standby would have continued its handshake.
+    answered_alone: bool,
 }
 
 impl Leg {
@@ -80,6 +82,11 @@ impl Wire {
     /// The tuple of the server's packets that serves the client of this tuple.
     pub(crate) fn server_of(&self, client: FourTuple) -> Option<FourTuple> {
         self.by_flow.get(&self.clients.get(&client)?.flow?).copied()
+    }
+
+    /// Whether the client of this tuple was answered by a node without a synchronised standby.
+    pub(crate) fn was_answered_alone(&self, client: FourTuple) -> bool {
+        self.clients.get(&client).is_some_and(|leg| leg.answered_alone)
     }
 
     /// A flow begins: its client is about to send a SYN from this tuple.
@@ -134,6 +141,10 @@ impl Wire {
         }
         let server_key = self.link_client(ledger, flow, seen, packet);
         let leg = &self.clients[&key];
+        if leg.own_isn.is_none() && !seen.has(Flags::SYN) {
+            // The client is in SYN-SENT: this is about an earlier connection (RFC 5961, section 4).
+            return;
+        }
         let server = server_key.and_then(|key| self.servers.get(&key));
         let prefix = ledger.flows[flow.0].prefix.len() as i64;
         self.check_ack(ledger, seen, leg, server.map_or(0, |s| (s.acked - prefix).max(0)));
@@ -152,6 +163,11 @@ impl Wire {
             let said = |at| content::server_byte(instance, at);
             check_payload(ledger, seen, packet, at, leg.acked, server.said, said);
         }
+        if seen.has(Flags::SYN) && self.clients[&key].own_isn.is_none() {
+            let leg = self.clients.get_mut(&key).expect("it was looked up above");
+            leg.answered_alone = held.is_none();
+        }
+        let server = server_key.and_then(|key| self.servers.get(&key));
         let must_be_held = seen.has(Flags::SYN) && server_key.is_some() && seen.len() == 0;
         if let Some(held) = held.filter(|_| must_be_held)
             && !held.contains(&key)
@@ -246,7 +262,10 @@ impl Wire {
             let leg = self.clients.get(&FourTuple::new(flow.client, flow.listener))?;
             (leg.flow == Some(f)).then_some(leg)
         });
-        self.check_ack(ledger, seen, leg, client.map_or(0, |c| c.acked));
+        // Once the client's port is used again, nobody knows what the old connection had acknowledged.
+        if flow.is_none() || client.is_some() {
+            self.check_ack(ledger, seen, leg, client.map_or(0, |c| c.acked));
+        }
         if let (Some(id), Some(client)) = (flow, client) {
             let prefix = ledger.flows[id.0].prefix.len() as i64;
             let (acked, said) = (leg.acked, client.said + prefix);

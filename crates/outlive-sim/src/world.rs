@@ -21,6 +21,7 @@ use crate::{
     packet::Seen,
     rng::Rng,
     setup::{Fault, Setup, Start},
+    situations::{self, Situations},
     wire::Wire,
 };
 
@@ -29,6 +30,8 @@ use crate::{
 pub const LOAD: Duration = Duration::from_millis(1_200);
 /// How long everything may take once the last fault is over: the end systems' timers are backed off by then.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// By then, once faults are over, the roles have settled.
+const SETTLED: Duration = Duration::from_secs(8);
 /// The wall clock at the beginning of time, in microseconds.
 pub(crate) const UNIX_US: u64 = 1_700_000_000_000_000;
 
@@ -94,6 +97,8 @@ pub struct Outcome {
     pub lasted: Duration,
     /// Takeovers that happened.
     pub takeovers: u32,
+    /// Situations that were met.
+    pub situations: std::collections::BTreeSet<&'static str>,
 }
 
 /// A world.
@@ -116,6 +121,9 @@ pub struct World {
     pub(crate) steps: u64,
     pub(crate) crashed: bool,
     pub(crate) takeovers: u32,
+    pub(crate) situations: Situations,
+    /// After the last fault, and when everything has settled: what cannot be expected is exempt.
+    settled: bool,
     /// When the last fault happened.
     last_fault: Time,
     faults_left: usize,
@@ -148,6 +156,8 @@ impl World {
             steps: 0,
             crashed: false,
             takeovers: 0,
+            situations: Situations::new(),
+            settled: false,
             last_fault: Time::ZERO,
             faults_left: setup.faults.len(),
             arrivals: Vec::new(),
@@ -203,8 +213,15 @@ impl World {
                 self.give_up();
                 break;
             }
+            if self.now > self.last_fault + SETTLED && self.faults_left == 0 && !self.settled {
+                self.settled = true;
+                self.exempt(World::is_beyond_promise);
+            }
             self.happen(next.happening);
+            self.excuse_resets();
+            self.begin_waiting();
         }
+        self.close_books();
         if self.setup.trace {
             self.ledger.violations.iter().for_each(|v| println!("VIOLATION {v}"));
         }
@@ -216,6 +233,30 @@ impl World {
             events: self.events,
             lasted: self.now.since(start),
             takeovers: self.takeovers,
+            situations: self.situations,
+        }
+    }
+
+    fn close_books(&mut self) {
+        for machine in self.machines.iter().flatten() {
+            situations::of_counters(&machine.node.status(self.now), &mut self.situations);
+        }
+        if self.ledger.flows.iter().any(|f| f.exempt) {
+            self.situations.insert("flow exempt");
+        }
+    }
+
+    /// A reset of a connection for which nothing was promised is explained.
+    fn excuse_resets(&mut self) {
+        let resets: Vec<_> = self.ledger.resets.drain(..).collect();
+        for (flow, detail) in resets {
+            let flow = &self.ledger.flows[flow.0];
+            let tuple = FourTuple::new(flow.client, flow.listener);
+            if flow.exempt || self.is_beyond_promise(tuple) {
+                self.exempt(|_, other| other == tuple);
+            } else {
+                self.ledger.violate(Rule::Reset, detail);
+            }
         }
     }
 
@@ -309,7 +350,7 @@ impl World {
         // A flow that begins late has the same time as others.
         self.last_fault = self.now;
         self.wire.begin_flow(tuple, id);
-        self.hosts[flow.host].connect(id, tuple, &flow.script, flow.pace);
+        self.hosts[flow.host].connect(self.now, id, tuple, &flow.script, flow.pace);
         self.hosts[flow.host].poll(self.now, &mut self.ledger, &self.wire);
         self.host_acts(flow.host);
     }
@@ -326,6 +367,10 @@ impl World {
                 self.at(at, Happening::HostWakes { host, at });
             }
         }
+    }
+
+    /// Begins the flows that have waited for others.
+    fn begin_waiting(&mut self) {
         for index in 0..self.begun.len() {
             if let (None, Start::After(other)) = (self.begun[index], self.setup.flows[index].start)
                 && self.begun[other].is_some_and(|id| {

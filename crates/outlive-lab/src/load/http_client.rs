@@ -1,5 +1,6 @@
 //! Many HTTP clients in one thread, each asking as soon as it has its answer.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use super::Window;
 use super::http_server::ANSWER;
 use crate::error::LabError;
 use crate::host::Host;
+use crate::traffic::Failure;
 use crate::traffic::book::new_histogram;
 
 const KEEP_ALIVE: &[u8] = b"GET /lab HTTP/1.1\r\nHost: lab.example\r\n\r\n";
@@ -37,6 +39,8 @@ pub struct HttpResult {
     pub bytes: u64,
     /// Connections that broke, over the whole time.
     pub failed: u64,
+    /// Why they did, and how many of them.
+    pub failures: BTreeMap<Failure, u64>,
     /// Answers that were not the expected one, over the whole time.
     pub wrong: u64,
     /// Microseconds from a request (or the connection attempt) to the end of its answer, inside
@@ -93,6 +97,7 @@ impl Clients {
                 connections: 0,
                 bytes: 0,
                 failed: 0,
+                failures: BTreeMap::new(),
                 wrong: 0,
                 latency: new_histogram(),
             },
@@ -154,8 +159,9 @@ impl Clients {
                     self.slots[key] = self.connect(key)?;
                     return Ok(());
                 }
-                Err(_) => {
+                Err(error) => {
                     self.result.failed += 1;
+                    *self.result.failures.entry(reason(error)).or_default() += 1;
                     self.slots[key] = self.connect(key)?;
                     return Ok(());
                 }
@@ -210,6 +216,14 @@ impl Slot {
                 return Ok(Step::Answered);
             }
         }
+    }
+}
+
+fn reason(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Failure::EarlyEnd,
+        io::ErrorKind::InvalidData => Failure::WrongData,
+        _ => error.into(),
     }
 }
 

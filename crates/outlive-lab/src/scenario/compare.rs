@@ -69,9 +69,11 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     }
     let lab = &arenas.first().ok_or(LabError::NothingToCompare)?.lab;
     let mut report = Report::new("compare", lab);
-    let mut samples = vec![vec![Vec::new(); arenas.len()]; WORKLOADS.len()];
+    let chosen = |w: &&Workload| w.name.contains(&settings.workload);
+    let workloads: Vec<&Workload> = WORKLOADS.iter().filter(chosen).collect();
+    let mut samples = vec![vec![Vec::new(); arenas.len()]; workloads.len()];
     for round in 0..settings.rounds {
-        for (workload, samples) in WORKLOADS.iter().zip(&mut samples) {
+        for (workload, samples) in workloads.iter().zip(&mut samples) {
             for turn in 0..arenas.len() {
                 let index = (round + turn) % arenas.len();
                 let sample = arenas[index].measure(workload, settings, &mut report)?;
@@ -79,14 +81,14 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
             }
         }
     }
-    let rows: Vec<Row> = WORKLOADS
+    let rows: Vec<Row> = workloads
         .iter()
         .zip(&samples)
         .map(|(workload, samples)| row(workload, &arenas, samples))
         .collect();
     report.measure("rounds", settings.rounds);
     report.measure("rows", rows);
-    report.measure("samples", all_samples(&arenas, &samples));
+    report.measure("samples", all_samples(&workloads, &arenas, &samples));
     Ok(report)
 }
 
@@ -241,9 +243,13 @@ struct Samples<'a> {
     values: &'a [f64],
 }
 
-fn all_samples<'a>(arenas: &[Arena], samples: &'a [Vec<Vec<f64>>]) -> Vec<Samples<'a>> {
+fn all_samples<'a>(
+    workloads: &[&Workload],
+    arenas: &[Arena],
+    samples: &'a [Vec<Vec<f64>>],
+) -> Vec<Samples<'a>> {
     let mut all = Vec::new();
-    for (workload, samples) in WORKLOADS.iter().zip(samples) {
+    for (workload, samples) in workloads.iter().zip(samples) {
         for (arena, values) in arenas.iter().zip(samples) {
             let subject = arena.subject.name().to_owned();
             all.push(Samples { workload: workload.name, subject, values });

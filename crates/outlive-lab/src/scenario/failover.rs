@@ -136,8 +136,9 @@ impl Experiment {
 
         let mut report = course.report(&self.name, &lab);
         report.require(in_mid_transfer, || "a stream was over before the last fault".to_owned());
-        let epoch = pair.by_role()?.0.status()?.epoch;
-        report.measure("epoch", epoch);
+        let status = pair.by_role()?.0.status()?;
+        report.measure("epoch", &status.epoch);
+        report.measure("counters", status.counters());
         let picture = course.picture(&format!("{}: throughput", self.name));
         Ok((report, picture))
     }

@@ -3,6 +3,8 @@
 pub mod compare;
 pub mod course;
 pub mod failover;
+mod flood;
+mod forged;
 mod healing;
 mod links;
 pub mod mix;
@@ -26,6 +28,8 @@ pub struct Settings {
     pub program: Option<PathBuf>,
     /// What is compared, for `compare`; each of these once.
     pub subjects: Vec<SubjectKind>,
+    /// Only workloads with this in their name, for `compare`.
+    pub workload: String,
     /// How often each measurement is repeated, for `compare`.
     pub rounds: usize,
     /// How long each measurement counts, for `compare`.
@@ -46,7 +50,15 @@ pub enum SubjectKind {
 impl Default for Settings {
     fn default() -> Self {
         let subjects = vec![SubjectKind::Outlive, SubjectKind::Haproxy, SubjectKind::Routing];
-        Self { seed: 1, svg: None, program: None, subjects, rounds: 5, seconds: 1.0 }
+        Self {
+            seed: 1,
+            svg: None,
+            program: None,
+            subjects,
+            workload: String::new(),
+            rounds: 5,
+            seconds: 1.0,
+        }
     }
 }
 
@@ -124,6 +136,17 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "failover-bad",
         about: "kill and cut over links with loss, jitter, reordering and duplication",
         run: failover::bad_links,
+    },
+    Scenario {
+        name: "forged-routing",
+        about: "no proxy: forged RST, FIN, SYN and data outside the window, without effect",
+        run: forged::through_router,
+    },
+    Scenario { name: "forged", about: "the same through a pair", run: forged::through_pair },
+    Scenario {
+        name: "syn-flood",
+        about: "a flood of forged SYNs through a pair, beside real clients; memory bounded",
+        run: flood::run,
     },
     Scenario {
         name: "compare",

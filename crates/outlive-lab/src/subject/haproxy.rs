@@ -71,11 +71,11 @@ impl Subject for HaProxy {
 }
 
 /// IPv4 goes to IPv4 and IPv6 to IPv6. No logging, no health checks, no stickiness: nothing that
-/// the other subjects do not do either.
+/// the other subjects do not do either. Splicing is on, because it is HAProxy at its best.
 fn config_text(node: &Host, server: &Host, threads: usize, ports: &[u16]) -> String {
     let mut text = format!(
-        "global\n  nbthread {threads}\n  maxconn 8000\n\
-         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
+        "global\n  nbthread {threads}\n  maxconn 4000\n\
+         defaults\n  mode tcp\n  option splice-auto\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
     );
     for &port in ports {
         for ipv6 in [false, true] {

@@ -84,8 +84,7 @@ impl Client {
     pub fn finish(&self, limit: Duration) {
         self.wind_up();
         self.wait(limit);
-        self.stop();
-        wait_until(Duration::from_secs(5), || self.remote.open() == 0);
+        self.remote.stop(Duration::from_secs(5));
     }
 }
 

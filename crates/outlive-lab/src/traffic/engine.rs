@@ -8,8 +8,8 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{
-    AtomicUsize,
-    Ordering::{Relaxed, Release},
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use slab::Slab;
 
 use super::book::{Book, Failure, Group, Record, Side};
 use super::conversation::{Conversation, Io, Next, Notes, Outbox};
-use crate::clock::Clock;
+use crate::clock::{Clock, wait_until};
 
 /// Bytes per read or write. Larger ones gain nothing; smaller ones cost system calls.
 const SCRATCH_LEN: usize = 128 << 10;
@@ -57,6 +57,7 @@ pub(crate) struct Remote {
     commands: mpsc::Sender<Command>,
     waker: Waker,
     open: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Remote {
@@ -66,6 +67,12 @@ impl Remote {
             // A failure to wake only delays it: the engine looks at least once a second.
             let _ = self.waker.wake();
         }
+    }
+
+    /// Tells the engine to stop, and waits at most `limit` until its sockets are closed.
+    pub(crate) fn stop(&self, limit: Duration) {
+        self.send(Command::Stop);
+        wait_until(limit, || self.ended.load(Acquire));
     }
 
     /// Connections that are open, as of the thread's last round.
@@ -80,6 +87,7 @@ pub(crate) struct Engine {
     poll: Poll,
     commands: mpsc::Receiver<Command>,
     open: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
     listeners: Vec<TcpListener>,
     accept: fn() -> Box<dyn Conversation>,
     side: Side,
@@ -136,10 +144,12 @@ impl Engine {
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (sender, commands) = mpsc::channel();
         let open = Arc::new(AtomicUsize::new(0));
+        let ended = Arc::new(AtomicBool::new(false));
         let mut engine = Self {
             poll,
             commands,
             open: open.clone(),
+            ended: ended.clone(),
             listeners,
             accept,
             side,
@@ -156,7 +166,7 @@ impl Engine {
             let token = Token(FIRST_LISTENER + index);
             engine.poll.registry().register(listener, token, Interest::READABLE)?;
         }
-        Ok((engine, Remote { commands: sender, waker, open }))
+        Ok((engine, Remote { commands: sender, waker, open, ended }))
     }
 
     /// Works until it is told to stop.
@@ -185,6 +195,9 @@ impl Engine {
             self.open.store(self.slots.len(), Relaxed);
         }
         self.abandon();
+        let ended = self.ended.clone();
+        drop(self);
+        ended.store(true, Release);
     }
 
     /// Whether the engine is to stop.

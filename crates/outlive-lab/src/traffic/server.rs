@@ -56,8 +56,7 @@ impl Server {
     /// failed: its client is gone, and the server was not told.
     pub fn finish(&self, limit: Duration) {
         wait_until(limit, || self.remote.open() == 0);
-        self.remote.send(Command::Stop);
-        wait_until(Duration::from_secs(5), || self.remote.open() == 0);
+        self.remote.stop(Duration::from_secs(5));
     }
 }
 

@@ -54,6 +54,7 @@ impl Proxy {
             server: attempt.server,
             listener: opening.listener,
             phase: Phase::Unconfirmed,
+            challenged: false,
             picture: 0,
         };
         let slot = self.insert_session(session);
@@ -162,7 +163,12 @@ fn record(
                 server_timestamp_delta: timestamp.wrapping_sub(server_value),
                 prefix_len,
                 answered: true,
-                syn_ack: SynAck { timestamp: *timestamp, ..SynAck::default() },
+                // Whoever repeats the prefix needs a timestamp of the client's.
+                syn_ack: SynAck {
+                    timestamp: *timestamp,
+                    echo: opening.timestamp,
+                    ..SynAck::default()
+                },
             }
         }
     }

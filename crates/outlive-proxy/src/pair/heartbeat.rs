@@ -12,7 +12,7 @@
 //! | 8 | 8 | incarnation of the sender's process |
 //! | 16 | 8 | epoch |
 //! | 24 | 8 | the pair's clock, microseconds |
-//! | 32 | 8 | counter of the sender, from 1, never repeated within an incarnation |
+//! | 32 | 8 | counter of the sender: begins at a random number below 2^62, rises by one |
 //! | 40 | 8 | highest counter heard from the receiver's present incarnation, or zero |
 //! | 48 | 8 | SipHash-2-4 of bytes 0 to 47 under the pair's heartbeat key |
 

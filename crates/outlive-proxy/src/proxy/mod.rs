@@ -292,6 +292,26 @@ impl Proxy {
         }
     }
 
+    /// Marks the session as over: it translates late segments until its timer removes it, or its place or
+    /// tuple is needed. False if it was over already.
+    pub(crate) fn set_over(&mut self, now: Time, slot: usize, phase: Phase) -> bool {
+        let session = &mut self.sessions[slot];
+        if session.phase.is_over() {
+            return false;
+        }
+        session.phase = phase;
+        let server = session.server;
+        let linger = match phase {
+            Phase::Reset(_) => self.config.timeouts.reset_linger,
+            _ => self.config.timeouts.time_wait,
+        };
+        self.sessions.is_over(slot);
+        self.sessions.set_timer(slot, now + linger);
+        self.prefixes.remove(&slot);
+        self.session_left_server(server);
+        true
+    }
+
     pub(crate) fn session_left_server(&mut self, server: ServerId) {
         self.pools.session_ended(server);
     }

@@ -1,8 +1,6 @@
 //! The other end of replication: sessions that wait for the standby, the walk over all of them for a new
 //! standby, and, on the standby, what the active node tells.
 
-use std::time::Duration;
-
 use outlive_tcp::{seq::Seq, time::Time, wire::FourTuple};
 
 use super::{Awaiting, FirstData, Prefix, Proxy, Release};
@@ -128,7 +126,7 @@ impl Proxy {
             }
             ReceivedChange::Ended { client, phase } => {
                 if let Some(slot) = self.session_of(&client) {
-                    self.adopt_end(now, slot, phase);
+                    self.set_over(now, slot, phase);
                 }
             }
             ReceivedChange::HalfClosed { client, side } => {
@@ -178,30 +176,13 @@ impl Proxy {
             server,
             listener,
             phase: if record.answered { Phase::Open } else { Phase::Answering },
+            challenged: false,
             picture: self.picture.max(1),
         });
         if !prefix.is_empty() {
             self.prefixes.insert(slot, Prefix { bytes: prefix, repeated: 0, sent: false });
         }
         self.arm_idle(now, slot);
-    }
-
-    fn adopt_end(&mut self, now: Time, slot: usize, phase: Phase) {
-        let timeouts = &self.config.timeouts;
-        let linger: Duration = match phase {
-            Phase::Reset(_) => timeouts.reset_linger,
-            _ => timeouts.time_wait,
-        };
-        let session = &mut self.sessions[slot];
-        if session.phase.is_over() {
-            return;
-        }
-        session.phase = phase;
-        let server = session.server;
-        self.sessions.is_over(slot);
-        self.sessions.set_timer(slot, now + linger);
-        self.prefixes.remove(&slot);
-        self.session_left_server(server);
     }
 
     fn adopt_progress(&mut self, client: &FourTuple, positions: [Seq; 2]) {

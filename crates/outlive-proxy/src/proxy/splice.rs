@@ -204,6 +204,7 @@ impl Proxy {
             hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
         };
         self.outbox.send(&segment);
+        self.sessions[slot].challenged = true;
     }
 
     /// A reset. The end judges it; it ends the session here only if it fits the window.
@@ -216,7 +217,10 @@ impl Proxy {
     ) -> Verdict {
         let session = &self.sessions[slot];
         let record = session.record;
-        let valid = session.streams.sent_by(side).in_window(packet.seq());
+        let stream = session.streams.sent_by(side);
+        // A client that has forgotten the connection answers a challenge with the number it was told.
+        let answer = side == Side::Client && session.challenged && packet.seq() == stream.acked;
+        let valid = answer || stream.in_window(packet.seq());
         if !valid && self.provoked_by_probe(now, slot, side, packet.seq()) {
             return self.drop(Counter::ProbeResets);
         }
@@ -238,28 +242,18 @@ impl Proxy {
         self.forward(&packet)
     }
 
-    /// Marks the session as over: it translates late segments until its timer removes it, or its place or
-    /// tuple is needed.
+    /// This node has seen the session end.
     pub(crate) fn end_session(&mut self, now: Time, slot: usize, phase: Phase) {
-        let (linger, end, counter) = match phase {
-            Phase::Reset(side) => {
-                (self.config.timeouts.reset_linger, End::Reset(side), Counter::SessionsReset)
-            }
-            _ => (self.config.timeouts.time_wait, End::Finished, Counter::SessionsFinished),
-        };
-        let session = &mut self.sessions[slot];
-        if session.phase.is_over() {
+        if !self.set_over(now, slot, phase) {
             return;
         }
-        session.phase = phase;
-        let server = session.server;
-        self.sessions.is_over(slot);
-        self.sessions.set_timer(slot, now + linger);
-        self.prefixes.remove(&slot);
-        self.session_left_server(server);
+        let (end, counter) = match phase {
+            Phase::Reset(side) => (End::Reset(side), Counter::SessionsReset),
+            _ => (End::Finished, Counter::SessionsFinished),
+        };
         self.counters.count(counter);
-        let tuple = self.sessions[slot].tuple(Side::Client);
-        self.journal.append(&Change::Ended { client: tuple, phase });
+        let client = self.sessions[slot].tuple(Side::Client);
+        self.journal.append(&Change::Ended { client, phase });
         self.log_closed(now, slot, end);
     }
 

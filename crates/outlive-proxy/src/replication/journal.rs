@@ -3,8 +3,11 @@
 //! Each change has a number; the standby confirms numbers. A change on the wire, network byte order:
 //! kind (1), length of the body (2), body. The bodies are listed in `docs/replication.md`.
 
+use std::time::Duration;
+
 use outlive_tcp::{
     seq::Seq,
+    time::Time,
     wire::{Endpoint, FourTuple},
 };
 
@@ -173,6 +176,11 @@ fn decode_tuple(bytes: &[u8]) -> Option<(FourTuple, &[u8])> {
 /// behind is dropped, and synchronised anew when it is well.
 const LIMIT: usize = 32 << 20;
 
+/// What is not urgent (a FIN was acknowledged, a session is over) waits for so long for something that is, or
+/// for as much: a short connection then costs the two nodes one exchange, not three.
+const PATIENCE: Duration = Duration::from_millis(10);
+const ENOUGH: usize = 16 << 10;
+
 /// The queue of changes. Empty and without effect while nobody listens.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
@@ -185,6 +193,10 @@ pub(crate) struct Journal {
     /// Number of the last change that was fetched.
     last_fetched: u64,
     overflowed: bool,
+    /// Something waits for the confirmation of what is here.
+    urgent: bool,
+    /// Since when something that is not urgent has been waiting for company.
+    waits_since: Option<Time>,
 }
 
 impl Journal {
@@ -203,6 +215,7 @@ impl Journal {
     pub(crate) fn append(&mut self, change: &Change<'_>) -> u64 {
         self.last += 1;
         if self.listening && !self.overflowed {
+            self.urgent |= matches!(change, Change::Opened { .. });
             change.encode(&mut self.bytes);
             self.overflowed = self.bytes.len() - self.fetched > LIMIT;
         }
@@ -230,6 +243,8 @@ impl Journal {
         if self.fetched == self.bytes.len() {
             self.bytes.clear();
             self.fetched = 0;
+            self.urgent = false;
+            self.waits_since = None;
         } else if self.fetched > self.bytes.len() / 2 {
             self.bytes.drain(..self.fetched);
             self.fetched = 0;
@@ -237,17 +252,33 @@ impl Journal {
         Some(self.last_fetched)
     }
 
-    /// Whether something waits to be fetched.
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether what waits, if anything does, shall be sent now.
+    pub(crate) fn is_due(&mut self, now: Time) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let since = *self.waits_since.get_or_insert(now);
+        self.urgent || self.backlog() >= ENOUGH || now >= since + PATIENCE
+    }
+
+    /// When something will be due.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.waits_since.map(|since| since + PATIENCE)
+    }
+
+    fn is_empty(&self) -> bool {
         self.bytes.len() == self.fetched
     }
 
-    /// Takes a number for something that is not a change, when everything has been fetched.
-    pub(crate) fn mark(&mut self) -> u64 {
-        debug_assert!(self.is_empty(), "changes come before it");
+    /// Takes a number for something that is not a change. `None` if changes have to be fetched before.
+    pub(crate) fn mark(&mut self) -> Option<u64> {
+        if !self.is_empty() {
+            self.urgent = true;
+            return None;
+        }
         self.last += 1;
         self.last_fetched = self.last;
-        self.last
+        Some(self.last)
     }
 
     /// The standby fell so far behind that changes were lost: it must be dropped.
@@ -298,6 +329,25 @@ mod tests {
         assert_eq!(next(), Some(ReceivedChange::Ended { client: tuple(3), phase }));
         assert_eq!(next(), Some(ReceivedChange::Progress { client: tuple(4), positions }));
         assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn what_is_not_urgent_waits_for_company() {
+        let now = Time::from_micros(5_000_000);
+        let mut journal = Journal::default();
+        journal.start();
+        assert!(!journal.is_due(now) && journal.deadline().is_none());
+        journal.append(&Change::Forgotten { client: tuple(1) });
+        assert!(!journal.is_due(now));
+        assert_eq!(journal.deadline(), Some(now + PATIENCE));
+        assert!(journal.is_due(now + PATIENCE));
+        assert!(journal.fetch(1_000, &mut Vec::new()).is_some());
+        assert!(journal.deadline().is_none());
+
+        while !journal.is_due(now) {
+            journal.append(&Change::Forgotten { client: tuple(1) });
+        }
+        assert!(journal.backlog() >= ENOUGH);
     }
 
     #[test]

@@ -14,7 +14,11 @@ use self::{
     journal::ReceivedChange,
     message::{Hello, Message, PROTOCOL},
 };
-use crate::{opening::keys::EpochKey, pair::heartbeat::Beliefs, proxy::Proxy};
+use crate::{
+    opening::keys::EpochKey,
+    pair::heartbeat::{Beliefs, Role},
+    proxy::Proxy,
+};
 
 /// Room for the head of a message.
 const HEAD: usize = 16;
@@ -43,10 +47,12 @@ enum Stage {
 /// Something that the node has to act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
+    /// The peer is active, and this node has not joined it yet: the connection has to begin anew.
+    TooEarly,
     /// Active: everything up to this number is confirmed.
     Confirmed(u64),
-    /// Active: the standby holds everything, and has the key of the epoch that begins now.
-    Paired(EpochKey),
+    /// Active: the standby holds everything up to this number, and has the key of the epoch that begins now.
+    Paired(EpochKey, u64),
     /// Standby: it holds everything, and the epoch begins.
     Synchronised(EpochKey),
 }
@@ -107,7 +113,10 @@ impl Link {
         match (Message::decode(bytes)?, self.stage) {
             (Message::Hello(hello), Stage::Greeting) => {
                 self.greeted(now, &hello, me, active, proxy)?;
-                Ok(None)
+                // A node that is still joining must become a standby first: it would be synchronised, and
+                // then go on as if it knew nothing.
+                let early = hello.active && me.role == Role::Joining;
+                Ok(early.then_some(LinkEvent::TooEarly))
             }
             (Message::Begin { clock_us, sequence_key, .. }, Stage::Expecting) => {
                 proxy.clock.follow(now, clock_us);
@@ -134,7 +143,7 @@ impl Link {
                 if number >= last =>
             {
                 self.stage = Stage::Paired;
-                Ok(Some(LinkEvent::Paired(key)))
+                Ok(Some(LinkEvent::Paired(key, number)))
             }
             (
                 Message::Confirm { number },
@@ -175,6 +184,7 @@ impl Link {
     /// epoch that begins when the standby has everything.
     pub(crate) fn poll(
         &mut self,
+        now: Time,
         proxy: &mut Proxy,
         next_key: impl FnOnce() -> EpochKey,
         out: &mut Vec<u8>,
@@ -192,30 +202,28 @@ impl Link {
             return false;
         }
         let mut changes = Vec::new();
-        if let Some(last) = proxy.journal.fetch(MAX_STATE_MESSAGE - HEAD, &mut changes) {
+        let telling = self.stage != Stage::Paired;
+        if (telling || proxy.journal.is_due(now))
+            && let Some(last) = proxy.journal.fetch(MAX_STATE_MESSAGE - HEAD, &mut changes)
+        {
             Message::Changes { last, changes: &changes }.encode(out);
             return true;
         }
         let Stage::Snapshot { slot } = self.stage else { return false };
         self.stage = match proxy.snapshot(slot, MAX_STATE_MESSAGE - HEAD, &mut changes) {
             Some(slot) => Stage::Snapshot { slot },
-            None => {
-                let (number, key) = (proxy.journal.mark(), next_key());
-                self.say(&Message::Complete { number, key });
-                Stage::Completing { number, key }
-            }
+            None => match proxy.journal.mark() {
+                Some(number) => {
+                    let key = next_key();
+                    self.say(&Message::Complete { number, key });
+                    Stage::Completing { number, key }
+                }
+                None => self.stage,
+            },
         };
         // An empty one does no harm: there was no session, or none was left.
         Message::Snapshot(&changes).encode(out);
         true
-    }
-
-    /// Whether there is something to say.
-    pub(crate) fn has_something_to_say(&self, proxy: &Proxy) -> bool {
-        !self.outgoing.is_empty()
-            || self.confirm.is_some()
-            || matches!(self.stage, Stage::Snapshot { .. })
-            || !proxy.journal.is_empty()
     }
 }
 

@@ -54,7 +54,8 @@ pub(crate) struct SynAck {
     pub window: u16,
     /// TSval towards the client.
     pub timestamp: u32,
-    /// TSecr towards the client: the TSval of its SYN.
+    /// TSecr towards the client: the TSval of its SYN, or of what it said last before its server was
+    /// known. A node that takes over counts on from it.
     pub echo: u32,
     /// The server agreed to ECN.
     pub ecn: bool,

@@ -1,0 +1,280 @@
+//! Random worlds: topology, load, links and faults, all from one seed.
+//!
+//! First anything may fail; then everything is mended, and what was promised has to finish.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use outlive_proxy::config::{NamePattern, ProxyProtocol, Route};
+use serde::Serialize;
+
+use crate::{
+    content::{BANNER, Preamble},
+    crash_points::run,
+    network::{Link, Place},
+    rng::Rng,
+    scenario::{Scenario, len},
+    script::{Pace, Step},
+    setup::{Fault, Setup, Start},
+    stack::{Kind, StackSetup},
+};
+
+/// Faults happen within this time from the beginning of the load; then everything is mended.
+const UNSAFE: Duration = Duration::from_secs(4);
+
+/// The world of a seed.
+pub fn setup(seed: u64) -> Setup {
+    let mut rng = Rng::new(seed ^ 0x6f75_746c_6976_6500);
+    let rng = &mut rng;
+    let mut scenario = load(rng);
+    if rng.chance(200) {
+        scenario = scenario.v6();
+    }
+    let stacks = (stack(rng), stack(rng));
+    scenario = scenario.stacks(stacks.0, stacks.1).paces(pace(rng), pace(rng)).link(link(rng));
+    if rng.chance(200) {
+        let at = rng.duration(Duration::from_millis(500));
+        scenario = scenario.standby_joins(at);
+    }
+    for (at, fault) in faults(rng) {
+        scenario = scenario.fault(at, fault);
+    }
+    scenario.setup(seed)
+}
+
+fn load(rng: &mut Rng) -> Scenario {
+    let inspect = rng.chance(600);
+    let http = Preamble::Http { host: "www.example.org", path: "/a" };
+    let tls = Preamble::Tls { server_name: "www.example.org" };
+    let preamble = match (inspect, rng.below(3)) {
+        (true, 0) => http,
+        (true, 1) => tls,
+        _ => Preamble::Plain,
+    };
+    let (client, server) = scripts(rng, len(&preamble), inspect);
+    let mut scenario = if inspect { Scenario::inspect(&server) } else { Scenario::direct(&server) };
+    if rng.chance(300) {
+        let version = *rng.pick(&[ProxyProtocol::V1, ProxyProtocol::V2]);
+        scenario = scenario.proxy_protocol(version);
+    }
+    scenario = match rng.below(4) {
+        0 => scenario.servers(&[true, true]),
+        1 => scenario.servers(&[false, true]),
+        _ => scenario,
+    };
+    if inspect && rng.chance(300) {
+        let name = NamePattern::parse("*.example.org");
+        scenario = scenario.route(Route { server_name: name, ..Route::default() });
+    }
+    let count = 1 + rng.below(6) as usize;
+    for i in 0..count {
+        if i > 0 && rng.chance(150) {
+            scenario = scenario.client_on_first_port(Start::After(0), preamble.clone(), &client);
+            break;
+        }
+        let start = Start::At(rng.duration(Duration::from_millis(1_500)));
+        scenario = scenario.client(start, preamble.clone(), &client);
+    }
+    scenario
+}
+
+/// What the client and the server do.
+fn scripts(rng: &mut Rng, asked: usize, inspect: bool) -> (Vec<Step>, Vec<Step>) {
+    use Step::{Await, AwaitEnd, Close, Send, Sleep};
+    let bulk = BANNER + rng.below(80_000) as usize;
+    let pause = rng.duration(Duration::from_millis(1_200));
+    match rng.below(if inspect { 4 } else { 6 }) {
+        0 => (vec![Send(asked), Close, AwaitEnd], vec![Await(asked), Send(bulk), AwaitEnd, Close]),
+        1 => {
+            let said = asked + bulk;
+            (
+                vec![Send(said), Await(100), Close, AwaitEnd],
+                vec![Await(said), Send(100), AwaitEnd, Close],
+            )
+        }
+        2 => {
+            let answer = BANNER + rng.below(5_000) as usize;
+            let (mut client, mut server) = (vec![Send(asked)], Vec::new());
+            for i in 1..=4 {
+                client.extend([Await(i * answer), Sleep(pause / 3), Send(asked)]);
+                server.extend([Await(i * asked), Send(answer)]);
+            }
+            client.extend([Close, AwaitEnd]);
+            server.extend([AwaitEnd, Close]);
+            (client, server)
+        }
+        3 => {
+            let server = vec![Await(asked), Send(BANNER), Sleep(pause), Send(100), Close, AwaitEnd];
+            (vec![Send(asked), Sleep(pause), Send(100), Close, AwaitEnd], server)
+        }
+        4 => {
+            let server =
+                vec![Send(200), Await(asked), Send(bulk), Await(2 * asked), Close, AwaitEnd];
+            let client =
+                vec![Await(200), Send(asked), Await(200 + bulk), Send(asked), AwaitEnd, Close];
+            (client, server)
+        }
+        _ => {
+            let both = vec![Send(bulk + asked), Await(bulk + asked), Close, AwaitEnd];
+            (both.clone(), both)
+        }
+    }
+}
+
+fn stack(rng: &mut Rng) -> StackSetup {
+    StackSetup {
+        kind: Kind::Linux,
+        receive_buffer: *rng.pick(&[3_000, 16_000, 65_535, 65_535, 300_000, 4 << 20]),
+        timestamps: rng.chance(800),
+        sack: rng.chance(800),
+        mtu: *rng.pick(&[1_500, 1_500, 1_500, 1_280, 9_000]),
+    }
+}
+
+fn pace(rng: &mut Rng) -> Pace {
+    match rng.below(4) {
+        0 => Pace::Slow {
+            bytes: 500 + rng.below(8_000) as usize,
+            every: Duration::from_millis(1 + rng.below(10)),
+        },
+        _ => Pace::Eager,
+    }
+}
+
+fn link(rng: &mut Rng) -> Link {
+    let delay = Duration::from_micros(*rng.pick(&[100, 500, 2_000, 10_000]));
+    if rng.chance(400) {
+        return Link { delay, ..Link::default() };
+    }
+    Link {
+        delay,
+        jitter: rng.duration(delay),
+        loss: rng.below(40) as u32,
+        duplication: rng.below(30) as u32,
+        reordering: rng.below(60) as u32,
+        corruption: rng.below(5) as u32,
+    }
+}
+
+fn faults(rng: &mut Rng) -> Vec<(Duration, Fault)> {
+    let mut faults = Vec::new();
+    for _ in 0..1 + rng.below(4) {
+        let at = rng.duration(Duration::from_millis(2_500));
+        let lasts = Duration::from_millis(10) + rng.duration(Duration::from_millis(1_400));
+        let node = rng.below(2) as usize;
+        let (this, other) = (Place::Node(node), Place::Node(1 - node));
+        match rng.below(9) {
+            0 => faults.extend([(at, Fault::Kill(node)), (at + lasts, Fault::Restart(node))]),
+            1 => faults.extend([(at, Fault::PowerOff(node)), (at + lasts, Fault::Restart(node))]),
+            2 => faults.push((at, Fault::Kill(node))),
+            3 => faults.extend([(at, Fault::Freeze(node)), (at + lasts, Fault::Resume(node))]),
+            // The nodes do not hear each other, and both hear everybody else.
+            4 => faults.extend([
+                (at, Fault::Cut(this, other)),
+                (at, Fault::Cut(other, this)),
+                (at + lasts, Fault::Heal),
+            ]),
+            5 => faults.extend([(at, Fault::Cut(this, other)), (at + lasts, Fault::Heal)]),
+            // A node's cable.
+            6 => {
+                for place in [other, Place::Host(0), Place::Host(1), Place::Host(2)] {
+                    faults.push((at, Fault::Cut(this, place)));
+                    faults.push((at, Fault::Cut(place, this)));
+                }
+                faults.push((at + lasts, Fault::Heal));
+            }
+            7 => faults.extend([(at, Fault::Cut(Place::Host(0), this)), (at + lasts, Fault::Heal)]),
+            _ => {
+                let storm = Link { loss: 400, delay: Duration::from_millis(1), ..Link::default() };
+                faults.extend([(at, Fault::Links(storm)), (at + lasts, Fault::Links(link(rng)))]);
+            }
+        }
+    }
+    faults.extend([(UNSAFE, Fault::Heal), (UNSAFE, Fault::Links(Link::default()))]);
+    for node in 0..2 {
+        faults.extend([(UNSAFE, Fault::Resume(node)), (UNSAFE, Fault::Restart(node))]);
+    }
+    faults
+}
+
+/// What became of many random worlds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Worlds.
+    pub seeds: u64,
+    /// Those in which a rule was broken.
+    pub violations: u64,
+    /// Connections in all worlds.
+    pub flows: u64,
+    /// Those for which nothing was promised.
+    pub exempt_flows: u64,
+    /// Events in all worlds.
+    pub events: u64,
+    /// In how many worlds each situation was met.
+    pub situations: BTreeMap<String, u64>,
+    /// Situations that every large run must meet, and this one did not.
+    pub situations_missing: Vec<String>,
+    /// The first few violations, each with the command that shows it.
+    pub examples: Vec<String>,
+}
+
+const EXAMPLES: usize = 20;
+
+/// A run that never met one of these has not shown much.
+pub const REQUIRED: &[&str] = &[
+    "both nodes active",
+    "cookies_adopted",
+    "drop_unconfirmed",
+    "drop_silent",
+    "drop_unsure",
+    "flow exempt",
+    "prefix_repeated",
+    "standby synchronised with sessions",
+    "stepped down",
+    "still active after a standstill",
+    "stood still",
+    "taken over: process gone",
+    "taken over: restarted",
+    "taken over: silent",
+    "wake_ups",
+    "went alone",
+];
+
+impl Report {
+    /// Runs the world of `seed` and adds what became of it.
+    pub fn add(&mut self, seed: u64) {
+        let outcome = run(setup(seed));
+        self.seeds += 1;
+        self.flows += outcome.flows as u64;
+        self.exempt_flows += outcome.exempt as u64;
+        self.events += outcome.events;
+        for situation in &outcome.situations {
+            *self.situations.entry((*situation).to_owned()).or_default() += 1;
+        }
+        if let Some(violation) = outcome.violations.first() {
+            self.violations += 1;
+            if self.examples.len() < EXAMPLES {
+                self.examples.push(format!("{violation} [explore --seed {seed} --trace]"));
+            }
+        }
+    }
+
+    /// Adds another report.
+    pub fn merge(&mut self, other: Report) {
+        self.seeds += other.seeds;
+        self.violations += other.violations;
+        self.flows += other.flows;
+        self.exempt_flows += other.exempt_flows;
+        self.events += other.events;
+        for (situation, count) in other.situations {
+            *self.situations.entry(situation).or_default() += count;
+        }
+        self.examples.extend(other.examples);
+        self.examples.truncate(EXAMPLES);
+    }
+
+    /// Lists what was not met.
+    pub fn close(&mut self) {
+        let missing = REQUIRED.iter().filter(|s| !self.situations.contains_key(**s));
+        self.situations_missing = missing.map(|s| (*s).to_owned()).collect();
+    }
+}
