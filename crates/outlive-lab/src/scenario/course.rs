@@ -1,6 +1,7 @@
 //! The course of a scenario with faults: what happened when, who waited how long, and how fast
 //! bytes arrived meanwhile.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::picture::{Line, Mark, Picture};
 use crate::report::{Report, as_seconds, milliseconds};
 use crate::topology::Lab;
 use crate::traffic::series::BUCKET;
-use crate::traffic::{Book, Group};
+use crate::traffic::{Book, Group, Record};
 
 /// How often an observer is told how far the traffic is.
 const TICK: Duration = Duration::from_millis(50);
@@ -153,33 +154,18 @@ impl<'a> Course<'a> {
         let _ = self.wait("the streams to end", limit, over);
     }
 
-    /// How long the groups waited after each fault, up to the next one.
+    /// How long the groups waited before the first fault, and after each one up to the next.
     pub fn stalls(&self) -> Vec<Stalls> {
         let records = self.book.records();
-        let faults: Vec<&Event> = self.events.iter().filter(|event| event.fault).collect();
+        let faults = self.events.iter().filter(|event| event.fault);
+        let mut starts = vec![(UNDISTURBED, Duration::ZERO)];
+        starts.extend(faults.map(|fault| (fault.what.as_str(), fault.at)));
+        let ends = starts.iter().skip(1).map(|&(_, at)| at).chain([Duration::MAX]);
         let mut stalls = Vec::new();
-        for (index, fault) in faults.iter().enumerate() {
-            let end = faults.get(index + 1).map_or(Duration::MAX, |next| next.at);
+        for (&(after, start), end) in starts.iter().zip(ends) {
             for group in self.book.groups() {
-                // Both ends of a connection are asked: an upload's reader is the server.
-                let mut longest = std::collections::BTreeMap::<u64, Duration>::new();
-                for record in records.iter().filter(|record| record.group == group.label) {
-                    let connection = longest.entry(record.id).or_default();
-                    *connection = record.longest_wait(fault.at, end).max(*connection);
-                }
-                let mut longest: Vec<Duration> = longest.into_values().collect();
-                longest.sort_unstable();
-                let (Some(&worst), median) = (longest.last(), longest.get(longest.len() / 2))
-                else {
-                    continue;
-                };
-                stalls.push(Stalls {
-                    after: fault.what.clone(),
-                    group: group.label.to_string(),
-                    connections: longest.len(),
-                    median_ms: milliseconds(median.copied().unwrap_or_default()),
-                    longest_ms: milliseconds(worst),
-                });
+                let mine = records.iter().filter(|record| record.group == group.label);
+                stalls.extend(Stalls::of(after, &group.label, mine, start, end));
             }
         }
         stalls
@@ -190,7 +176,8 @@ impl<'a> Course<'a> {
         let mut report = Report::new(name, lab);
         report.add_book(&self.book);
         let stalls = self.stalls();
-        let longest = stalls.iter().map(|stall| stall.longest_ms).fold(0.0, f64::max);
+        let after_faults = stalls.iter().filter(|stall| stall.after != UNDISTURBED);
+        let longest = after_faults.map(|stall| stall.longest_ms).fold(0.0, f64::max);
         report.measure("longest_stall_ms", longest);
         report.measure("events", &self.events);
         report.measure("stalls", stalls);
@@ -242,10 +229,13 @@ impl<'a> Course<'a> {
 /// Groups that moved less than this are not worth a line in a picture.
 const MUCH: u64 = 16 << 20;
 
+/// Stands for a fault in what was measured before the first one.
+const UNDISTURBED: &str = "nothing yet";
+
 /// How long the connections of a group waited after a fault.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stalls {
-    /// The fault.
+    /// The fault, or `nothing yet`.
     pub after: String,
     /// The group.
     pub group: String,
@@ -255,6 +245,40 @@ pub struct Stalls {
     pub median_ms: f64,
     /// The longest of them.
     pub longest_ms: f64,
+    /// When that one began.
+    #[serde(serialize_with = "as_seconds")]
+    pub longest_at: Duration,
+}
+
+impl Stalls {
+    /// Nothing of an empty group.
+    fn of<'r>(
+        after: &str,
+        group: &str,
+        records: impl Iterator<Item = &'r Record>,
+        start: Duration,
+        end: Duration,
+    ) -> Option<Self> {
+        // Both ends of a connection are asked: an upload's reader is the server.
+        let mut longest = BTreeMap::<u64, (Duration, Duration)>::new();
+        for record in records {
+            let waits = record.waits.iter().map(|wait| (wait.within(start, end), wait.from));
+            let connection = longest.entry(record.id).or_default();
+            *connection = waits.max().unwrap_or_default().max(*connection);
+        }
+        let mut longest: Vec<(Duration, Duration)> = longest.into_values().collect();
+        longest.sort_unstable();
+        let &(worst, at) = longest.last()?;
+        let &(median, _) = longest.get(longest.len() / 2)?;
+        Some(Self {
+            after: after.to_owned(),
+            group: group.to_owned(),
+            connections: longest.len(),
+            median_ms: milliseconds(median),
+            longest_ms: milliseconds(worst),
+            longest_at: at,
+        })
+    }
 }
 
 /// Bytes that arrived in each 10 ms since the lab was built.
