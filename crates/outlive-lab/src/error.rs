@@ -67,6 +67,9 @@ pub enum LabError {
         /// What failed.
         source: io::Error,
     },
+    /// Whoever watches the scenario wants it to end.
+    #[error("given up before it was over")]
+    GivenUp,
     /// Something that had to happen did not happen in time.
     #[error("waited {seconds} s in vain for {what}")]
     TimedOut {

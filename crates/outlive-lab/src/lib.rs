@@ -16,6 +16,7 @@
 //! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
 //! | [`report`] | one JSON object for each run |
 //! | [`scenario`] | what the command can run |
+//! | [`demo`] | what a newcomer sees first |
 //!
 //! A scenario in short, without a proxy:
 //!
@@ -45,6 +46,7 @@
 pub mod attack;
 pub mod clock;
 mod congestion;
+pub mod demo;
 pub mod error;
 pub mod host;
 pub mod impairment;

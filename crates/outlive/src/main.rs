@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod demo;
 mod keygen;
 mod log;
 mod run;
@@ -24,6 +25,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See it work: a pair in namespaces of its own, traffic through it, the active node killed
+    /// and then the other one's cable cut, and nothing lost.
+    Demo(demo::Options),
     /// Run a node until SIGTERM or SIGINT; then remove everything it has set up.
     Run {
         /// The configuration file.
@@ -58,6 +62,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Demo(options) => demo::demo(&options),
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::check(&config),
         Command::Status { config, socket, json } => status::status(config, socket, json),

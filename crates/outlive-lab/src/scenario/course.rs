@@ -39,6 +39,11 @@ pub trait Observer {
 
     /// How far the traffic is, several times a second: the groups' counters.
     fn progress(&mut self, _now: Duration, _groups: &[Arc<Group>]) {}
+
+    /// Whether the scenario is to give up: then it waits for nothing any more.
+    fn gives_up(&self) -> bool {
+        false
+    }
 }
 
 /// Watches nothing.
@@ -83,7 +88,8 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Waits until `done`, at most for `limit`; `what` names it if it does not come.
+    /// Waits until `done`, at most for `limit`; `what` names it if it does not come. An error
+    /// also if the observer wants the scenario to give up.
     pub fn wait(
         &mut self,
         what: &str,
@@ -96,16 +102,19 @@ impl<'a> Course<'a> {
             if now >= next_tick {
                 next_tick = now + TICK;
                 self.observer.progress(self.clock.now(), &self.book.groups());
+                if self.observer.gives_up() {
+                    return Err(LabError::GivenUp);
+                }
             }
             done()
         })
     }
 
-    /// Lets everything run undisturbed for that long.
+    /// Lets everything run undisturbed for that long, or until the observer wants to give up.
     pub fn run_for(&mut self, time: Duration) {
         let end = self.clock.now() + time;
         let clock = self.clock;
-        // It cannot fail, and the limit is never reached.
+        // The limit is never reached, and whoever gives up is told so by the next wait.
         let _ = self.wait("time to pass", time * 2, || Ok(clock.now() >= end));
     }
 
