@@ -16,10 +16,7 @@ use std::{
 
 use outlive_lab::clock::wait_until;
 
-use crate::{
-    program::Running,
-    world::{PATIENCE, is_full},
-};
+use crate::{program::Running, world::PATIENCE};
 
 /// How long an activity may take. Generous: a connection that hangs is lost, one that is slow is not.
 pub(crate) const ENOUGH: Duration = Duration::from_secs(120);
@@ -80,11 +77,6 @@ impl Activity {
     pub(crate) fn finish(self) {
         (self.finish)();
     }
-}
-
-/// Bytes per second for a transfer of `len` bytes, so that it lasts for some seconds.
-pub(crate) fn rate_for(len: usize) -> u64 {
-    len as u64 / if is_full() { 12 } else { 3 }
 }
 
 /// Bytes in a file, or in all files below a directory.

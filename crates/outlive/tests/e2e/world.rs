@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) client: Host,
     pub(crate) servers: [Host; 2],
     pub(crate) lab: Lab,
+    /// How long each activity lasts at least, in seconds, if it is not held up.
+    pub(crate) seconds: u64,
     directory: TempDir,
     _turn: Turn,
 }
@@ -72,6 +74,7 @@ impl World {
             client: host("client", 10),
             servers: [host("one", 20), host("two", 21)],
             lab,
+            seconds: if is_full() { 12 } else { 3 },
             directory: tempfile::Builder::new().prefix("outlive-e2e-").tempdir().unwrap(),
             _turn: turn,
         })
@@ -151,6 +154,11 @@ impl World {
             self.harm(fault);
         }
         activities.into_iter().for_each(Activity::finish);
+    }
+
+    /// Bytes per second for a transfer of `len` bytes.
+    pub(crate) fn rate_for(&self, len: usize) -> u64 {
+        len as u64 / self.seconds
     }
 
     /// A path in the test's directory.
