@@ -25,7 +25,10 @@ use outlive_lab::{
 use outlive_net::{netns::Namespace, privilege};
 use tempfile::TempDir;
 
-use crate::{activity::Activity, program};
+use crate::{
+    activity::{Activity, wait_until_under_way},
+    program,
+};
 
 /// How long anything may take that ought to happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -148,9 +151,7 @@ impl World {
             if nth > 0 {
                 self.heal();
             }
-            for activity in &mut activities {
-                activity.wait_until_under_way(nth + 1);
-            }
+            wait_until_under_way(&mut activities, nth + 1);
             self.harm(fault);
         }
         activities.into_iter().for_each(Activity::finish);
