@@ -190,13 +190,14 @@ impl Proxy {
 
     /// RFC 5961, section 4: whoever says SYN on an established connection is told where it stands.
     fn challenge(&mut self, slot: usize) {
+        let position = self.sessions[slot].streams.sent_by_mut(Side::Client).challenge();
         let session = &self.sessions[slot];
         let leg = &session.record.client;
         let to_client = session.record.translation(Side::Server, 0, 0);
         let segment = Segment {
             tuple: leg.tuple().reversed(),
             seq: session.streams.sent_by(Side::Server).next + to_client.seq_delta,
-            ack: Some(session.streams.sent_by(Side::Client).acked),
+            ack: Some(position),
             flags: Flags(0),
             window: 0,
             options: Options::default(),
