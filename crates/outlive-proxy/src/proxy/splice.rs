@@ -54,10 +54,31 @@ impl Proxy {
         if flags.contains(Flags::RST) {
             return self.session_reset(now, slot, side, packet);
         }
+        if side == Side::Client && self.begins_anew(now, slot, &packet) {
+            self.counters.count(Counter::SessionsRecycled);
+            self.forget_session(now, slot);
+            return self.stranger(now, &packet);
+        }
         if phase == Phase::Answering && !self.client_answered(now, slot, side, &packet) {
             return self.drop(Counter::DropOpening);
         }
         self.pass(now, slot, side, packet)
+    }
+
+    /// Whether a segment on a session that is over, or whose end may have been told to nobody, belongs to the
+    /// next connection from the same port: a client whose SYN the other node answered with a cookie.
+    fn begins_anew(&self, now: Time, slot: usize, packet: &TcpPacket<'_>) -> bool {
+        let session = &self.sessions[slot];
+        let irs = packet.seq() - 1;
+        let may_be_stale = session.phase.is_over() || session.is_inherited();
+        let fits = irs == session.record.client.end_isn
+            || session.streams.sent_by(Side::Client).in_window(packet.seq());
+        if fits || !may_be_stale || !packet.flags().contains(Flags::ACK) {
+            return false;
+        }
+        let echo = packet.timestamps().map(|t| t.echo);
+        let clock = self.clock.millis(now);
+        self.keys.check(packet.tuple(), irs, packet.ack() - 1, echo, clock).is_some()
     }
 
     /// Translates a packet and learns from it what there is to learn.
