@@ -70,10 +70,12 @@ impl Proxy {
     fn begins_anew(&self, now: Time, slot: usize, packet: &TcpPacket<'_>) -> bool {
         let session = &self.sessions[slot];
         let irs = packet.seq() - 1;
-        let may_be_stale = session.phase.is_over() || session.is_inherited();
-        let fits = irs == session.record.client.end_isn
-            || session.streams.sent_by(Side::Client).in_window(packet.seq());
-        if fits || !may_be_stale || !packet.flags().contains(Flags::ACK) {
+        let over = session.phase.is_over();
+        // What was learnt of an inherited session may have been learnt from the new connection.
+        let unsure = session.is_inherited() && self.cookies_may_be_the_others(now);
+        let fits = over && session.streams.sent_by(Side::Client).in_window(packet.seq());
+        let known = fits || irs == session.record.client.end_isn;
+        if known || !(over || unsure) || !packet.flags().contains(Flags::ACK) {
             return false;
         }
         let echo = packet.timestamps().map(|t| t.echo);
