@@ -149,10 +149,13 @@ impl Wire {
         let key = seen.tuple.reversed();
         let leg = &self.clients[&key];
         let Some(flow) = leg.flow else { return };
-        if seen.has(Flags::RST) || ledger.flows[flow.0].exempt {
+        if seen.has(Flags::RST) {
             return;
         }
         let server_key = self.link_client(ledger, flow, seen, packet);
+        if ledger.flows[flow.0].exempt {
+            return;
+        }
         let leg = &self.clients[&key];
         if leg.own_isn.is_none() && !seen.has(Flags::SYN) {
             // The client is in SYN-SENT: this is about an earlier connection (RFC 5961, section 4).
@@ -276,7 +279,7 @@ impl Wire {
                 let found = self.flow_that_said(ledger, &packet[seen.payload.clone()], at as usize);
                 if let Some(flow) = found {
                     self.link(flow, key);
-                } else if !self.was_given_up(ledger, &packet[seen.payload.clone()], at as usize) {
+                } else if !ledger.was_given_up(&packet[seen.payload.clone()], at as usize) {
                     ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
                 }
                 found
@@ -314,18 +317,6 @@ impl Wire {
             }
             report_payload(ledger, seen, at, acked, said, wrong);
         }
-    }
-
-    /// Whether these are the words of a client that went away: nothing was promised for its flow, and its port
-    /// may be used again. Or a header for one whose flow another node has brought to an end.
-    fn was_given_up(&self, ledger: &Ledger, bytes: &[u8], at: usize) -> bool {
-        let says = |(i, flow): (usize, &crate::ledger::Flow)| {
-            let said =
-                |(j, byte): (usize, &u8)| flow.expected_at_server(FlowId(i), at + j) == *byte;
-            let header = at + bytes.len() <= flow.prefix.len();
-            (flow.exempt || flow.is_finished() && header) && bytes.iter().enumerate().all(said)
-        };
-        ledger.flows.iter().enumerate().any(says)
     }
 
     /// The flow whose client is alive and says these bytes at `at`.

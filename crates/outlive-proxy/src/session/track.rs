@@ -25,6 +25,7 @@ pub(crate) struct Stream {
     /// `fin` is what a segment said before anything was known.
     fin_claimed: bool,
     fin_seen: bool,
+    challenged: bool,
     fin_acked: bool,
 }
 
@@ -85,7 +86,16 @@ impl Stream {
     /// Whether a reset at `seq` can be the sender's (RFC 9293, 3.10.7.4): within the window, of which the
     /// left edge may be further right than the last acknowledgment that was passed on.
     pub(crate) fn in_window(&self, seq: Seq) -> bool {
-        self.known && self.acked.at_or_before(seq) && seq.at_or_before(self.edge)
+        let inside = self.acked.at_or_before(seq) && seq.at_or_before(self.edge);
+        self.known && inside || self.challenged && seq == self.acked
+    }
+
+    /// The sender was told that it stands at `acked`, because it said SYN: if it has forgotten the connection
+    /// it answers with a reset there (RFC 5961, section 4), and is to be believed even if nothing else is
+    /// known of the stream.
+    pub(crate) fn challenge(&mut self) -> Seq {
+        self.challenged = true;
+        self.acked
     }
 
     /// The other node says that the stream is complete.
@@ -189,6 +199,14 @@ mod tests {
         forged.sent(Seq(60_000), 0, true);
         assert!(!forged.acknowledged(Seq(70_000), 900));
         assert!(!forged.finished());
+    }
+
+    #[test]
+    fn the_answer_to_a_challenge_is_believed() {
+        let mut stream = Stream::new(Seq(1_000));
+        let position = stream.challenge();
+        assert!(stream.in_window(position));
+        assert!(!stream.in_window(position + 1) && !stream.in_window(position - 1));
     }
 
     #[test]
