@@ -207,7 +207,7 @@ impl Proxy {
         self.sessions[slot].challenged = true;
     }
 
-    /// A reset. The end judges it; it ends the session here only if it fits the window.
+    /// A reset. The end judges it; it ends the session here only if the end will believe it.
     fn session_reset(
         &mut self,
         now: Time,
@@ -220,7 +220,7 @@ impl Proxy {
         let stream = session.streams.sent_by(side);
         // A client that has forgotten the connection answers a challenge with the number it was told.
         let answer = side == Side::Client && session.challenged && packet.seq() == stream.acked;
-        let valid = answer || stream.in_window(packet.seq());
+        let valid = answer || stream.is_next(packet.seq());
         if !valid && self.provoked_by_probe(now, slot, side, packet.seq()) {
             return self.drop(Counter::ProbeResets);
         }
