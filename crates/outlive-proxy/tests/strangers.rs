@@ -87,6 +87,8 @@ impl Bench {
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         self.node.handle_timeout(self.now);
+        // What it has to say at the end of a wait is not looked at.
+        while self.node.poll_transmit().is_some() {}
     }
 
     /// Hands the node a packet; what it lets out.
@@ -194,4 +196,37 @@ fn a_reset_that_is_not_next_leaves_no_opening_for_a_syn() {
     let real = segment(client(1), listener(), CLIENT_ISN + 6, None, Flags::RST);
     assert_eq!(bench.send(real).len(), 1);
     assert_eq!(bench.sessions(), [0, 0, 1]);
+}
+
+/// Clients of a direct listener that have been answered and say nothing are half-open, too: beyond the limit
+/// a stranger has to show that it exists before it costs a session, and a port towards the server.
+#[test]
+fn answered_clients_that_say_nothing_count_as_half_open() {
+    let mut bench = Bench::new(Limits { half_open: 3, ..Limits::default() });
+    for number in 0..3 {
+        let syn = bench.syn(number)[0];
+        let syn_ack = bench.accept(syn)[0];
+        assert_eq!(syn_ack.tuple.destination, client(number));
+    }
+    assert_eq!(bench.sessions(), [3, 0, 0]);
+    for number in 3..20 {
+        let out = bench.syn(number);
+        assert_eq!(out[0].tuple.destination, client(number), "challenged, the server left alone");
+    }
+    assert_eq!(bench.sessions(), [3, 0, 0]);
+    assert_eq!(bench.counter(Counter::CookiesSent), 17);
+
+    // One that is there after all makes room for another.
+    let syn_ack = bench.syn(0)[0];
+    let ack = Some(syn_ack.seq + 1);
+    bench.send(segment(client(0), listener(), CLIENT_ISN + 1, ack, Flags::NONE));
+    assert_eq!(bench.sessions(), [2, 1, 0]);
+    let syn = bench.syn(30)[0];
+    assert_eq!(bench.accept(syn)[0].tuple.destination, client(30));
+    assert_eq!(bench.syn(31)[0].tuple.destination, client(31));
+
+    // And so do those that never were, when their time is over.
+    bench.pass(Duration::from_secs(61));
+    assert_eq!(bench.sessions(), [0, 1, 0]);
+    assert_eq!(bench.syn(32)[0].tuple.destination, server());
 }

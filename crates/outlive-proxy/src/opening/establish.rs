@@ -54,6 +54,7 @@ impl Proxy {
             server: attempt.server,
             listener: opening.listener,
             phase: Phase::Unconfirmed,
+            half_open: !record.answered,
             challenged: false,
             picture: 0,
         };

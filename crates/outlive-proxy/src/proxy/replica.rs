@@ -186,6 +186,7 @@ impl Proxy {
             server,
             listener,
             phase: if record.answered { Phase::Open } else { Phase::Answering },
+            half_open: false,
             challenged: false,
             picture: self.picture.max(1),
         });

@@ -143,6 +143,7 @@ impl Proxy {
             session.client_timestamp = timestamps.value;
         }
         session.phase = Phase::Open;
+        self.sessions.is_complete(slot);
         self.arm_idle(now, slot);
         if acceptable {
             self.send_prefix(now, slot);
