@@ -166,6 +166,7 @@ impl Proxy {
             session.client_timestamp = timestamps.value;
         }
         session.phase = Phase::Open;
+        self.sessions.is_complete(slot);
         self.arm_idle(now, slot);
         if acceptable {
             self.send_prefix(now, slot);
@@ -228,10 +229,9 @@ impl Proxy {
             hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
         };
         self.outbox.send(&segment);
-        self.sessions[slot].challenged = true;
     }
 
-    /// A reset. The end judges it; it ends the session here only if it fits the window.
+    /// A reset. The end judges it; it ends the session here only if the end will believe it.
     fn session_reset(
         &mut self,
         now: Time,
@@ -242,9 +242,7 @@ impl Proxy {
         let session = &self.sessions[slot];
         let record = session.record;
         let stream = session.streams.sent_by(side);
-        // A client that has forgotten the connection answers a challenge with the number it was told.
-        let answer = side == Side::Client && session.challenged && packet.seq() == stream.acked;
-        let valid = answer || stream.in_window(packet.seq());
+        let valid = stream.is_next(packet.seq());
         if !valid && self.provoked_by_probe(now, slot, side, packet.seq()) {
             return self.drop(Counter::ProbeResets);
         }
