@@ -78,12 +78,7 @@ impl Verdict {
         Self::finish(demo, snapshot, report, snapshot.faults.clone())
     }
 
-    fn finish(
-        demo: &Demo,
-        snapshot: &Snapshot,
-        mut report: Report,
-        faults: Vec<Fault>,
-    ) -> Self {
+    fn finish(demo: &Demo, snapshot: &Snapshot, mut report: Report, faults: Vec<Fault>) -> Self {
         let survived = faults.iter().filter(|fault| fault.survived).count();
         report.require(survived == FAULTS, || {
             format!("{survived} of {FAULTS} failures survived, {} of them tried", faults.len())
