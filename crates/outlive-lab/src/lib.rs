@@ -17,6 +17,30 @@
 //! | [`report`] | one JSON object for each run |
 //! | [`scenario`] | what the command can run |
 //! | [`demo`] | what a newcomer sees first |
+//!
+//! A scenario in short, without a proxy:
+//!
+//! ```no_run
+//! # use std::{sync::Arc, time::Duration};
+//! # use outlive_lab::{link::{Cut, LinkKind}, report::Report, topology::Lab};
+//! # use outlive_lab::traffic::{Book, Client, Plan, Server};
+//! let lab = Lab::new(1)?;
+//! let one = lab.host("one", 10, LinkKind::Plain)?;
+//! let other = lab.host("other", 20, LinkKind::Plain)?;
+//! let book = Arc::new(Book::default());
+//! let server = Server::start(&other, &book, &[7000])?;
+//! let client = Client::start(&one, &book, lab.seed())?;
+//! client.open("bulk", 1, other.socket(false, 7000), &Plan::download(1 << 30));
+//! client.open("idle", 100, other.socket(true, 7000), &Plan::Idle);
+//! other.link().cut(Cut::Both)?;
+//! other.link().restore()?;
+//! client.finish(Duration::from_secs(30));
+//! server.finish(Duration::from_secs(5));
+//! let mut report = Report::new("in short", &lab);
+//! report.add_book(&book);
+//! println!("{}", report.to_json());
+//! # Ok::<(), outlive_lab::error::LabError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod attack;

@@ -109,6 +109,11 @@ impl Node {
         self.running.as_ref().and_then(Program::memory_kb)
     }
 
+    /// The id of the program's process, if it has been started and not ended by this node.
+    pub fn process_id(&self) -> Option<u32> {
+        self.running.as_ref().map(Program::id)
+    }
+
     /// Ends the program as a crash would, and waits until it is gone.
     pub fn kill(&mut self) -> Result<(), LabError> {
         self.running.take().map_or(Ok(()), |mut program| program.kill())

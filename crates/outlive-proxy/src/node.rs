@@ -155,6 +155,10 @@ impl Node {
         let unsure = self.pair.is_unsure();
         if self.pair.heard(path, at, heartbeat) {
             self.log(LogEvent::PeerHeard);
+            if self.pair.is_active() {
+                // It may have had the addresses meanwhile, or whoever could not hear it not this node either.
+                self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
+            }
         }
         if heartbeat.beliefs.role == Role::Active {
             self.proxy.clock.follow(now, heartbeat.clock_us);
@@ -319,12 +323,15 @@ impl Node {
                     self.step_down(now, epoch);
                 }
                 Decision::TakeOver(cause) => self.take_over(now, cause, complete),
-                Decision::GoAlone => {
+                Decision::GoAlone { certain } => {
                     if let Some(gone) = silent {
                         self.log(LogEvent::PeerGone { silent: gone.silent() });
                     }
                     self.log(LogEvent::WentAlone { epoch: self.pair.epoch() });
                     self.proxy.posture.release = Release::Now;
+                    if !certain {
+                        self.proxy.forget_first_data();
+                    }
                     self.proxy.release_all(now);
                 }
                 Decision::GoOn => self.log(LogEvent::SureAgain),

@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use outlive_proxy::{Entropy, Node, config::Config, pair::heartbeat::Heartbeat};
-use outlive_tcp::{time::Time, wire::FourTuple};
+use outlive_tcp::time::Time;
+
+use crate::records::ConnectionName;
 
 /// Whether the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +51,8 @@ pub(crate) struct Machine {
     /// Wake-ups in the second that began then.
     pub(crate) wakes: (Time, u32),
     pub(crate) backlog: Backlog,
-    /// Tuples (of the ends' packets) of every session that it was told of on the state connection.
-    pub(crate) held: BTreeSet<FourTuple>,
+    /// Every connection of a session that it was told of on the state connection.
+    pub(crate) held: BTreeSet<ConnectionName>,
     /// Active: the incarnation of the synchronised standby.
     pub(crate) paired_with: Option<u32>,
 }

@@ -234,10 +234,17 @@ impl World {
             return;
         }
         situations::of_counters(&machine.node.status(self.now), &mut self.situations);
+        let role = machine.node.beliefs().role;
         machine.process = how;
         machine.claims = false;
         machine.held.clear();
         self.trace(|| format!("node {node} dies: {how:?}"));
+        if role == Role::Active {
+            // What it alone knew dies with it.
+            self.exempt(|world, client| {
+                world.wire.server_of(client).is_some() && !world.known_to(1 - node, client)
+            });
+        }
         self.channel.lose_tail(1 - node, tail, &mut self.rng);
         // The kernel of a machine that lives says so; a dead machine says nothing.
         if how == Process::Dead && self.channel.close(node) {
@@ -332,8 +339,8 @@ impl World {
         match self.machine(node).node.handle_state_message(now, message) {
             Ok(()) => {
                 let held = &mut self.machine(node).held;
-                records::sessions_opened(message, |tuple| {
-                    held.insert(tuple);
+                records::sessions_opened(message, |session| {
+                    held.insert(session);
                 });
             }
             Err(error) => {
@@ -476,7 +483,10 @@ impl World {
 
     /// Whether `node` holds the session of that client, as far as the wire tells.
     fn known_to(&self, node: NodeIndex, client: FourTuple) -> bool {
-        let told = self.machines[node].as_ref().is_some_and(|m| m.held.contains(&client));
+        let session = self.wire.session_of(client);
+        let told = session.is_some_and(|session| {
+            self.machines[node].as_ref().is_some_and(|m| m.held.contains(&session))
+        });
         told || self.wire.server_of(client).is_some_and(|server| owner(server.destination) == node)
     }
 

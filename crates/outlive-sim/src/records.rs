@@ -12,8 +12,12 @@ const ENDPOINT: usize = 18;
 /// Length of a leg: two endpoints, two sequence numbers, the segment size, two scales.
 const LEG: usize = 2 * ENDPOINT + 4 + 4 + 2 + 2;
 
-/// Calls `found` with the tuples of the ends' packets of each session that `message` opens.
-pub(crate) fn sessions_opened(message: &[u8], mut found: impl FnMut(FourTuple)) {
+/// One of the two connections of a session: the tuple of its end's packets, and the end's initial sequence
+/// number.
+pub(crate) type ConnectionName = (FourTuple, u32);
+
+/// Calls `found` with both connections of each session that `message` opens.
+pub(crate) fn sessions_opened(message: &[u8], mut found: impl FnMut(ConnectionName)) {
     let mut changes = match message {
         [SNAPSHOT, rest @ ..] => rest,
         [CHANGES, rest @ ..] => rest.get(8..).unwrap_or_default(),
@@ -26,8 +30,9 @@ pub(crate) fn sessions_opened(message: &[u8], mut found: impl FnMut(FourTuple)) 
             for leg in [0, LEG] {
                 let end = endpoint(body, leg);
                 let own = endpoint(body, leg + ENDPOINT);
-                if let (Some(end), Some(own)) = (end, own) {
-                    found(FourTuple::new(end, own));
+                let isn = body.get(leg + 2 * ENDPOINT..).and_then(|b| b.first_chunk::<4>());
+                if let (Some(end), Some(own), Some(isn)) = (end, own, isn) {
+                    found((FourTuple::new(end, own), u32::from_be_bytes(*isn)));
                 }
             }
         }

@@ -15,6 +15,7 @@ use crate::{
     content::{self, BANNER, FlowId},
     ledger::{Ledger, Rule},
     packet::Seen,
+    records::ConnectionName,
 };
 
 /// A connection between a host and Outlive, as the host has it.
@@ -29,6 +30,8 @@ struct Leg {
     /// Bytes that the host has said.
     said: i64,
     flow: Option<FlowId>,
+    /// A server that was told what the client said.
+    told: bool,
     /// A client that was answered while no standby would have continued its handshake.
     answered_alone: bool,
 }
@@ -42,6 +45,11 @@ impl Leg {
     /// Where `seq` lies in Outlive's stream.
     fn of_own(&self, seq: Seq) -> Option<i64> {
         Some(i64::from(seq.distance(self.own_isn? + 1) as i32))
+    }
+
+    /// Whether this connection is among those.
+    fn is_in(&self, key: FourTuple, held: &BTreeSet<ConnectionName>) -> bool {
+        self.host_isn.is_some_and(|isn| held.contains(&(key, isn.0)))
     }
 
     /// The host sends a packet.
@@ -71,7 +79,7 @@ pub(crate) struct Wire {
 }
 
 /// What the standby is known to hold, if a session's effects have to wait for it.
-pub(crate) type Held<'a> = Option<&'a BTreeSet<FourTuple>>;
+pub(crate) type Held<'a> = Option<&'a BTreeSet<ConnectionName>>;
 
 impl Wire {
     /// The flow that a server's connection serves, once something of it was seen.
@@ -82,6 +90,11 @@ impl Wire {
     /// The tuple of the server's packets that serves the client of this tuple.
     pub(crate) fn server_of(&self, client: FourTuple) -> Option<FourTuple> {
         self.by_flow.get(&self.clients.get(&client)?.flow?).copied()
+    }
+
+    /// The connection of the client of this tuple.
+    pub(crate) fn session_of(&self, client: FourTuple) -> Option<ConnectionName> {
+        Some((client, self.clients.get(&client)?.host_isn?.0))
     }
 
     /// Whether the client of this tuple was answered by a node without a synchronised standby.
@@ -136,7 +149,7 @@ impl Wire {
         let key = seen.tuple.reversed();
         let leg = &self.clients[&key];
         let Some(flow) = leg.flow else { return };
-        if seen.has(Flags::RST) {
+        if seen.has(Flags::RST) || ledger.flows[flow.0].exempt {
             return;
         }
         let server_key = self.link_client(ledger, flow, seen, packet);
@@ -170,7 +183,7 @@ impl Wire {
         let server = server_key.and_then(|key| self.servers.get(&key));
         let must_be_held = seen.has(Flags::SYN) && server_key.is_some() && seen.len() == 0;
         if let Some(held) = held.filter(|_| must_be_held)
-            && !held.contains(&key)
+            && !self.clients[&key].is_in(key, held)
             && server.is_some_and(|s| s.host_isn == Some(seen.seq))
         {
             let detail = format!("the client is answered, and the standby knows nothing: {seen}");
@@ -204,16 +217,30 @@ impl Wire {
         let instance = content::instance_of(&packet[seen.payload.clone()])?;
         let instance = ledger.instances.get(instance.0)?;
         let key = FourTuple::new(instance.server, instance.own);
-        self.link(ledger, flow, key);
+        self.link(flow, key);
         Some(key)
     }
 
-    fn link(&mut self, ledger: &mut Ledger, flow: FlowId, key: FourTuple) {
+    fn link(&mut self, flow: FlowId, key: FourTuple) {
         let Some(leg) = self.servers.get_mut(&key) else { return };
         leg.flow = Some(flow);
-        if let Some(other) = self.by_flow.insert(flow, key)
-            && other != key
-        {
+        // A server that has seen no more than a PROXY header does not serve the flow.
+        let served = self.by_flow.get(&flow).is_some_and(|other| self.servers[other].told);
+        if !served {
+            self.by_flow.insert(flow, key);
+        }
+    }
+
+    /// The client's own words go to the server at `key`: for the first time?
+    fn tell(&mut self, ledger: &mut Ledger, flow: FlowId, key: FourTuple) {
+        let Some(leg) = self.servers.get_mut(&key) else { return };
+        if std::mem::replace(&mut leg.told, true) {
+            return;
+        }
+        let other = self.by_flow.insert(flow, key).filter(|other| *other != key);
+        // Of two nodes that both act, nothing is promised for what only one of them knows.
+        let promised = !ledger.flows[flow.0].exempt;
+        if let Some(other) = other.filter(|other| promised && self.servers[other].told) {
             let detail = format!("flow {} reaches a server twice: {other} and {key}", flow.0);
             ledger.violate(Rule::AtMostOnce, detail);
         }
@@ -238,7 +265,7 @@ impl Wire {
             return;
         }
         let effect = seen.len() > 0 || seen.has(Flags::FIN);
-        if effect && held.is_some_and(|held| !held.contains(&key)) {
+        if effect && held.is_some_and(|held| !leg.is_in(key, held)) {
             let detail = format!("the server is told, and the standby knows nothing: {seen}");
             ledger.violate(Rule::RecordBeforeEffect, detail);
         }
@@ -248,14 +275,20 @@ impl Wire {
             None if seen.len() > 0 && at >= 0 => {
                 let found = self.flow_that_said(ledger, &packet[seen.payload.clone()], at as usize);
                 if let Some(flow) = found {
-                    self.link(ledger, flow, key);
-                } else {
+                    self.link(flow, key);
+                } else if !self.was_given_up(ledger, &packet[seen.payload.clone()], at as usize) {
                     ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
                 }
                 found
             }
             None => None,
         };
+        if let Some(flow) = flow {
+            let prefix = ledger.flows[flow.0].prefix.len() as i64;
+            if seen.len() > 0 && at + seen.len() as i64 > prefix {
+                self.tell(ledger, flow, key);
+            }
+        }
         let leg = &self.servers[&key];
         let client = flow.and_then(|f| {
             let flow = &ledger.flows[f.0];
@@ -266,7 +299,9 @@ impl Wire {
         if flow.is_none() || client.is_some() {
             self.check_ack(ledger, seen, leg, client.map_or(0, |c| c.acked));
         }
-        if let (Some(id), Some(client)) = (flow, client) {
+        if let (Some(id), Some(client)) = (flow, client)
+            && !ledger.flows[id.0].exempt
+        {
             let prefix = ledger.flows[id.0].prefix.len() as i64;
             let (acked, said) = (leg.acked, client.said + prefix);
             let mut wrong = None;
@@ -279,6 +314,18 @@ impl Wire {
             }
             report_payload(ledger, seen, at, acked, said, wrong);
         }
+    }
+
+    /// Whether these are the words of a client that went away: nothing was promised for its flow, and its port
+    /// may be used again. Or a header for one whose flow another node has brought to an end.
+    fn was_given_up(&self, ledger: &Ledger, bytes: &[u8], at: usize) -> bool {
+        let says = |(i, flow): (usize, &crate::ledger::Flow)| {
+            let said =
+                |(j, byte): (usize, &u8)| flow.expected_at_server(FlowId(i), at + j) == *byte;
+            let header = at + bytes.len() <= flow.prefix.len();
+            (flow.exempt || flow.is_finished() && header) && bytes.iter().enumerate().all(said)
+        };
+        ledger.flows.iter().enumerate().any(says)
     }
 
     /// The flow whose client is alive and says these bytes at `at`.

@@ -57,6 +57,9 @@ pub struct Experiment {
     pub ipv6: Vec<bool>,
     /// What the pair is told.
     pub pair: PairOptions,
+    /// Whether each connection begins with an HTTP request head, as a listener that inspects
+    /// wants to see.
+    pub http: bool,
 }
 
 impl Experiment {
@@ -73,6 +76,7 @@ impl Experiment {
             all_kinds: true,
             ipv6: vec![false, true],
             pair: PairOptions::direct(&[PORT]),
+            http: false,
         }
     }
 
@@ -116,7 +120,10 @@ impl Experiment {
         let mut pair = Pair::start(program, nodes, &server_hosts.each_ref(), &self.pair)?;
         course.event("the pair is formed");
 
-        let client = Client::start(&client_host, course.book(), seed)?;
+        let mut client = Client::start(&client_host, course.book(), seed)?;
+        if self.http {
+            client.name_host("lab.example");
+        }
         let streams = self.open_connections(&client, &pair);
         course.wait_established(Duration::from_secs(30))?;
         course.event("all connections are established");
@@ -258,6 +265,14 @@ pub(super) fn series(settings: &Settings) -> Result<Report, LabError> {
     let faults = [Fault::Kill, Fault::Cut, Fault::Freeze, Fault::Kill];
     let name = "failover-series";
     run(settings, &Experiment { bulk: 1 << 30, ..Experiment::new(name, &faults) })
+}
+
+pub(super) fn inspect(settings: &Settings) -> Result<Report, LabError> {
+    let pair = PairOptions { inspected_ports: vec![PORT], ..PairOptions::direct(&[]) };
+    let faults = [Fault::Kill, Fault::Cut];
+    let experiment =
+        Experiment { pair, http: true, ..Experiment::new("failover-inspect", &faults) };
+    run(settings, &experiment)
 }
 
 pub(super) fn bad_links(settings: &Settings) -> Result<Report, LabError> {

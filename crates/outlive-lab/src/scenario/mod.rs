@@ -133,6 +133,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: failover::series,
     },
     Scenario {
+        name: "failover-inspect",
+        about: "kill and cut; the listener looks at the first data before it chooses a server",
+        run: failover::inspect,
+    },
+    Scenario {
         name: "failover-bad",
         about: "kill and cut over links with loss, jitter, reordering and duplication",
         run: failover::bad_links,

@@ -45,6 +45,15 @@ impl Proxy {
         }
     }
 
+    /// Forgets the openings of clients that have been answered, and whose first data is held.
+    pub(crate) fn remove_answered_openings(&mut self) {
+        for slot in self.openings.slots() {
+            if !self.openings[slot].is_half_open() {
+                self.remove_opening(slot);
+            }
+        }
+    }
+
     /// A SYN at a direct listener: it is held, and the server asked first.
     pub(crate) fn hold(
         &mut self,

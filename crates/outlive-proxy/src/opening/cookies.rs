@@ -76,7 +76,9 @@ impl Proxy {
         let echo = timestamps.map(|t| t.echo);
         let (options, epoch) = self.keys.check(tuple, irs, iss, echo, clock)?;
         if self.spent.contains(now, &tuple, irs) {
-            return Some(self.drop(Counter::DropCookie));
+            // A late copy is met with silence, a client that goes on trying with a reset.
+            let late = !self.suspects.persists(now, &tuple);
+            return late.then(|| self.drop(Counter::DropCookie));
         }
         if self.openings.is_full() {
             return Some(self.drop(Counter::DropOpenings));

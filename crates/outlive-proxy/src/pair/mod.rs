@@ -40,7 +40,10 @@ pub(crate) enum Decision {
     /// Yield to the peer, which is active in that higher epoch.
     StepDown(Epoch),
     /// Go on without a standby: the peer knows of it, or is gone.
-    GoAlone,
+    GoAlone {
+        /// It is certain that the peer has not taken over.
+        certain: bool,
+    },
     /// The peer confirmed that it has not taken over in the meantime.
     GoOn,
 }
@@ -282,9 +285,10 @@ impl Pair {
         let Standing::Losing(since) = standing else { return None };
         let confirmed = peer
             .is_some_and(|p| p.role == Role::Joining || (p.epoch >= self.epoch && !p.synchronised));
-        let gone = self.watch.gone(now).is_some();
+        let gone = self.watch.gone(now);
         let waited = now.since(since) >= self.config.join_timeout;
-        (confirmed || gone || waited).then_some(Decision::GoAlone)
+        let certain = confirmed || matches!(gone, Some(Gone::Refused(_)));
+        (certain || gone.is_some() || waited).then_some(Decision::GoAlone { certain })
     }
 
     /// The node has done what was decided.
@@ -307,7 +311,7 @@ impl Pair {
                 self.synchronised = false;
                 self.doubt = None;
             }
-            Decision::GoAlone => {
+            Decision::GoAlone { .. } => {
                 self.state = State::Active(Standing::Alone);
                 self.note_gone();
             }

@@ -132,7 +132,7 @@ pub(crate) struct Proxy {
     pub(crate) prefixes: BTreeMap<usize, Prefix>,
     awaiting: VecDeque<Awaiting>,
     pub(crate) spent: SpentCookies,
-    suspects: Suspects,
+    pub(crate) suspects: Suspects,
     wake_up: WakeUp,
     /// Port unreachables sent in the second that began then.
     unreachables: (Time, u32),
@@ -280,6 +280,7 @@ impl Proxy {
         let (client, server) = (session.tuple(Side::Client), session.tuple(Side::Server));
         let (answered, irs) = (session.record.answered, session.record.client.end_isn);
         let (id, over) = (session.server, session.phase.is_over());
+        let had_effect = session.phase != Phase::Unconfirmed;
         self.leave_flow(&client, Flow::Session(slot, Side::Client));
         self.leave_flow(&server, Flow::Session(slot, Side::Server));
         self.prefixes.remove(&slot);
@@ -287,7 +288,7 @@ impl Proxy {
         if !over {
             self.session_left_server(id);
         }
-        if answered {
+        if answered && had_effect {
             self.spent.insert(now, &client, irs);
         }
     }

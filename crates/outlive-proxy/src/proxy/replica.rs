@@ -60,6 +60,16 @@ impl Proxy {
         }
     }
 
+    /// The peer may have taken over, and may have met these clients: what they said is not repeated here
+    /// from memory, but only if they come and say it again. Their sessions stay: where the peer holds the
+    /// same record, it does the same with it.
+    pub(crate) fn forget_first_data(&mut self) {
+        for awaiting in &mut self.awaiting {
+            awaiting.first = FirstData::default();
+        }
+        self.remove_answered_openings();
+    }
+
     /// Appends sessions from `slot` on, as far as `room` bytes go; returns where to go on, or `None` at the
     /// end.
     pub(crate) fn snapshot(

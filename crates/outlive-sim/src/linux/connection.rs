@@ -307,7 +307,9 @@ impl Connection {
             return;
         }
         if reset {
-            if seen.seq == self.receiver.nxt {
+            if self.state == State::TimeWait {
+                // What was received stays readable, so it makes no difference to the application.
+            } else if seen.seq == self.receiver.nxt {
                 self.state = State::Closed;
             } else {
                 self.challenge(now);

@@ -16,10 +16,7 @@ use std::{
 
 use outlive_lab::clock::wait_until;
 
-use crate::{
-    program::Running,
-    world::{PATIENCE, is_full},
-};
+use crate::program::Running;
 
 /// How long an activity may take. Generous: a connection that hangs is lost, one that is slow is not.
 pub(crate) const ENOUGH: Duration = Duration::from_secs(120);
@@ -62,18 +59,8 @@ impl Activity {
         }
     }
 
-    /// Waits until it has gone `times` the wanted way, and is not over.
-    pub(crate) fn wait_until_under_way(&mut self, times: usize) {
-        let wanted = self.wanted * times as u64;
-        let far = wait_until(PATIENCE, || (self.progress)() >= wanted || (self.is_over)());
-        let progress = (self.progress)();
-        assert!(far, "{} got only to {progress} of {wanted}", self.name);
-        if (self.is_over)() {
-            // It may say itself why.
-            let finish = std::mem::replace(&mut self.finish, Box::new(|| ()));
-            finish();
-            panic!("{} was over before the fault, at {progress}", self.name);
-        }
+    fn is_under_way(&self, times: u64) -> bool {
+        (self.progress)() >= self.wanted * times
     }
 
     /// Waits for its good end.
@@ -82,9 +69,27 @@ impl Activity {
     }
 }
 
-/// Bytes per second for a transfer of `len` bytes, so that it lasts for some seconds.
-pub(crate) fn rate_for(len: usize) -> u64 {
-    len as u64 / if is_full() { 12 } else { 3 }
+/// Waits until each has gone `times` its wanted way. None may be over before.
+pub(crate) fn wait_until_under_way(activities: &mut [Activity], times: usize) {
+    let mut early = None;
+    let under_way = wait_until(ENOUGH, || {
+        early = activities.iter_mut().position(|activity| (activity.is_over)());
+        early.is_some() || activities.iter().all(|activity| activity.is_under_way(times as u64))
+    });
+    if under_way && early.is_none() {
+        return;
+    }
+    for activity in activities.iter() {
+        let (name, wanted) = (&activity.name, activity.wanted * times as u64);
+        eprintln!("{name}: {} of {wanted} wanted before the fault", (activity.progress)());
+    }
+    if let Some(early) = early {
+        // It may say itself what went wrong.
+        let finish = std::mem::replace(&mut activities[early].finish, Box::new(|| ()));
+        finish();
+        panic!("{} was over before the fault", activities[early].name);
+    }
+    panic!("not every activity came so far");
 }
 
 /// Bytes in a file, or in all files below a directory.

@@ -9,7 +9,7 @@ use std::{
 use outlive_lab::{host::Host, link::LinkKind};
 
 use crate::{
-    activity::{Activity, bytes_at, bytes_read_by, rate_for},
+    activity::{Activity, bytes_at, bytes_read_by},
     files::{assert_same_file, write_random},
     program::{Running, command, run},
     world::{Fault, World, listener, megabytes, pool, virtual_address},
@@ -50,6 +50,7 @@ impl Nginx {
                      {lines}
                      root {at}/root;
                      add_header X-Server {name} always;
+                     location = /file {{ limit_rate $arg_rate; }}
                      location = /who {{ return 200 '{name}'; }}
                      location = /two/who {{ return 200 '{name}'; }}
                      location /up/ {{ dav_methods PUT; }}
@@ -101,8 +102,10 @@ pub(crate) fn download(world: &World, name: &str, place: &Place, source: &Path) 
     let len = source.metadata().unwrap().len() as usize;
     let target = world.path(&format!("down-{name}"));
     let mut command = curl();
-    command.args(&place.options).arg("--limit-rate").arg(rate_for(len).to_string());
-    command.arg("-o").arg(&target).arg(format!("{}/file", place.base));
+    let rate = world.rate_for(len);
+    // The server goes slowly: curl itself would take the first megabytes as fast as they come.
+    command.args(&place.options).arg("-o").arg(&target);
+    command.arg(format!("{}/file?rate={rate}", place.base));
     let log = world.path(&format!("down-{name}.log"));
     let running = Running::start(&world.client, &mut command, &log);
     let source = source.to_owned();
@@ -122,7 +125,7 @@ pub(crate) fn upload(
 ) -> Activity {
     let len = source.metadata().unwrap().len() as usize;
     let mut command = curl();
-    command.args(&place.options).arg("--limit-rate").arg(rate_for(len).to_string());
+    command.args(&place.options).arg("--limit-rate").arg(world.rate_for(len).to_string());
     command.arg("-T").arg(source).arg(format!("{}/up/{name}", place.base));
     let log = world.path(&format!("up-{name}.log"));
     let running = Running::start(&world.client, &mut command, &log);
@@ -232,10 +235,10 @@ fn requests_are_routed_by_host_and_path() {
         let [target, said] = ["kept", "said"].map(|name| world.path(&format!("{name}-{answer}")));
         let base = format!("http://{}", virtual_address(ipv6, INSPECT));
         let mut command = curl();
-        command.arg("--limit-rate").arg(rate_for(len).to_string());
+        let rate = world.rate_for(len);
         command.arg("-H").arg(format!("Host: {host}"));
         command.arg("-w").arg("%{stderr}%{num_connects} ");
-        command.arg("-o").arg(&target).arg(format!("{base}/file"));
+        command.arg("-o").arg(&target).arg(format!("{base}/file?rate={rate}"));
         command.arg("-o").arg(&said).arg(format!("{base}/who"));
         let log = world.path(&format!("kept-{answer}.log"));
         let running = Running::start(&world.client, &mut command, &log);

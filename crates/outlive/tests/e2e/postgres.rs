@@ -4,7 +4,6 @@ use std::{
     cell::RefCell,
     fs::{self, File},
     net::SocketAddr,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     rc::Rc,
@@ -15,16 +14,16 @@ use outlive_lab::{host::Host, link::LinkKind};
 use outlive_net::netns::Namespace;
 
 use crate::{
-    activity::{Activity, ENOUGH, copy_slowly, rate_for},
+    activity::{Activity, ENOUGH, copy_slowly},
     files::assert_same_file,
-    program::{Running, command, run, run_in},
+    program::{Running, command, find, run, run_in},
     world::{Fault, World, listener, megabytes, pool, virtual_address},
 };
 
 pub(crate) const PORT: u16 = 5432;
 
 /// The programs that this needs.
-pub(crate) const PROGRAMS: [&str; 3] = ["initdb", "postgres", "psql"];
+pub(crate) const PROGRAMS: [&str; 4] = ["initdb", "postgres", "psql", "setpriv"];
 
 /// Bytes of a row of the table, as `COPY` writes it, roughly.
 const ROW: u64 = 970;
@@ -113,7 +112,7 @@ pub(crate) fn copy_out(
     let mut running = Running::start(&world.client, psql.stdout(Stdio::piped()), &log);
     let output = running.child.stdout.take().expect("it is piped");
     let source = database.copy.clone();
-    activity(name, running, &source.clone(), (output, file), move || {
+    activity(world, name, running, &source.clone(), (output, file), move || {
         assert_same_file(&source, &target);
     })
 }
@@ -132,10 +131,11 @@ pub(crate) fn copy_in(
     let mut running = Running::start(&world.client, psql.stdin(Stdio::piped()), &log);
     let input = running.child.stdin.take().expect("it is piped");
     let file = File::open(&database.copy).unwrap();
-    activity(name, running, &database.copy, (file, input), || ())
+    activity(world, name, running, &database.copy, (file, input), || ())
 }
 
 fn activity(
+    world: &World,
     name: &str,
     running: Running,
     source: &Path,
@@ -143,7 +143,7 @@ fn activity(
     check: impl FnOnce() + 'static,
 ) -> Activity {
     let len = source.metadata().unwrap().len();
-    let (count, copying) = copy_slowly(from, to, rate_for(len as usize));
+    let (count, copying) = copy_slowly(from, to, world.rate_for(len as usize));
     let running = Rc::new(RefCell::new(running));
     let same = running.clone();
     Activity {
@@ -168,10 +168,12 @@ fn psql(address: SocketAddr, statement: &str) -> Command {
 }
 
 fn command_as(user: Option<(u32, u32)>, name: &str) -> Command {
-    let mut command = command(name);
-    if let Some((user, group)) = user {
-        command.uid(user).gid(group).current_dir("/");
-    }
+    let Some((user, group)) = user else { return command(name) };
+    // After the namespace has been entered, which an ordinary user may not.
+    let mut command = command("setpriv");
+    command.arg(format!("--reuid={user}")).arg(format!("--regid={group}"));
+    command.args(["--clear-groups", "--pdeathsig=INT", "--"]).arg(find(name).expect("it is there"));
+    command.current_dir("/");
     command
 }
 

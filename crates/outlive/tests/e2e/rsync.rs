@@ -10,7 +10,7 @@ use std::{
 use outlive_lab::{host::Host, link::LinkKind};
 
 use crate::{
-    activity::{Activity, bytes_at, rate_for},
+    activity::{Activity, bytes_at},
     files::{assert_same_tree, write_random_tree},
     program::{Running, command, find},
     ssh::{self, Sshd},
@@ -77,7 +77,7 @@ pub(crate) fn copying(
     let len = bytes_at(from.to_owned())() as usize;
     let mut command = command("rsync");
     command.args(["--archive", "--whole-file", "--timeout=60"]);
-    command.arg(format!("--bwlimit={}", rate_for(len) / 1024));
+    command.arg(format!("--bwlimit={}", world.rate_for(len) / 1024));
     options(&mut command);
     command.arg(source).arg(destination);
     let log = world.path(&format!("rsync-{name}.log"));

@@ -25,9 +25,8 @@ use crate::{
     world::{Fault, World, listener, pool, virtual_address},
 };
 
-/// Lines typed in a session, and the pause before each: some seconds, of which a fault takes a part.
-const LINES: u64 = 150;
-const PAUSE: Duration = Duration::from_millis(20);
+/// The pause before each line.
+const PAUSE: Duration = Duration::from_millis(60);
 
 /// The programs that a session needs.
 pub(crate) const PROGRAMS: [&str; 4] = ["sshd", "ssh", "ssh-keygen", "unshare"];
@@ -102,10 +101,11 @@ pub(crate) fn typing(world: &World, sshd: &Sshd, name: &str, address: SocketAddr
     let mut running = Running::start(&world.client, &mut ssh, &log);
     let mut keyboard = running.child.stdin.take().expect("it is piped");
     let mut screen = BufReader::new(running.child.stdout.take().expect("it is piped")).lines();
+    let lines = world.seconds * 15;
     let answered = Arc::new(AtomicU64::new(0));
     let count = answered.clone();
     let typist = thread::spawn(move || -> Result<(), String> {
-        for line in 0..LINES {
+        for line in 0..lines {
             thread::sleep(PAUSE);
             let typed = writeln!(keyboard, "echo {line}: $(({line} * {line}))");
             typed.map_err(|error| format!("line {line}: {error}"))?;
@@ -123,7 +123,7 @@ pub(crate) fn typing(world: &World, sshd: &Sshd, name: &str, address: SocketAddr
     Activity {
         name: name.clone(),
         progress: Box::new(move || answered.load(Relaxed)),
-        wanted: LINES / 6,
+        wanted: lines / 6,
         is_over: Box::new(move || same.borrow_mut().is_over()),
         finish: Box::new(move || {
             // With the last answer the keyboard is let go, and with that the session ends.

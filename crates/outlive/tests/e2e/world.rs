@@ -25,7 +25,10 @@ use outlive_lab::{
 use outlive_net::{netns::Namespace, privilege};
 use tempfile::TempDir;
 
-use crate::{activity::Activity, program};
+use crate::{
+    activity::{Activity, wait_until_under_way},
+    program,
+};
 
 /// How long anything may take that ought to happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,6 +48,8 @@ pub(crate) struct World {
     pub(crate) client: Host,
     pub(crate) servers: [Host; 2],
     pub(crate) lab: Lab,
+    /// How long each activity lasts at least, in seconds, if it is not held up.
+    pub(crate) seconds: u64,
     directory: TempDir,
     _turn: Turn,
 }
@@ -72,6 +77,7 @@ impl World {
             client: host("client", 10),
             servers: [host("one", 20), host("two", 21)],
             lab,
+            seconds: if is_full() { 12 } else { 3 },
             directory: tempfile::Builder::new().prefix("outlive-e2e-").tempdir().unwrap(),
             _turn: turn,
         })
@@ -145,12 +151,15 @@ impl World {
             if nth > 0 {
                 self.heal();
             }
-            for activity in &mut activities {
-                activity.wait_until_under_way(nth + 1);
-            }
+            wait_until_under_way(&mut activities, nth + 1);
             self.harm(fault);
         }
         activities.into_iter().for_each(Activity::finish);
+    }
+
+    /// Bytes per second for a transfer of `len` bytes.
+    pub(crate) fn rate_for(&self, len: usize) -> u64 {
+        len as u64 / self.seconds
     }
 
     /// A path in the test's directory.
