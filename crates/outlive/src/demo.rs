@@ -98,7 +98,12 @@ fn tell(verdict: &Verdict, options: &Options) -> ExitCode {
             println!("The picture is in {}", path.display());
         }
     }
-    if verdict.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match (verdict.ok(), verdict.interrupted()) {
+        (true, _) => ExitCode::SUCCESS,
+        // What a shell makes of SIGINT.
+        (false, true) => ExitCode::from(130),
+        (false, false) => ExitCode::FAILURE,
+    }
 }
 
 /// Does what is possible for the privileges that the demo needs: an ordinary user becomes root of

@@ -3,9 +3,18 @@
 
 use std::process::{Command, Stdio};
 
+use outlive_net::{netns::Namespace, tun};
 use serde_json::Value;
 
-mod common;
+/// Whether this user may make what the demo needs; if not, a line says so.
+fn may() -> bool {
+    let namespace = Namespace::create().map(drop).map_err(|error| error.to_string());
+    let reason = tun::check_driver().map_err(|error| error.to_string()).and(namespace);
+    if let Err(reason) = &reason {
+        eprintln!("SKIPPED: this test needs a privileged user: {reason}");
+    }
+    reason.is_ok()
+}
 
 fn demo(arguments: &[&str]) -> std::process::Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
@@ -15,7 +24,7 @@ fn demo(arguments: &[&str]) -> std::process::Output {
 
 #[test]
 fn the_demo_survives_both_failures_and_says_so() {
-    if !common::may() {
+    if !may() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -64,7 +73,7 @@ fn the_demo_survives_both_failures_and_says_so() {
 
 #[test]
 fn what_cannot_be_written_is_said_before_anything_runs() {
-    if !common::may() {
+    if !may() {
         return;
     }
     let output = demo(&["--svg", "/nonexistent/demo.svg"]);

@@ -77,6 +77,15 @@ impl Fault {
     }
 }
 
+/// Why a play is to end before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Somebody wants it.
+    Interrupted,
+    /// It has had time enough.
+    TimeIsUp,
+}
+
 /// A node, as the play knows it. What it says of itself, it must be asked.
 #[derive(Debug, Clone)]
 pub(super) struct NodeView {
@@ -105,8 +114,8 @@ pub(super) struct Snapshot {
     pub(super) groups: Vec<Arc<Group>>,
     pub(super) nodes: Vec<NodeView>,
     pub(super) faults: Vec<Fault>,
-    /// Why it ended early.
-    pub(super) ended_early: Option<&'static str>,
+    /// Why it was told to end early.
+    pub(super) told_to_end: Option<Reason>,
 }
 
 impl Snapshot {
@@ -161,7 +170,7 @@ impl Board {
 
     /// The play is to end: it has had time enough.
     pub(super) fn time_is_up(&self) {
-        self.lock().ended_early = Some("it did not end by itself in the time that it should need");
+        self.lock().told_to_end = Some(Reason::TimeIsUp);
         self.give_up.store(true, Relaxed);
     }
 
@@ -169,7 +178,7 @@ impl Board {
     pub(super) fn is_given_up(&self) -> bool {
         let given_up = self.give_up.load(Relaxed);
         if given_up {
-            self.lock().ended_early.get_or_insert("it was interrupted");
+            self.lock().told_to_end.get_or_insert(Reason::Interrupted);
         }
         given_up
     }

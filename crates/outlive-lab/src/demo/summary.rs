@@ -145,7 +145,7 @@ impl Page {
         let survived = verdict.faults.iter().filter(|fault| fault.survived).count();
         let faults: Vec<&str> = verdict.faults.iter().map(|fault| fault.what.as_str()).collect();
         self.line(Line::styled(
-            format!("  {survived} of 2 failures survived ({})", faults.join("; ")),
+            format!("  {survived} of 2 failures survived: {}", faults.join("; ")),
             good(survived == 2).bold(),
         ));
         for lost in &report.lost {
@@ -166,7 +166,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -75,11 +75,13 @@ impl Plot<'_> {
         self.area(svg, &self.graph.down, DOWN, self.y.start - axis)?;
         self.area(svg, &self.graph.up, UP, self.y.end - axis)?;
         self.times(svg)?;
+        let is_zoom = self.graph.zero.is_some();
         for fault in faults {
-            self.mark(svg, fault.at, FAULT, ("start", &fault.what))?;
-            if let Some(takeover) = fault.takeover.filter(|_| self.graph.zero.is_some()) {
+            // What a zoom is of, its title says.
+            self.mark(svg, fault.at, FAULT, if is_zoom { "" } else { &fault.what })?;
+            if let Some(takeover) = fault.takeover.filter(|_| is_zoom) {
                 let label = format!("taken over after {} ms", takeover.as_millis());
-                self.mark(svg, fault.at + takeover, TAKEOVER, ("below", &label))?;
+                self.mark(svg, fault.at + takeover, TAKEOVER, &label)?;
             }
         }
         Ok(())
@@ -112,7 +114,7 @@ impl Plot<'_> {
         let graph = self.graph;
         let seconds = (graph.to - graph.from).as_secs_f64();
         let (zero, step) = match graph.zero {
-            Some(zero) => (zero, Duration::from_millis(100)),
+            Some(zero) => (zero, Duration::from_millis(200)),
             None => (graph.from, Duration::from_secs(((seconds / 15.0).ceil() as u64).max(1))),
         };
         let times = (0..).map(|number| step * number).take_while(|&time| zero + time <= graph.to);
@@ -126,18 +128,10 @@ impl Plot<'_> {
         Ok(())
     }
 
-    fn mark(
-        &self,
-        svg: &mut String,
-        at: Duration,
-        colour: &str,
-        (place, label): (&str, &str),
-    ) -> fmt::Result {
+    fn mark(&self, svg: &mut String, at: Duration, colour: &str, label: &str) -> fmt::Result {
         let (x, top, bottom) = (self.at(at), self.y.start - 8.0, self.y.end);
         writeln!(svg, r#"<path d="M{x:.1} {top:.1}V{bottom:.1}" stroke="{colour}"/>"#)?;
-        let y = if place == "below" { bottom - 4.0 } else { top - 4.0 };
-        let x = if place == "below" { x + 5.0 } else { x };
-        text(svg, (x, y), "start", colour, 12, label)
+        text(svg, (x, top - 4.0), "start", colour, 12, label)
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Map, json};
 
-use super::board::{Fault, Snapshot};
+use super::board::{Fault, Reason, Snapshot};
 use super::{Demo, summary, svg};
 use crate::error::LabError;
 use crate::report::Report;
 use crate::scenario::course::{Event, Stalls};
-use crate::traffic::Group;
 use crate::traffic::book::Lost;
+use crate::traffic::{Failure, Group};
 
 /// What it was about: each of these must have happened, and been survived.
 const FAULTS: usize = 2;
@@ -38,22 +38,28 @@ pub struct Verdict {
 impl Verdict {
     pub(super) fn new(demo: &Demo, snapshot: &Snapshot, played: Played) -> Self {
         let Played { mut report, stalls, lost, failure } = played;
+        let interrupted = snapshot.told_to_end == Some(Reason::Interrupted);
         let mut faults = snapshot.faults.clone();
         for index in 0..faults.len() {
             let (from, to) =
                 (faults[index].at, faults.get(index + 1).map_or(Duration::MAX, |next| next.at));
             let fault = &mut faults[index];
             let meanwhile = lost.iter().filter(|lost| lost.at >= from && lost.at < to);
+            let meanwhile =
+                meanwhile.filter(|lost| !interrupted || lost.reason != Failure::Unfinished);
             fault.connections_lost = meanwhile.count() as u64;
             fault.survived =
                 fault.takeover.is_some() && fault.transfers_went_on && fault.connections_lost == 0;
             fault.stalls =
                 stalls.iter().filter(|stall| stall.after == fault.what).cloned().collect();
         }
-        if let Some(why) = snapshot.ended_early {
-            report.require(false, || why.to_owned());
-        } else if let Some(failure) = failure {
-            report.require(false, || failure.to_string());
+        match (snapshot.told_to_end, failure) {
+            (Some(Reason::Interrupted), _) => forgive_unfinished(&mut report, &lost),
+            (Some(Reason::TimeIsUp), _) => report.require(false, || {
+                format!("it did not come to its end in time; it was at: {}", snapshot.step)
+            }),
+            (None, Some(failure)) => report.require(false, || failure.to_string()),
+            (None, None) => {}
         }
         Self::finish(demo, snapshot, report, faults)
     }
@@ -107,6 +113,11 @@ impl Verdict {
         self.report.ok
     }
 
+    /// Whether somebody ended it early, so that there was not everything to see.
+    pub fn interrupted(&self) -> bool {
+        self.snapshot.told_to_end == Some(Reason::Interrupted)
+    }
+
     /// Everything as one JSON object on one line.
     pub fn to_json(&self) -> String {
         self.report.to_json()
@@ -132,4 +143,12 @@ impl Verdict {
     pub fn to_text(&self, width: u16, colour: bool) -> String {
         summary::text(self, &self.report, &self.snapshot, width, colour)
     }
+}
+
+/// What is open when somebody interrupts the demo is not lost.
+fn forgive_unfinished(report: &mut Report, lost: &[Lost]) {
+    let unfinished = lost.iter().filter(|lost| lost.reason == Failure::Unfinished).count();
+    report.lost.retain(|lost| lost.reason != Failure::Unfinished);
+    report.connections_lost -= unfinished as u64;
+    report.problems = vec![format!("interrupted while {unfinished} connections were open")];
 }
