@@ -199,7 +199,7 @@ impl Ledger {
         bytes: &[u8],
     ) {
         let flow = &mut self.flows[id.0];
-        flow.server_heard = at + bytes.len();
+        flow.server_heard = flow.server_heard.max(at + bytes.len());
         let said = |at| flow.expected_at_server(id, at);
         if let Some(wrong) = (0..bytes.len()).find(|i| bytes[*i] != said(at + i)) {
             let detail = format!(

@@ -286,37 +286,46 @@ impl Wire {
             }
             None => None,
         };
-        if let Some(flow) = flow {
-            let prefix = ledger.flows[flow.0].prefix.len() as i64;
-            if seen.len() > 0 && at + seen.len() as i64 > prefix {
-                self.tell(ledger, flow, key);
-            }
+        let Some(flow) = flow else {
+            // Nothing of it was seen, so nothing was acknowledged.
+            return self.check_ack(ledger, seen, &self.servers[&key], 0);
+        };
+        let prefix = ledger.flows[flow.0].prefix.len() as i64;
+        if seen.len() > 0 && at + seen.len() as i64 > prefix {
+            self.tell(ledger, flow, key);
         }
-        let leg = &self.servers[&key];
-        let client = flow.and_then(|f| {
-            let flow = &ledger.flows[f.0];
-            let leg = self.clients.get(&FourTuple::new(flow.client, flow.listener))?;
-            (leg.flow == Some(f)).then_some(leg)
-        });
+        // Two nodes that both act may each have made a connection for the client; one of them leads nowhere.
+        if self.by_flow.get(&flow) == Some(&key) {
+            self.from_client(ledger, flow, key, seen, packet);
+        }
+    }
+
+    /// A node sends to a server what must be the client's.
+    fn from_client(
+        &self,
+        ledger: &mut Ledger,
+        id: FlowId,
+        key: FourTuple,
+        seen: &Seen,
+        packet: &[u8],
+    ) {
+        let (flow, leg) = (&ledger.flows[id.0], &self.servers[&key]);
+        let client = self.clients.get(&FourTuple::new(flow.client, flow.listener));
         // Once the client's port is used again, nobody knows what the old connection had acknowledged.
-        if flow.is_none() || client.is_some() {
-            self.check_ack(ledger, seen, leg, client.map_or(0, |c| c.acked));
+        let Some(client) = client.filter(|c| c.flow == Some(id) && !flow.exempt) else { return };
+        let Some(at) = leg.of_own(seen.seq) else { return };
+        let said = client.said + flow.prefix.len() as i64;
+        let payload = &packet[seen.payload.clone()];
+        let wrong = payload.iter().enumerate().map(|(i, byte)| (at + i as i64, *byte)).find(
+            |(position, byte)| {
+                *position >= leg.acked && *byte != flow.expected_at_server(id, *position as usize)
+            },
+        );
+        if wrong.is_some() && ledger.was_given_up(payload, at as usize) {
+            return;
         }
-        if let (Some(id), Some(client)) = (flow, client)
-            && !ledger.flows[id.0].exempt
-        {
-            let prefix = ledger.flows[id.0].prefix.len() as i64;
-            let (acked, said) = (leg.acked, client.said + prefix);
-            let mut wrong = None;
-            let flow = &ledger.flows[id.0];
-            for (i, byte) in packet[seen.payload.clone()].iter().enumerate() {
-                let position = at + i as i64;
-                if position >= acked && *byte != flow.expected_at_server(id, position as usize) {
-                    wrong.get_or_insert(position);
-                }
-            }
-            report_payload(ledger, seen, at, acked, said, wrong);
-        }
+        self.check_ack(ledger, seen, leg, client.acked);
+        report_payload(ledger, seen, at, leg.acked, said, wrong.map(|(position, _)| position));
     }
 
     /// The flow whose client is alive and says these bytes at `at`.

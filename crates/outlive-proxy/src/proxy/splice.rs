@@ -168,9 +168,8 @@ impl Proxy {
         session.phase = Phase::Open;
         self.sessions.is_complete(slot);
         self.arm_idle(now, slot);
-        if acceptable {
-            self.send_prefix(now, slot);
-        }
+        // Of an inherited session it is not known whether it arrived.
+        self.send_prefix(now, slot);
         true
     }
 
