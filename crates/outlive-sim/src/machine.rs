@@ -55,6 +55,8 @@ pub(crate) struct Machine {
     pub(crate) held: BTreeSet<ConnectionName>,
     /// Before the present turn it said that it was synchronised.
     pub(crate) was_synchronised: bool,
+    /// When it was synchronised last.
+    pub(crate) synchronised_since: Time,
     /// Active: the incarnation of the synchronised standby.
     pub(crate) paired_with: Option<u32>,
 }
@@ -75,6 +77,7 @@ impl Machine {
             backlog: Backlog::default(),
             held: BTreeSet::new(),
             was_synchronised: false,
+            synchronised_since: now,
             paired_with: None,
         }
     }

@@ -440,7 +440,11 @@ impl World {
     fn compare(&mut self, node: NodeIndex, before: &Beliefs, after: &Beliefs) {
         let peer = self.machines[1 - node].as_ref().map(|m| m.incarnation);
         let paired = after.role == Role::Active && after.synchronised;
+        let now = self.now;
         let machine = self.machine(node);
+        if after.synchronised && !before.synchronised {
+            machine.synchronised_since = now;
+        }
         if !paired {
             machine.paired_with = None;
         } else if !before.synchronised || before.role != Role::Active {
@@ -453,14 +457,18 @@ impl World {
 
     /// `node` becomes active, having held everything or not.
     fn activated(&mut self, node: NodeIndex, promised: bool) {
+        let since = self.machine(node).synchronised_since;
         self.takeovers += 1;
         let other = self.machines[1 - node].as_ref();
         if other.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active) {
             self.situations.insert(BOTH_ACTIVE);
+            self.wire.both_acted = true;
         }
         self.exempt(|world, tuple| {
+            // A handshake from before this node had everything cannot be proved to be without effect.
+            let early = world.wire.was_answered_before(tuple, since);
             let lonely = world.wire.was_answered_alone(tuple);
-            !promised || lonely && !world.known_to(node, tuple)
+            !promised || (lonely || early) && !world.known_to(node, tuple)
         });
     }
 

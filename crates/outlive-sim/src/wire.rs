@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use outlive_tcp::{
     seq::Seq,
+    time::Time,
     wire::{Endpoint, Flags, FourTuple},
 };
 
@@ -34,6 +35,8 @@ struct Leg {
     told: bool,
     /// A client that was answered while no standby would have continued its handshake.
     answered_alone: bool,
+    /// When a client was answered.
+    answered_at: Time,
 }
 
 impl Leg {
@@ -76,6 +79,8 @@ pub(crate) struct Wire {
     servers: BTreeMap<FourTuple, Leg>,
     /// Server legs by the flow that they serve.
     by_flow: BTreeMap<FlowId, FourTuple>,
+    /// At some time both nodes were active.
+    pub(crate) both_acted: bool,
 }
 
 /// What the standby is known to hold, if a session's effects have to wait for it.
@@ -100,6 +105,11 @@ impl Wire {
     /// Whether the client of this tuple was answered by a node without a synchronised standby.
     pub(crate) fn was_answered_alone(&self, client: FourTuple) -> bool {
         self.clients.get(&client).is_some_and(|leg| leg.answered_alone)
+    }
+
+    /// Whether the client of this tuple was answered before `time`.
+    pub(crate) fn was_answered_before(&self, client: FourTuple, time: Time) -> bool {
+        self.clients.get(&client).is_some_and(|leg| leg.answered_at < time)
     }
 
     /// A flow begins: its client is about to send a SYN from this tuple.
@@ -182,9 +192,11 @@ impl Wire {
         if seen.has(Flags::SYN) && self.clients[&key].own_isn.is_none() {
             let leg = self.clients.get_mut(&key).expect("it was looked up above");
             leg.answered_alone = held.is_none();
+            leg.answered_at = ledger.now;
         }
         let server = server_key.and_then(|key| self.servers.get(&key));
-        let must_be_held = seen.has(Flags::SYN) && server_key.is_some() && seen.len() == 0;
+        let answers = seen.ack == self.clients[&key].host_isn.map(|isn| isn + 1);
+        let must_be_held = seen.has(Flags::SYN) && server_key.is_some() && answers;
         if let Some(held) = held.filter(|_| must_be_held)
             && !self.clients[&key].is_in(key, held)
             && server.is_some_and(|s| s.host_isn == Some(seen.seq))
@@ -287,8 +299,12 @@ impl Wire {
             None => None,
         };
         let Some(flow) = flow else {
-            // Nothing of it was seen, so nothing was acknowledged.
-            return self.check_ack(ledger, seen, &self.servers[&key], 0);
+            // Nothing of it was seen, so nothing was acknowledged. (Where both nodes acted, its client may
+            // be another node's, and what it says to that one may come here.)
+            if !self.both_acted {
+                self.check_ack(ledger, seen, &self.servers[&key], 0);
+            }
+            return;
         };
         let prefix = ledger.flows[flow.0].prefix.len() as i64;
         if seen.len() > 0 && at + seen.len() as i64 > prefix {

@@ -1,0 +1,45 @@
+//! A reduced form of what the commands do at length.
+
+use outlive_sim::{crash_points, explore, scenarios, setup::Setup};
+
+/// Violations, one per line, with the commands that show them.
+fn lines(examples: &[String]) -> String {
+    examples.join("\n")
+}
+
+#[test]
+fn nothing_goes_wrong_while_nothing_dies() {
+    for (name, scenario) in scenarios::all() {
+        for seed in 1..=5 {
+            let outcome = crash_points::run(scenario.setup(seed));
+            assert!(outcome.violations.is_empty(), "{name} {seed}: {:?}", outcome.violations);
+            assert_eq!(outcome.exempt, 0, "{name}: everything is promised");
+        }
+    }
+}
+
+#[test]
+fn sessions_outlive_the_active_node_wherever_it_dies() {
+    for (i, (name, scenario)) in scenarios::all().into_iter().enumerate() {
+        let report = crash_points::explore(name, &scenario, 1 + i as u64, 17);
+        assert!(report.crash_points > 0, "{name}");
+        assert_eq!(report.violations, 0, "{name}:\n{}", lines(&report.examples));
+    }
+}
+
+#[test]
+fn random_worlds_keep_the_rules() {
+    let mut report = explore::Report::default();
+    (1..=600).for_each(|seed| report.add(seed));
+    report.close();
+    assert_eq!(report.violations, 0, "{}", lines(&report.examples));
+    assert!(report.situations_missing.is_empty(), "never met: {:?}", report.situations_missing);
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let scenario = scenarios::named("loss").expect("it is in the list");
+    let crash = Some(crash_points::crash_point(40, 2));
+    let run = || crash_points::run(Setup { crash, ..scenario.setup(9) });
+    assert_eq!(run(), run());
+}
