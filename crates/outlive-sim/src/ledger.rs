@@ -2,7 +2,7 @@
 //! were broken.
 //!
 //! The ledger knows what every byte has to be ([`crate::content`]) and is told of every byte that an
-//! application reads. What is seen on the wire is judged in [`crate::wire`], which uses the ledger.
+//! application reads. What is seen on the wire is judged in `wire`, which uses the ledger.
 
 use std::fmt;
 

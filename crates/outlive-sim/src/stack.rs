@@ -1,4 +1,4 @@
-//! What a host needs of a TCP: [`crate::linux`] and [`crate::smoltcp`] provide it.
+//! What a host needs of a TCP: `linux` and `smoltcp` provide it.
 
 use outlive_tcp::{time::Time, wire::FourTuple};
 

@@ -149,13 +149,13 @@ impl Wire {
         }
         let from_host = seen.tuple.reversed();
         if self.clients.contains_key(&from_host) {
-            self.to_client(ledger, seen, packet, held);
+            self.sent_to_client(ledger, seen, packet, held);
         } else {
-            self.to_server(ledger, seen, packet, held);
+            self.sent_to_server(ledger, seen, packet, held);
         }
     }
 
-    fn to_client(&mut self, ledger: &mut Ledger, seen: &Seen, packet: &[u8], held: Held<'_>) {
+    fn sent_to_client(&mut self, ledger: &mut Ledger, seen: &Seen, packet: &[u8], held: Held<'_>) {
         let key = seen.tuple.reversed();
         let leg = &self.clients[&key];
         let Some(flow) = leg.flow else { return };
@@ -261,7 +261,7 @@ impl Wire {
         }
     }
 
-    fn to_server(&mut self, ledger: &mut Ledger, seen: &Seen, packet: &[u8], held: Held<'_>) {
+    fn sent_to_server(&mut self, ledger: &mut Ledger, seen: &Seen, packet: &[u8], held: Held<'_>) {
         let key = seen.tuple.reversed();
         if seen.has(Flags::SYN) {
             let leg = self.servers.entry(key).or_default();
@@ -288,13 +288,18 @@ impl Wire {
         let flow = match leg.flow {
             Some(flow) => Some(flow),
             None if seen.len() > 0 && at >= 0 => {
-                let found = self.flow_that_said(ledger, &packet[seen.payload.clone()], at as usize);
-                if let Some(flow) = found {
-                    self.link(flow, key);
-                } else if !ledger.was_given_up(&packet[seen.payload.clone()], at as usize) {
-                    ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
+                let bytes = &packet[seen.payload.clone()];
+                // A header alone does not tell a client from the one that had its port before.
+                let found = (!ledger.was_given_up(bytes, at as usize))
+                    .then(|| self.flow_that_said(ledger, bytes, at as usize));
+                match found {
+                    Some(Some(flow)) => self.link(flow, key),
+                    Some(None) => {
+                        ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
+                    }
+                    None => {}
                 }
-                found
+                found.flatten()
             }
             None => None,
         };
@@ -312,12 +317,12 @@ impl Wire {
         }
         // Two nodes that both act may each have made a connection for the client; one of them leads nowhere.
         if self.by_flow.get(&flow) == Some(&key) {
-            self.from_client(ledger, flow, key, seen, packet);
+            self.must_be_the_clients(ledger, flow, key, seen, packet);
         }
     }
 
     /// A node sends to a server what must be the client's.
-    fn from_client(
+    fn must_be_the_clients(
         &self,
         ledger: &mut Ledger,
         id: FlowId,

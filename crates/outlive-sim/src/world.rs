@@ -1,7 +1,7 @@
 //! The world: virtual time, a queue of events, and everything that they happen to.
 //!
 //! [`World::run`] takes one event after the other until the load is done or a rule is broken. What an event
-//! means for a node is in [`crate::pair`]; what a packet must be in [`crate::wire`].
+//! means for a node is in `pair`; what a packet must be in `wire`.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -136,7 +136,7 @@ impl World {
         let mut rng = Rng::new(setup.seed);
         let mut hosts = Vec::new();
         for host in &setup.hosts {
-            let mut made = Host::new(host.address, host.stack, rng.next());
+            let mut made = Host::new(host.address, host.stack, rng.number());
             host.services.iter().for_each(|service| made.serve(service.clone()));
             hosts.push(made);
         }

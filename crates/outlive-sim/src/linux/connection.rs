@@ -11,7 +11,7 @@ use outlive_tcp::{
 
 use super::{
     receiver::{Arrival, Receiver},
-    sender::Sender,
+    sender::{Acknowledgment, Sender},
 };
 use crate::packet::Seen;
 
@@ -258,7 +258,9 @@ impl Connection {
         let window = u32::from(seen.window);
         let window = if seen.has(Flags::SYN) { window } else { window << self.sender.scale };
         let una = self.sender.una;
-        self.sender.acknowledged(now, seen.seq, una, window, false, &[], None);
+        let news =
+            Acknowledgment { seq: seen.seq, ack: una, window, has_data: false, sack: &[], sample };
+        self.sender.acknowledged(now, &news);
         if let Some(sample) = sample {
             self.sender.first_sample(sample);
         }
@@ -333,8 +335,11 @@ impl Connection {
         let window = u32::from(seen.window) << self.sender.scale;
         if self.sender.una.at_or_before(ack) {
             let sack = if self.sack { seen.options.sack.as_slice() } else { &[] };
-            let data = seen.len() > 0;
-            self.sender.acknowledged(now, seen.seq, ack, window, data, sack, sample);
+            let has_data = seen.len() > 0;
+            self.sender.acknowledged(
+                now,
+                &Acknowledgment { seq: seen.seq, ack, window, has_data, sack, sample },
+            );
         }
         self.our_fin(now);
         self.their_bytes(now, seen, payload);

@@ -23,6 +23,22 @@ enum Timer {
     Persist,
 }
 
+/// What a segment says about our stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledgment<'a> {
+    /// SEG.SEQ.
+    pub(super) seq: Seq,
+    /// SEG.ACK, within what was sent.
+    pub(super) ack: Seq,
+    /// The window in bytes.
+    pub(super) window: u32,
+    /// It carries data, so it is not a duplicate.
+    pub(super) has_data: bool,
+    pub(super) sack: &'a [SackBlock],
+    /// A round-trip time, if it tells one.
+    pub(super) sample: Option<Duration>,
+}
+
 /// A segment to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chunk {
@@ -126,17 +142,9 @@ impl Sender {
         self.una != self.nxt
     }
 
-    /// An acknowledgment within what was sent. `sample` is a round-trip time, if it tells one.
-    pub(super) fn acknowledged(
-        &mut self,
-        now: Time,
-        seq: Seq,
-        ack: Seq,
-        window: u32,
-        has_data: bool,
-        sack: &[SackBlock],
-        sample: Option<Duration>,
-    ) {
+    /// The other end acknowledges.
+    pub(super) fn acknowledged(&mut self, now: Time, news: &Acknowledgment<'_>) {
+        let Acknowledgment { seq, ack, window, has_data, sack, sample } = *news;
         let same_window = window == self.window;
         let newer = self.updated_by.0.before(seq)
             || self.updated_by.0 == seq && self.updated_by.1.at_or_before(ack);
