@@ -166,6 +166,13 @@ impl Ledger {
         self.flows.iter().enumerate().any(says)
     }
 
+    /// Whether the first `len` bytes that a server gets of this flow could be those of another one.
+    pub(crate) fn is_ambiguous(&self, id: FlowId, len: usize) -> bool {
+        let flow = &self.flows[id.0];
+        let same = |other: &&Flow| other.client == flow.client;
+        len <= flow.prefix.len() && self.flows.iter().filter(same).count() > 1
+    }
+
     /// The client of `id` read `bytes`, the first of which is number `at`.
     pub(crate) fn client_read(&mut self, id: FlowId, at: usize, bytes: &[u8]) {
         let flow = &mut self.flows[id.0];

@@ -289,17 +289,20 @@ impl Wire {
             Some(flow) => Some(flow),
             None if seen.len() > 0 && at >= 0 => {
                 let bytes = &packet[seen.payload.clone()];
-                // A header alone does not tell a client from the one that had its port before.
-                let found = (!ledger.was_given_up(bytes, at as usize))
-                    .then(|| self.flow_that_said(ledger, bytes, at as usize));
-                match found {
-                    Some(Some(flow)) => self.link(flow, key),
-                    Some(None) => {
-                        ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
+                match self.flow_that_said(ledger, bytes, at as usize) {
+                    // A header alone does not tell a client from the one that had its port before.
+                    Some(flow) if ledger.is_ambiguous(flow, at as usize + bytes.len()) => None,
+                    Some(flow) => {
+                        self.link(flow, key);
+                        Some(flow)
                     }
-                    None => {}
+                    None => {
+                        if !ledger.was_given_up(bytes, at as usize) {
+                            ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
+                        }
+                        None
+                    }
                 }
-                found.flatten()
             }
             None => None,
         };
