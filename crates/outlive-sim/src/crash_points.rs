@@ -17,16 +17,16 @@ use crate::{
     world::{Outcome, World},
 };
 
-/// Ways to die at one point.
-pub const WAYS: u64 = 4;
+/// Ways to die at one point: what becomes of the messages under way, times who dies and who comes back.
+pub const WAYS: u64 = 9;
 
 /// The crash point of that number; `way` is below [`WAYS`].
 pub fn crash_point(point: u64, way: u64) -> CrashPoint {
-    let (tail, off, restart) = match way {
-        0 => (Tail::Kept, false, None),
-        1 => (Tail::Lost, false, Some(Duration::from_millis(300))),
-        2 => (Tail::Random, true, None),
-        _ => (Tail::Random, false, Some(Duration::from_millis(10))),
+    let tail = [Tail::Kept, Tail::Lost, Tail::Random][way as usize % 3];
+    let (off, restart) = match way / 3 {
+        0 => (false, None),
+        1 => (false, Some(Duration::from_millis(10))),
+        _ => (true, Some(Duration::from_millis(300))),
     };
     CrashPoint { node: 0, point, tail, off, restart }
 }

@@ -29,7 +29,7 @@ enum Command {
         /// Only this step.
         #[arg(long)]
         point: Option<u64>,
-        /// How the node dies there, 0 to 3.
+        /// How the node dies there, 0 to 8.
         #[arg(long, default_value_t = 0)]
         way: u64,
         /// Only every so-and-so-manyth step.

@@ -76,8 +76,9 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("same-port", same_port(Scenario::direct, &PLAIN)),
         ("same-port-inspect", same_port(Scenario::inspect, &HTTP)),
         ("several", several()),
-        ("standby-joins", upload(Scenario::direct, &PLAIN).standby_joins(ms(3))),
-        ("standby-joins-several", several().standby_joins(ms(8))),
+        ("standby-joins", idle().standby_joins(ms(3))),
+        ("standby-joins-slow", slow_server().standby_joins(ms(3))),
+        ("standby-joins-several", several().standby_joins(ms(30))),
     ]
 }
 
@@ -244,5 +245,5 @@ fn several() -> Scenario {
     let server = [Await(asked), Send(4_000), AwaitEnd, Close];
     let client = [Send(asked), Await(4_000), Close, AwaitEnd];
     let scenario = Scenario::inspect(&server).servers(&[true, true]);
-    (0..8).fold(scenario, |s, i| s.client(Start::At(ms(2 * i)), HTTP, &client))
+    (0..8).fold(scenario, |s, i| s.client(Start::At(ms(9 * i)), HTTP, &client))
 }

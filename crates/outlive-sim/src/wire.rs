@@ -36,7 +36,7 @@ struct Leg {
     /// A client that was answered while no standby would have continued its handshake.
     answered_alone: bool,
     /// When a client was answered.
-    answered_at: Time,
+    answered_at: Option<Time>,
 }
 
 impl Leg {
@@ -109,7 +109,7 @@ impl Wire {
 
     /// Whether the client of this tuple was answered before `time`.
     pub(crate) fn was_answered_before(&self, client: FourTuple, time: Time) -> bool {
-        self.clients.get(&client).is_some_and(|leg| leg.answered_at < time)
+        self.clients.get(&client).is_some_and(|leg| leg.answered_at.is_some_and(|at| at < time))
     }
 
     /// A flow begins: its client is about to send a SYN from this tuple.
@@ -192,7 +192,7 @@ impl Wire {
         if seen.has(Flags::SYN) && self.clients[&key].own_isn.is_none() {
             let leg = self.clients.get_mut(&key).expect("it was looked up above");
             leg.answered_alone = held.is_none();
-            leg.answered_at = ledger.now;
+            leg.answered_at = Some(ledger.now);
         }
         let server = server_key.and_then(|key| self.servers.get(&key));
         let answers = seen.ack == self.clients[&key].host_isn.map(|isn| isn + 1);
@@ -287,7 +287,7 @@ impl Wire {
         let Some(at) = leg.of_own(seen.seq) else { return };
         let flow = match leg.flow {
             Some(flow) => Some(flow),
-            None if seen.len() > 0 && at >= 0 => {
+            None if seen.len() > 0 && at >= leg.acked => {
                 let bytes = &packet[seen.payload.clone()];
                 match self.flow_that_said(ledger, bytes, at as usize) {
                     // A header alone does not tell a client from the one that had its port before.

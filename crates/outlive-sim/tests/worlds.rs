@@ -14,6 +14,7 @@ fn nothing_goes_wrong_while_nothing_dies() {
             let outcome = crash_points::run(scenario.setup(seed));
             assert!(outcome.violations.is_empty(), "{name} {seed}: {:?}", outcome.violations);
             assert_eq!(outcome.exempt, 0, "{name}: everything is promised");
+            assert_eq!(outcome.takeovers, 1, "{name}: the first node starts, and stays");
         }
     }
 }
@@ -21,7 +22,7 @@ fn nothing_goes_wrong_while_nothing_dies() {
 #[test]
 fn sessions_outlive_the_active_node_wherever_it_dies() {
     for (i, (name, scenario)) in scenarios::all().into_iter().enumerate() {
-        let report = crash_points::explore(name, &scenario, 1 + i as u64, 17);
+        let report = crash_points::explore(name, &scenario, 1 + i as u64, 37);
         assert!(report.crash_points > 0, "{name}");
         assert_eq!(report.violations, 0, "{name}:\n{}", lines(&report.examples));
     }
