@@ -41,6 +41,15 @@ pub(crate) fn command(name: &str) -> Command {
     command
 }
 
+/// A command with that program, for one that starts others: all of them end with it, however that comes
+/// about, because they are in a process namespace of their own. Needs `unshare`.
+pub(crate) fn command_with_children(name: &str) -> Command {
+    let mut command = command("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--"]);
+    command.arg(find(name).unwrap_or_else(|| panic!("{name} is not installed")));
+    command
+}
+
 /// Runs a program to its end, which must be a good one; its standard output.
 pub(crate) fn run(host: &Host, command: &mut Command) -> String {
     run_in(host.namespace(), command)

@@ -12,7 +12,7 @@ use outlive_lab::{host::Host, link::LinkKind};
 use crate::{
     activity::{Activity, bytes_at},
     files::{assert_same_tree, write_random_tree},
-    program::{Running, command, find},
+    program::{Running, command, command_with_children, find},
     ssh::{self, Sshd},
     world::{Fault, World, listener, megabytes, pool, virtual_address},
 };
@@ -49,7 +49,7 @@ impl Daemon {
         );
         let file = directory.join("rsyncd.conf");
         fs::write(&file, config).unwrap();
-        let mut command = command("rsync");
+        let mut command = command_with_children("rsync");
         command.args(["--daemon", "--no-detach"]).arg(format!("--port={PORT}"));
         command.arg(format!("--config={}", file.display()));
         let mut running = Running::start(host, &mut command, &directory.join("stderr"));

@@ -21,7 +21,7 @@ use outlive_lab::{host::Host, link::LinkKind};
 
 use crate::{
     activity::{Activity, ENOUGH},
-    program::{Running, command, run},
+    program::{Running, command, command_with_children, run},
     world::{Fault, World, listener, pool, virtual_address},
 };
 
@@ -72,9 +72,9 @@ impl Sshd {
         fs::write(&file, config).unwrap();
         // sshd insists on an empty directory below /run, which nothing should be left of: it gets a
         // /run of its own.
-        let mut command = command("unshare");
+        let mut command = command_with_children("sh");
         let script = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec \"$@\"";
-        command.args(["--mount", "sh", "-c", script, "sh"]);
+        command.args(["-c", script, "sh"]);
         command.arg(crate::program::find("sshd").expect("it was looked for"));
         command.args(["-D", "-e", "-f"]).arg(&file);
         let mut running = Running::start(host, &mut command, &directory.join("log"));

@@ -96,7 +96,8 @@ fn impatience(host: &Host) -> Vec<u64> {
 }
 
 /// One end of each connection does not read while the other one sends as much as it can. Everything
-/// sent is acknowledged, so the sender has nothing to lose patience with.
+/// sent is acknowledged, so the sender has nothing to lose patience with; not even when the active node is
+/// killed in the middle of it.
 ///
 /// A proxy that withheld acknowledgments would be seen at once: the sender's first timeout comes
 /// after 0.2 s, and is counted. Its last, after which it aborts, comes 13.3 s after (with
@@ -104,7 +105,7 @@ fn impatience(host: &Host) -> Vec<u64> {
 /// through it. Zero-window probes go on meanwhile in both.
 fn nobody_reads(server_reads: bool) {
     let links = LinkKind::Plain;
-    let Some((world, listening)) = set_up(&links) else { return };
+    let Some((mut world, listening)) = set_up(&links) else { return };
     let sender = if server_reads { &world.servers[0] } else { &world.client };
     sender.sysctl("net/ipv4/tcp_retries2", "5").unwrap();
     let ends = open_each(&world, &listening);
@@ -141,8 +142,12 @@ fn nobody_reads(server_reads: bool) {
         sent() == before
     };
     assert!(wait_until(PATIENCE, stands_still), "it goes on sending");
-    thread::sleep(Duration::from_secs(if is_full() { 30 } else { 8 }));
+    let half = Duration::from_secs(if is_full() { 15 } else { 4 });
+    thread::sleep(half);
+    world.harm(Fault::Kill);
+    thread::sleep(half);
     assert!(sending.iter().all(|thread| !thread.is_finished()), "the buffers took everything");
+    let sender = if server_reads { &world.servers[0] } else { &world.client };
     assert_eq!(impatience(sender), before, "{IMPATIENCE:?}");
 
     for mut stream in receivers {
