@@ -96,7 +96,7 @@ fn scenario(name: &str) -> Result<&'static Scenario, String> {
 fn scenarios() -> String {
     let mut list = "Scenarios:".to_owned();
     for scenario in SCENARIOS {
-        list += &format!("\n  {:<12} {}", scenario.name, scenario.about);
+        list += &format!("\n  {:<16} {}", scenario.name, scenario.about);
     }
     list
 }

@@ -100,7 +100,7 @@ counters! {
     DropOpenings => "drop_openings_full",
     /// Dropped: the session table is full.
     DropTableFull => "drop_sessions_full",
-    /// Seen: a reset outside the window, passed on to the end, which judges it; no effect on the session.
+    /// Seen: a reset that does not stand where its stream does (RFC 5961), passed on to the end, which judges it; no effect on the session.
     ResetOutside => "reset_outside_window",
 }
 

@@ -154,6 +154,18 @@ impl Ledger {
         InstanceId(self.instances.len() - 1)
     }
 
+    /// Whether these are the words of a client that went away: nothing was promised for its flow, and its port
+    /// may be used again. Or a header for one whose flow another node has brought to an end.
+    pub(crate) fn was_given_up(&self, bytes: &[u8], at: usize) -> bool {
+        let says = |(i, flow): (usize, &Flow)| {
+            let said =
+                |(j, byte): (usize, &u8)| flow.expected_at_server(FlowId(i), at + j) == *byte;
+            let header = at + bytes.len() <= flow.prefix.len();
+            (flow.exempt || flow.is_finished() && header) && bytes.iter().enumerate().all(said)
+        };
+        self.flows.iter().enumerate().any(says)
+    }
+
     /// The client of `id` read `bytes`, the first of which is number `at`.
     pub(crate) fn client_read(&mut self, id: FlowId, at: usize, bytes: &[u8]) {
         let flow = &mut self.flows[id.0];
@@ -187,7 +199,7 @@ impl Ledger {
         bytes: &[u8],
     ) {
         let flow = &mut self.flows[id.0];
-        flow.server_heard = at + bytes.len();
+        flow.server_heard = flow.server_heard.max(at + bytes.len());
         let said = |at| flow.expected_at_server(id, at);
         if let Some(wrong) = (0..bytes.len()).find(|i| bytes[*i] != said(at + i)) {
             let detail = format!(

@@ -53,6 +53,8 @@ pub(crate) struct Machine {
     pub(crate) backlog: Backlog,
     /// Every connection of a session that it was told of on the state connection.
     pub(crate) held: BTreeSet<ConnectionName>,
+    /// Before the present turn it said that it was synchronised.
+    pub(crate) was_synchronised: bool,
     /// Active: the incarnation of the synchronised standby.
     pub(crate) paired_with: Option<u32>,
 }
@@ -72,6 +74,7 @@ impl Machine {
             wakes: (now, 0),
             backlog: Backlog::default(),
             held: BTreeSet::new(),
+            was_synchronised: false,
             paired_with: None,
         }
     }

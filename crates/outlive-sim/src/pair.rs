@@ -37,6 +37,9 @@ const WAKES: u32 = 1_500;
 /// Longest message on the state connection.
 const MESSAGE: usize = outlive_proxy::MAX_STATE_MESSAGE;
 
+/// A situation that explains much.
+const BOTH_ACTIVE: &str = "both nodes active";
+
 /// What a node is told.
 enum Input {
     Packet(Vec<u8>),
@@ -281,6 +284,7 @@ impl World {
     /// One turn: an input, and everything that follows from it.
     fn turn(&mut self, node: NodeIndex, input: Input) {
         let before = self.machine(node).node.beliefs();
+        self.machine(node).was_synchronised = before.synchronised;
         let forwarded = self.tell(node, input);
         if !self.fetch(node, forwarded) {
             return;
@@ -402,7 +406,10 @@ impl World {
         });
         match event {
             Event::Activate { .. } => {
-                self.machine(node).claims = true;
+                let machine = self.machine(node);
+                machine.claims = true;
+                let promised = machine.was_synchronised;
+                self.activated(node, promised);
                 self.announce(node);
             }
             Event::Deactivate { .. } => self.machine(node).claims = false,
@@ -439,22 +446,22 @@ impl World {
         } else if !before.synchronised || before.role != Role::Active {
             machine.paired_with = peer;
         }
-        match (before.role == Role::Active, after.role == Role::Active) {
-            (true, false) => self.exempt(|world, tuple| !world.known_to(1 - node, tuple)),
-            (false, true) => {
-                self.takeovers += 1;
-                let other = self.machines[1 - node].as_ref();
-                if other.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active) {
-                    self.situations.insert("both nodes active");
-                }
-                let promised = before.synchronised;
-                self.exempt(|world, tuple| {
-                    let lonely = world.wire.was_answered_alone(tuple);
-                    !promised || lonely && !world.known_to(node, tuple)
-                });
-            }
-            _ => {}
+        if before.role == Role::Active && after.role != Role::Active {
+            self.exempt(|world, tuple| !world.known_to(1 - node, tuple));
         }
+    }
+
+    /// `node` becomes active, having held everything or not.
+    fn activated(&mut self, node: NodeIndex, promised: bool) {
+        self.takeovers += 1;
+        let other = self.machines[1 - node].as_ref();
+        if other.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active) {
+            self.situations.insert(BOTH_ACTIVE);
+        }
+        self.exempt(|world, tuple| {
+            let lonely = world.wire.was_answered_alone(tuple);
+            !promised || lonely && !world.known_to(node, tuple)
+        });
     }
 
     /// Nothing is promised for the flows that are alive and for which `which` holds.
@@ -478,7 +485,11 @@ impl World {
         };
         let mut unaware = [0, 1].into_iter().filter(active).filter(|n| !self.known_to(*n, client));
         let served = self.wire.server_of(client).is_some();
-        (served || self.wire.was_answered_alone(client)) && unaware.next().is_some()
+        // While both nodes acted, a port may have been used again behind the back of the one that stays: it
+        // may have an old session for the new connection.
+        let reused = self.ledger.flows.iter().filter(|f| f.client == client.source).count() > 1
+            && self.situations.contains(BOTH_ACTIVE);
+        (served || reused || self.wire.was_answered_alone(client)) && unaware.next().is_some()
     }
 
     /// Whether `node` holds the session of that client, as far as the wire tells.

@@ -73,7 +73,8 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("no-sack-server", upload(Scenario::inspect, &HTTP).stacks(big(), without_sack())),
         ("small-mtu", download(Scenario::inspect, &HTTP).stacks(narrow(), big())),
         ("small-mtu-server", upload(Scenario::inspect, &HTTP).stacks(big(), narrow())),
-        ("same-port", same_port()),
+        ("same-port", same_port(Scenario::direct, &PLAIN)),
+        ("same-port-inspect", same_port(Scenario::inspect, &HTTP)),
         ("several", several()),
         ("standby-joins", upload(Scenario::direct, &PLAIN).standby_joins(ms(3))),
         ("standby-joins-several", several().standby_joins(ms(8))),
@@ -227,14 +228,14 @@ fn proxied_server_first() -> Scenario {
 
 /// A second connection from the same port when the first one is over. The server closes first, so that it is
 /// not the client who has to wait.
-fn same_port() -> Scenario {
-    let asked = len(&PLAIN);
+fn same_port(make: Make, preamble: &Preamble) -> Scenario {
+    let asked = len(preamble);
     let server = [Await(asked), Send(2_000), Close, AwaitEnd];
     let client = [Send(asked), AwaitEnd, Close];
-    Scenario::direct(&server)
-        .client(NOW, PLAIN, &client)
-        .client_on_first_port(Start::After(0), PLAIN, &client)
-        .client_on_first_port(Start::After(1), PLAIN, &client)
+    make(&server)
+        .client(NOW, preamble.clone(), &client)
+        .client_on_first_port(Start::After(0), preamble.clone(), &client)
+        .client_on_first_port(Start::After(1), preamble.clone(), &client)
 }
 
 /// Many connections, begun one after the other.

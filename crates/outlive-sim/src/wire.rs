@@ -149,10 +149,13 @@ impl Wire {
         let key = seen.tuple.reversed();
         let leg = &self.clients[&key];
         let Some(flow) = leg.flow else { return };
-        if seen.has(Flags::RST) || ledger.flows[flow.0].exempt {
+        if seen.has(Flags::RST) {
             return;
         }
         let server_key = self.link_client(ledger, flow, seen, packet);
+        if ledger.flows[flow.0].exempt {
+            return;
+        }
         let leg = &self.clients[&key];
         if leg.own_isn.is_none() && !seen.has(Flags::SYN) {
             // The client is in SYN-SENT: this is about an earlier connection (RFC 5961, section 4).
@@ -276,56 +279,53 @@ impl Wire {
                 let found = self.flow_that_said(ledger, &packet[seen.payload.clone()], at as usize);
                 if let Some(flow) = found {
                     self.link(flow, key);
-                } else if !self.was_given_up(ledger, &packet[seen.payload.clone()], at as usize) {
+                } else if !ledger.was_given_up(&packet[seen.payload.clone()], at as usize) {
                     ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
                 }
                 found
             }
             None => None,
         };
-        if let Some(flow) = flow {
-            let prefix = ledger.flows[flow.0].prefix.len() as i64;
-            if seen.len() > 0 && at + seen.len() as i64 > prefix {
-                self.tell(ledger, flow, key);
-            }
+        let Some(flow) = flow else {
+            // Nothing of it was seen, so nothing was acknowledged.
+            return self.check_ack(ledger, seen, &self.servers[&key], 0);
+        };
+        let prefix = ledger.flows[flow.0].prefix.len() as i64;
+        if seen.len() > 0 && at + seen.len() as i64 > prefix {
+            self.tell(ledger, flow, key);
         }
-        let leg = &self.servers[&key];
-        let client = flow.and_then(|f| {
-            let flow = &ledger.flows[f.0];
-            let leg = self.clients.get(&FourTuple::new(flow.client, flow.listener))?;
-            (leg.flow == Some(f)).then_some(leg)
-        });
-        // Once the client's port is used again, nobody knows what the old connection had acknowledged.
-        if flow.is_none() || client.is_some() {
-            self.check_ack(ledger, seen, leg, client.map_or(0, |c| c.acked));
-        }
-        if let (Some(id), Some(client)) = (flow, client)
-            && !ledger.flows[id.0].exempt
-        {
-            let prefix = ledger.flows[id.0].prefix.len() as i64;
-            let (acked, said) = (leg.acked, client.said + prefix);
-            let mut wrong = None;
-            let flow = &ledger.flows[id.0];
-            for (i, byte) in packet[seen.payload.clone()].iter().enumerate() {
-                let position = at + i as i64;
-                if position >= acked && *byte != flow.expected_at_server(id, position as usize) {
-                    wrong.get_or_insert(position);
-                }
-            }
-            report_payload(ledger, seen, at, acked, said, wrong);
+        // Two nodes that both act may each have made a connection for the client; one of them leads nowhere.
+        if self.by_flow.get(&flow) == Some(&key) {
+            self.from_client(ledger, flow, key, seen, packet);
         }
     }
 
-    /// Whether these are the words of a client that went away: nothing was promised for its flow, and its port
-    /// may be used again. Or a header for one whose flow another node has brought to an end.
-    fn was_given_up(&self, ledger: &Ledger, bytes: &[u8], at: usize) -> bool {
-        let says = |(i, flow): (usize, &crate::ledger::Flow)| {
-            let said =
-                |(j, byte): (usize, &u8)| flow.expected_at_server(FlowId(i), at + j) == *byte;
-            let header = at + bytes.len() <= flow.prefix.len();
-            (flow.exempt || flow.is_finished() && header) && bytes.iter().enumerate().all(said)
-        };
-        ledger.flows.iter().enumerate().any(says)
+    /// A node sends to a server what must be the client's.
+    fn from_client(
+        &self,
+        ledger: &mut Ledger,
+        id: FlowId,
+        key: FourTuple,
+        seen: &Seen,
+        packet: &[u8],
+    ) {
+        let (flow, leg) = (&ledger.flows[id.0], &self.servers[&key]);
+        let client = self.clients.get(&FourTuple::new(flow.client, flow.listener));
+        // Once the client's port is used again, nobody knows what the old connection had acknowledged.
+        let Some(client) = client.filter(|c| c.flow == Some(id) && !flow.exempt) else { return };
+        let Some(at) = leg.of_own(seen.seq) else { return };
+        let said = client.said + flow.prefix.len() as i64;
+        let payload = &packet[seen.payload.clone()];
+        let wrong = payload.iter().enumerate().map(|(i, byte)| (at + i as i64, *byte)).find(
+            |(position, byte)| {
+                *position >= leg.acked && *byte != flow.expected_at_server(id, *position as usize)
+            },
+        );
+        if wrong.is_some() && ledger.was_given_up(payload, at as usize) {
+            return;
+        }
+        self.check_ack(ledger, seen, leg, client.acked);
+        report_payload(ledger, seen, at, leg.acked, said, wrong.map(|(position, _)| position));
     }
 
     /// The flow whose client is alive and says these bytes at `at`.

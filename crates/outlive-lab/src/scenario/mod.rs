@@ -9,6 +9,7 @@ mod healing;
 mod links;
 pub mod mix;
 mod routing;
+mod stopped;
 pub mod summary;
 
 use std::path::{Path, PathBuf};
@@ -148,6 +149,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: forged::through_router,
     },
     Scenario { name: "forged", about: "the same through a pair", run: forged::through_pair },
+    Scenario {
+        name: "stopped-readers",
+        about: "readers that stop for 30 s; senders that give up early must not time out",
+        run: stopped::run,
+    },
     Scenario {
         name: "syn-flood",
         about: "a flood of forged SYNs through a pair, beside real clients; memory bounded",

@@ -54,7 +54,7 @@ impl Proxy {
             server: attempt.server,
             listener: opening.listener,
             phase: Phase::Unconfirmed,
-            challenged: false,
+            half_open: !record.answered,
             picture: 0,
         };
         let slot = self.insert_session(session);

@@ -42,9 +42,10 @@ impl Openings {
         self.slab.len() >= self.limit
     }
 
-    /// So many SYNs are held that the next clients must show that they exist.
-    pub(crate) fn must_challenge(&self) -> bool {
-        self.half_open >= self.half_open_limit || self.is_full()
+    /// So many clients have not shown yet that they exist, here and among the sessions (`answered`), that
+    /// the next ones must do so first.
+    pub(crate) fn must_challenge(&self, answered: usize) -> bool {
+        self.half_open + answered >= self.half_open_limit || self.is_full()
     }
 
     pub(crate) fn insert(&mut self, opening: Opening) -> usize {

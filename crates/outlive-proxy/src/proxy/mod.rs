@@ -306,6 +306,7 @@ impl Proxy {
             Phase::Reset(_) => self.config.timeouts.reset_linger,
             _ => self.config.timeouts.time_wait,
         };
+        self.sessions.is_complete(slot);
         self.sessions.is_over(slot);
         self.sessions.set_timer(slot, now + linger);
         self.prefixes.remove(&slot);

@@ -186,7 +186,7 @@ impl Proxy {
             server,
             listener,
             phase: if record.answered { Phase::Open } else { Phase::Answering },
-            challenged: false,
+            half_open: false,
             picture: self.picture.max(1),
         });
         if !prefix.is_empty() {

@@ -54,10 +54,33 @@ impl Proxy {
         if flags.contains(Flags::RST) {
             return self.session_reset(now, slot, side, packet);
         }
+        if side == Side::Client && self.begins_anew(now, slot, &packet) {
+            self.counters.count(Counter::SessionsRecycled);
+            self.forget_session(now, slot);
+            return self.stranger(now, &packet);
+        }
         if phase == Phase::Answering && !self.client_answered(now, slot, side, &packet) {
             return self.drop(Counter::DropOpening);
         }
         self.pass(now, slot, side, packet)
+    }
+
+    /// Whether a segment on a session that is over, or whose end may have been told to nobody, belongs to the
+    /// next connection from the same port: a client whose SYN the other node answered with a cookie.
+    fn begins_anew(&self, now: Time, slot: usize, packet: &TcpPacket<'_>) -> bool {
+        let session = &self.sessions[slot];
+        let irs = packet.seq() - 1;
+        let over = session.phase.is_over();
+        // What was learnt of an inherited session may have been learnt from the new connection.
+        let unsure = session.is_inherited() && self.cookies_may_be_the_others(now);
+        let fits = over && session.streams.sent_by(Side::Client).in_window(packet.seq());
+        let known = fits || irs == session.record.client.end_isn;
+        if known || !(over || unsure) || !packet.flags().contains(Flags::ACK) {
+            return false;
+        }
+        let echo = packet.timestamps().map(|t| t.echo);
+        let clock = self.clock.millis(now);
+        self.keys.check(packet.tuple(), irs, packet.ack() - 1, echo, clock).is_some()
     }
 
     /// Translates a packet and learns from it what there is to learn.
@@ -143,10 +166,10 @@ impl Proxy {
             session.client_timestamp = timestamps.value;
         }
         session.phase = Phase::Open;
+        self.sessions.is_complete(slot);
         self.arm_idle(now, slot);
-        if acceptable {
-            self.send_prefix(now, slot);
-        }
+        // Of an inherited session it is not known whether it arrived.
+        self.send_prefix(now, slot);
         true
     }
 
@@ -190,13 +213,14 @@ impl Proxy {
 
     /// RFC 5961, section 4: whoever says SYN on an established connection is told where it stands.
     fn challenge(&mut self, slot: usize) {
+        let position = self.sessions[slot].streams.sent_by_mut(Side::Client).challenge();
         let session = &self.sessions[slot];
         let leg = &session.record.client;
         let to_client = session.record.translation(Side::Server, 0, 0);
         let segment = Segment {
             tuple: leg.tuple().reversed(),
             seq: session.streams.sent_by(Side::Server).next + to_client.seq_delta,
-            ack: Some(session.streams.sent_by(Side::Client).acked),
+            ack: Some(position),
             flags: Flags(0),
             window: 0,
             options: Options::default(),
@@ -204,10 +228,9 @@ impl Proxy {
             hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
         };
         self.outbox.send(&segment);
-        self.sessions[slot].challenged = true;
     }
 
-    /// A reset. The end judges it; it ends the session here only if it fits the window.
+    /// A reset. The end judges it; it ends the session here only if the end will believe it.
     fn session_reset(
         &mut self,
         now: Time,
@@ -218,9 +241,7 @@ impl Proxy {
         let session = &self.sessions[slot];
         let record = session.record;
         let stream = session.streams.sent_by(side);
-        // A client that has forgotten the connection answers a challenge with the number it was told.
-        let answer = side == Side::Client && session.challenged && packet.seq() == stream.acked;
-        let valid = answer || stream.in_window(packet.seq());
+        let valid = stream.is_next(packet.seq());
         if !valid && self.provoked_by_probe(now, slot, side, packet.seq()) {
             return self.drop(Counter::ProbeResets);
         }

@@ -31,7 +31,8 @@ impl Proxy {
             return self.drop(Counter::DropAuthenticated);
         }
         let mode = self.listener(listener).map(|l| l.opening);
-        if mode == Some(OpeningMode::Direct) && !self.openings.must_challenge() {
+        let challenge = self.openings.must_challenge(self.sessions.half_open());
+        if mode == Some(OpeningMode::Direct) && !challenge {
             self.hold(now, listener, packet, options);
         } else {
             self.answer_with_cookie(now, packet, &options, listener);

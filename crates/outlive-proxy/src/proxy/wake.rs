@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use outlive_tcp::{
+    cookie::COOKIE_LIFETIME,
     segment::Segment,
     seq::Seq,
     time::Time,
@@ -36,6 +37,8 @@ pub(crate) struct WakeUp {
     next: Option<(usize, Time)>,
     /// Until then, an answer to a probe may come.
     answers_until: Time,
+    /// Until then, a handshake that the old active node began may be completed here.
+    cookies_until: Time,
 }
 
 impl WakeUp {
@@ -48,7 +51,13 @@ impl Proxy {
     /// Begins to wake up every session.
     pub(crate) fn wake_all(&mut self, now: Time) {
         self.wake_up.next = Some((0, now));
+        self.wake_up.cookies_until = now + COOKIE_LIFETIME;
         self.wake_some(now);
+    }
+
+    /// Whether a client may still come with a cookie that the node had made from which this one took over.
+    pub(crate) fn cookies_may_be_the_others(&self, now: Time) -> bool {
+        now < self.wake_up.cookies_until
     }
 
     pub(crate) fn wake_some(&mut self, now: Time) {

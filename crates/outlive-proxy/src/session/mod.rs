@@ -51,8 +51,8 @@ pub(crate) struct Session {
     /// Index of the listener, or [`NO_LISTENER`](Self::NO_LISTENER).
     pub(crate) listener: u16,
     pub(crate) phase: Phase,
-    /// The client said SYN, and was told where the connection stands (RFC 5961, section 4).
-    pub(crate) challenged: bool,
+    /// This node has answered the client, which has not shown yet that it exists.
+    pub(crate) half_open: bool,
     /// Which synchronisation it was last part of (standby).
     pub(crate) picture: u8,
 }

@@ -18,6 +18,7 @@ pub(crate) struct Sessions {
     timers: TimerWheel,
     limit: usize,
     serial: u32,
+    half_open: usize,
     /// Slots and serials of sessions that are over, oldest first; some may be gone already.
     over: VecDeque<(u32, u32)>,
 }
@@ -29,6 +30,7 @@ impl Sessions {
             timers: TimerWheel::new(now),
             limit: limit as usize,
             serial: 0,
+            half_open: 0,
             over: VecDeque::new(),
         }
     }
@@ -45,12 +47,25 @@ impl Sessions {
     pub(crate) fn insert(&mut self, mut session: Session) -> usize {
         self.serial = self.serial.wrapping_add(1);
         session.serial = self.serial;
+        self.half_open += usize::from(session.half_open);
         self.slab.insert(session)
     }
 
     pub(crate) fn remove(&mut self, slot: usize) -> Option<Session> {
         self.timers.cancel(slot);
-        self.slab.try_remove(slot)
+        let session = self.slab.try_remove(slot)?;
+        self.half_open -= usize::from(session.half_open);
+        Some(session)
+    }
+
+    /// Sessions whose client has not shown yet that it exists.
+    pub(crate) fn half_open(&self) -> usize {
+        self.half_open
+    }
+
+    /// The session is not half-open any more, if it was.
+    pub(crate) fn is_complete(&mut self, slot: usize) {
+        self.half_open -= usize::from(std::mem::take(&mut self.slab[slot].half_open));
     }
 
     pub(crate) fn get(&self, slot: usize) -> Option<&Session> {

@@ -25,6 +25,7 @@ pub(crate) struct Stream {
     /// `fin` is what a segment said before anything was known.
     fin_claimed: bool,
     fin_seen: bool,
+    challenged: bool,
     fin_acked: bool,
 }
 
@@ -82,10 +83,26 @@ impl Stream {
         self.known = false;
     }
 
-    /// Whether a reset at `seq` can be the sender's (RFC 9293, 3.10.7.4): within the window, of which the
-    /// left edge may be further right than the last acknowledgment that was passed on.
+    /// Whether `seq` lies in the window that the sender was last shown.
     pub(crate) fn in_window(&self, seq: Seq) -> bool {
         self.known && self.acked.at_or_before(seq) && seq.at_or_before(self.edge)
+    }
+
+    /// Whether a reset at `seq` is one that the receiver will believe: it must stand at the next byte that
+    /// the receiver expects (RFC 5961, section 3.2), which is what was acknowledged last, or the end of what
+    /// was sent since. Any other within the window is challenged by the receiver, and a sender that meant it
+    /// answers the challenge with one that stands there.
+    pub(crate) fn is_next(&self, seq: Seq) -> bool {
+        self.known && (seq == self.acked || seq == self.next)
+            || self.challenged && seq == self.acked
+    }
+
+    /// The sender was told that it stands at `acked`, because it said SYN: if it has forgotten the connection
+    /// it answers with a reset there (RFC 5961, section 4), and is to be believed even if nothing else is
+    /// known of the stream.
+    pub(crate) fn challenge(&mut self) -> Seq {
+        self.challenged = true;
+        self.acked
     }
 
     /// The other node says that the stream is complete.
@@ -170,8 +187,11 @@ mod tests {
         assert!(!stream.acknowledged(Seq(70_000), 500));
         assert!(!stream.acknowledged(Seq(900), 500));
         assert_eq!((stream.acked, stream.edge), (Seq(1_001), Seq(1_501)));
-        assert!(stream.in_window(Seq(1_001)) && stream.in_window(Seq(1_501)));
-        assert!(!stream.in_window(Seq(1_000)) && !stream.in_window(Seq(1_502)));
+        assert!(stream.is_next(Seq(1_001)));
+        assert!(!stream.is_next(Seq(1_000)) && !stream.is_next(Seq(1_002)));
+        stream.sent(Seq(1_001), 100, false);
+        assert!(stream.is_next(Seq(1_001)) && stream.is_next(Seq(1_101)));
+        assert!(!stream.is_next(Seq(1_050)) && !stream.is_next(Seq(1_501)));
     }
 
     #[test]
@@ -192,11 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_to_a_challenge_is_believed() {
+        let mut stream = Stream::new(Seq(1_000));
+        let position = stream.challenge();
+        assert!(stream.is_next(position));
+        assert!(!stream.is_next(position + 1) && !stream.is_next(position - 1));
+    }
+
+    #[test]
     fn nothing_is_believed_of_a_stream_that_was_not_seen() {
         let mut stream = Stream::new(Seq(1_000));
-        assert!(!stream.in_window(Seq(1_001)));
+        assert!(!stream.is_next(Seq(1_001)));
         stream.acknowledged(Seq(77_000), 500);
-        assert!(stream.in_window(Seq(77_100)));
+        assert!(stream.is_next(Seq(77_000)));
         assert_eq!(stream.bytes, 0);
     }
 }

@@ -12,7 +12,7 @@
 //! | `proxy_protocol` | the server learns the client's address |
 //! | `bad_links` | all of them together, over bad links |
 //! | `stalls` | ends that do not read, half-closed and idle connections |
-//! | `flood`, `forged`, `raw` | strangers who forge packets |
+//! | `flood`, `forged` | strangers who forge packets |
 //!
 //! `OUTLIVE_E2E_FULL=1` moves as much as the project promises; without it, less, so that the suite
 //! stays short. `OUTLIVE_E2E_REQUIRE=1` or `CI=true` makes a missing program a failure.
@@ -26,7 +26,6 @@ mod nginx;
 mod postgres;
 mod program;
 mod proxy_protocol;
-mod raw;
 mod rsync;
 mod ssh;
 mod stalls;

@@ -1,0 +1,232 @@
+//! What strangers who forge packets can do to a node, driven packet by packet: nothing that lasts.
+
+use std::time::Duration;
+
+use outlive_proxy::{
+    Entropy, Node, Verdict,
+    config::{
+        Balance, Config, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId, Server,
+        Timeouts,
+    },
+    counters::Counter,
+};
+use outlive_tcp::{
+    segment::Segment,
+    seq::Seq,
+    time::Time,
+    wire::{Endpoint, Flags, FourTuple, Offload, Options, TcpPacket},
+};
+
+const HEADROOM: usize = 64;
+const CLIENT_ISN: Seq = Seq(1_000);
+const SERVER_ISN: Seq = Seq(900_000);
+
+/// A packet that the node let out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Out {
+    tuple: FourTuple,
+    seq: Seq,
+    ack: Seq,
+    flags: Flags,
+}
+
+/// A node alone, active, with a direct listener and one server.
+struct Bench {
+    node: Node,
+    now: Time,
+}
+
+fn listener() -> Endpoint {
+    Endpoint::new([10, 0, 0, 100].into(), 80)
+}
+
+fn server() -> Endpoint {
+    Endpoint::new([10, 0, 0, 20].into(), 80)
+}
+
+fn client(number: u16) -> Endpoint {
+    Endpoint::new([10, 0, 0, 10].into(), 10_000 + number)
+}
+
+impl Bench {
+    fn new(limits: Limits) -> Self {
+        let config = Config {
+            node: NodeId::A,
+            listeners: vec![Listener {
+                name: "web".into(),
+                address: listener(),
+                opening: OpeningMode::Direct,
+                routes: Vec::new(),
+                default_pool: Some(PoolId(0)),
+                idle_timeout: Duration::from_secs(3_600),
+            }],
+            pools: vec![Pool {
+                name: "web".into(),
+                balance: Balance::RoundRobin,
+                servers: vec![Server { address: server() }],
+                proxy_protocol: None,
+                connect_timeout: Duration::from_secs(3),
+                retry_after: Duration::from_secs(10),
+            }],
+            source_addresses: vec![[10, 0, 0, 101].into()],
+            pair: PairConfig::alone(),
+            timeouts: Timeouts::default(),
+            limits,
+            mtu: 1_500,
+        };
+        config.validate().unwrap();
+        let now = Time::from_micros(1_000_000);
+        let mut node = Node::new(config, Entropy([7; 32]), 1_700_000_000_000_000, now);
+        node.handle_timeout(now);
+        // The time of unknown connections is over.
+        let mut bench = Bench { node, now };
+        bench.pass(Duration::from_secs(60));
+        bench
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.node.handle_timeout(self.now);
+        // What it has to say at the end of a wait is not looked at.
+        while self.node.poll_transmit().is_some() {}
+    }
+
+    /// Hands the node a packet; what it lets out.
+    fn send(&mut self, segment: Segment<'_>) -> Vec<Out> {
+        let mut buffer = vec![0; HEADROOM];
+        segment.emit(&mut buffer);
+        let end = buffer.len();
+        let verdict =
+            self.node.handle_packet(self.now, &mut buffer, HEADROOM, end, Offload::default());
+        let mut out = Vec::new();
+        if let Verdict::Forward { range, .. } = verdict {
+            out.push(read(&buffer[range]));
+        }
+        while let Some(packet) = self.node.poll_transmit() {
+            out.push(read(packet));
+        }
+        self.node.check_invariants();
+        out
+    }
+
+    fn syn(&mut self, number: u16) -> Vec<Out> {
+        self.send(segment(client(number), listener(), CLIENT_ISN, None, Flags::SYN))
+    }
+
+    /// The server answers the SYN that the node sent it.
+    fn accept(&mut self, syn: Out) -> Vec<Out> {
+        assert_eq!(syn.tuple.destination, server());
+        let to = syn.tuple.source;
+        self.send(segment(server(), to, SERVER_ISN, Some(syn.seq + 1), Flags::SYN))
+    }
+
+    /// An established session of that client: the server's view of it.
+    fn establish(&mut self, number: u16) -> Out {
+        let syn = self.syn(number)[0];
+        let syn_ack = self.accept(syn)[0];
+        assert_eq!(syn_ack.tuple.destination, client(number));
+        let ack = Some(syn_ack.seq + 1);
+        let out = self.send(segment(client(number), listener(), CLIENT_ISN + 1, ack, Flags::NONE));
+        assert_eq!(out[0].tuple.destination, server());
+        out[0]
+    }
+
+    fn sessions(&self) -> [usize; 3] {
+        let census = self.node.status(self.now).sessions;
+        [census.establishing, census.open, census.over]
+    }
+
+    fn counter(&self, counter: Counter) -> u64 {
+        self.node.status(self.now).counters.value(counter)
+    }
+}
+
+fn segment(
+    source: Endpoint,
+    destination: Endpoint,
+    seq: Seq,
+    ack: Option<Seq>,
+    flags: Flags,
+) -> Segment<'static> {
+    Segment {
+        tuple: FourTuple { source, destination },
+        seq,
+        ack,
+        flags,
+        window: 20_000,
+        options: Options::default(),
+        payload: &[],
+        hop_limit: 64,
+    }
+}
+
+fn read(packet: &[u8]) -> Out {
+    let mut packet = packet.to_vec();
+    let end = packet.len();
+    let packet = TcpPacket::parse(&mut packet, 0, end, Offload::default()).unwrap();
+    Out { tuple: packet.tuple(), seq: packet.seq(), ack: packet.ack(), flags: packet.flags() }
+}
+
+/// A reset within the window that is not the next byte is challenged by its receiver, not obeyed; so the
+/// session must not be given to the next SYN that claims its ports.
+#[test]
+fn a_reset_that_is_not_next_leaves_no_opening_for_a_syn() {
+    let mut bench = Bench::new(Limits::default());
+    let to_server = bench.establish(1);
+    for offset in [1, 500, 19_999] {
+        let forged = segment(client(1), listener(), CLIENT_ISN + 1 + offset, None, Flags::RST);
+        assert_eq!(bench.send(forged).len(), 1, "passed on to the server, which challenges it");
+        let from_server =
+            segment(server(), to_server.tuple.source, SERVER_ISN + 1 + offset, None, Flags::RST);
+        assert_eq!(bench.send(from_server).len(), 1, "likewise");
+    }
+    assert_eq!(bench.sessions(), [0, 1, 0]);
+    assert_eq!(bench.counter(Counter::ResetOutside), 6);
+    let forged = segment(client(1), listener(), Seq(5_000_000), None, Flags::SYN);
+    let out = bench.send(forged);
+    assert_eq!((out[0].tuple.destination, out[0].flags), (client(1), Flags::ACK), "a challenge");
+    let said = Segment {
+        payload: b"hello",
+        ..segment(client(1), listener(), CLIENT_ISN + 1, Some(out[0].seq), Flags::PSH)
+    };
+    assert_eq!(bench.send(said)[0].tuple, to_server.tuple, "the session goes on");
+    assert_eq!(bench.sessions(), [0, 1, 0]);
+
+    // The end of what was sent is where a sender's own reset stands.
+    let real = segment(client(1), listener(), CLIENT_ISN + 6, None, Flags::RST);
+    assert_eq!(bench.send(real).len(), 1);
+    assert_eq!(bench.sessions(), [0, 0, 1]);
+}
+
+/// Clients of a direct listener that have been answered and say nothing are half-open, too: beyond the limit
+/// a stranger has to show that it exists before it costs a session, and a port towards the server.
+#[test]
+fn answered_clients_that_say_nothing_count_as_half_open() {
+    let mut bench = Bench::new(Limits { half_open: 3, ..Limits::default() });
+    for number in 0..3 {
+        let syn = bench.syn(number)[0];
+        let syn_ack = bench.accept(syn)[0];
+        assert_eq!(syn_ack.tuple.destination, client(number));
+    }
+    assert_eq!(bench.sessions(), [3, 0, 0]);
+    for number in 3..20 {
+        let out = bench.syn(number);
+        assert_eq!(out[0].tuple.destination, client(number), "challenged, the server left alone");
+    }
+    assert_eq!(bench.sessions(), [3, 0, 0]);
+    assert_eq!(bench.counter(Counter::CookiesSent), 17);
+
+    // One that is there after all makes room for another.
+    let syn_ack = bench.syn(0)[0];
+    let ack = Some(syn_ack.seq + 1);
+    bench.send(segment(client(0), listener(), CLIENT_ISN + 1, ack, Flags::NONE));
+    assert_eq!(bench.sessions(), [2, 1, 0]);
+    let syn = bench.syn(30)[0];
+    assert_eq!(bench.accept(syn)[0].tuple.destination, client(30));
+    assert_eq!(bench.syn(31)[0].tuple.destination, client(31));
+
+    // And so do those that never were, when their time is over.
+    bench.pass(Duration::from_secs(61));
+    assert_eq!(bench.sessions(), [0, 1, 0]);
+    assert_eq!(bench.syn(32)[0].tuple.destination, server());
+}
