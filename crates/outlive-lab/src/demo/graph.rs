@@ -151,7 +151,7 @@ impl Graph {
         for mark in &self.marks {
             let Some(x) = self.column(plot, mark.at) else { continue };
             buffer.set_string(x, axis, "┼", mark.style);
-            let text = format!("▼ {}", mark.label);
+            let text = format!("▼ {}", mark.label).trim_end().to_owned();
             let width = text.chars().count() as u16;
             if x >= free && x + width <= plot.right() {
                 buffer.set_string(x, y, &text, mark.style.add_modifier(Modifier::BOLD));
