@@ -128,6 +128,7 @@ impl Graph {
                 (self.from, Duration::from_secs(((seconds / 12.0).ceil() as u64).max(1)))
             }
         };
+        let mut free = plot.x;
         for number in 0..1000 {
             let at = zero + step * number;
             if at > self.to {
@@ -137,10 +138,13 @@ impl Graph {
                 Some(_) => format!("{} ms", (step * number).as_millis()),
                 None => format!("{} s", (step * number).as_secs()),
             };
+            let width = text.len() as u16;
             if let Some(x) = self.column(plot, at)
-                && x + (text.len() as u16) <= plot.right()
+                && x >= free
+                && x + width <= plot.right()
             {
                 buffer.set_string(x, y, text, DIM);
+                free = x + width + 1;
             }
         }
     }
