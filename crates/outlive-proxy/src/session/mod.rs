@@ -102,3 +102,14 @@ impl Seconds {
         Time::from_micros(u64::from(self.0) * 1_000_000)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A standby holds a million of them: what is added here is added a million times.
+    #[test]
+    fn a_session_is_small() {
+        assert!(size_of::<Session>() <= 224, "{} bytes", size_of::<Session>());
+    }
+}
