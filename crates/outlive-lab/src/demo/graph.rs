@@ -128,6 +128,7 @@ impl Graph {
                 (self.from, Duration::from_secs(((seconds / 12.0).ceil() as u64).max(1)))
             }
         };
+        let mut free = plot.x;
         for number in 0..1000 {
             let at = zero + step * number;
             if at > self.to {
@@ -137,10 +138,13 @@ impl Graph {
                 Some(_) => format!("{} ms", (step * number).as_millis()),
                 None => format!("{} s", (step * number).as_secs()),
             };
+            let width = text.len() as u16;
             if let Some(x) = self.column(plot, at)
-                && x + (text.len() as u16) <= plot.right()
+                && x >= free
+                && x + width <= plot.right()
             {
                 buffer.set_string(x, y, text, DIM);
+                free = x + width + 1;
             }
         }
     }
@@ -151,7 +155,7 @@ impl Graph {
         for mark in &self.marks {
             let Some(x) = self.column(plot, mark.at) else { continue };
             buffer.set_string(x, axis, "┼", mark.style);
-            let text = format!("▼ {}", mark.label);
+            let text = format!("▼ {}", mark.label).trim_end().to_owned();
             let width = text.chars().count() as u16;
             if x >= free && x + width <= plot.right() {
                 buffer.set_string(x, y, &text, mark.style.add_modifier(Modifier::BOLD));

@@ -38,7 +38,8 @@ impl Lines {
         }
         self.events_shown = snapshot.events.len();
         let now = snapshot.now();
-        if now >= self.next && snapshot.begun.is_some() {
+        let running = snapshot.groups.iter().any(|group| group.open() > 0);
+        if now >= self.next && running {
             self.next = now + EVERY;
             text += &format!("{:7.3} s    {}\n", now.as_secs_f64(), state(snapshot, now));
         }

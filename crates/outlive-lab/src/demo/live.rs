@@ -32,6 +32,9 @@ const ASKING: Duration = Duration::from_millis(100);
 /// Less room than this is better used by lines.
 const SMALLEST: (u16, u16) = (80, 24);
 
+/// From here on there is room for longer words.
+const WIDE: u16 = 96;
+
 /// See the module. Dropping it gives the terminal back.
 pub(super) struct Live {
     terminal: Terminal<CrosstermBackend<Box<dyn Write>>>,
@@ -194,9 +197,13 @@ fn draw_top(
     nodes: &HashMap<String, Heard>,
     now: Duration,
 ) {
-    let [a, b, connections] =
-        Layout::horizontal([Constraint::Length(22), Constraint::Length(22), Constraint::Min(36)])
-            .areas(area);
+    let node = if area.width < WIDE { 17 } else { 22 };
+    let [a, b, connections] = Layout::horizontal([
+        Constraint::Length(node),
+        Constraint::Length(node),
+        Constraint::Min(36),
+    ])
+    .areas(area);
     for (area, node) in [a, b].into_iter().zip(&snapshot.nodes) {
         draw_node(frame, area, node, nodes.get(&node.name));
     }
@@ -231,6 +238,8 @@ fn draw_node(frame: &mut Frame<'_>, area: Rect, node: &NodeView, heard: Option<&
         Some(status) if status.role == "standby" => ("◌ catching up", Color::Yellow),
         _ => ("◌ joining", Color::Yellow),
     };
+    let wide = ("carries ", "cable cut (link up)");
+    let (carrying, cut) = if area.width < 22 { ("", "cable cut") } else { wide };
     let mut lines = vec![Line::from(state.bold().fg(colour))];
     let rate = heard.map_or(0.0, |heard| heard.rate);
     match status {
@@ -239,12 +248,12 @@ fn draw_node(frame: &mut Frame<'_>, area: Rect, node: &NodeView, heard: Option<&
             let sessions = status.core.sessions();
             lines.push(Line::from(format!("{sessions} sessions")));
             let carries =
-                if rate > 0.0 { format!("carries {}", per_second(rate)) } else { "idle".into() };
+                if rate > 0.0 { format!("{carrying}{}", per_second(rate)) } else { "idle".into() };
             lines.push(Line::from(carries));
         }
         None => {}
     }
-    let cable = if node.cut { "cable cut (link up)".fg(Color::Red) } else { "cable ok".into() };
+    let cable = if node.cut { cut.fg(Color::Red) } else { "cable ok".into() };
     lines.push(cable.into());
     let title = format!(" {} ", node.name);
     let block = panel().border_style(Style::new().fg(colour)).title(title.bold());

@@ -7,7 +7,7 @@
 //! book-keeping are the lab's.
 //!
 //! One thread plays and builds up and takes down the lab; the calling one shows and watches the
-//! time. They share a [`Board`](board::Board) only, so whatever hangs, there is a verdict.
+//! time. They share a `Board` only, so whatever hangs, there is a verdict.
 
 mod ansi;
 mod board;

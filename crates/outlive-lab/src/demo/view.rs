@@ -101,8 +101,9 @@ pub(super) fn overview(snapshot: &Snapshot, now: Duration) -> Graph {
 
 /// A second around a fault.
 pub(super) fn zoom(snapshot: &Snapshot, fault: &Fault) -> Graph {
+    // What it is, the title says: here is only room for the other one.
     let fault_mark =
-        Mark { at: fault.at, label: "fault".to_owned(), style: Style::new().fg(Color::Red) };
+        Mark { at: fault.at, label: String::new(), style: Style::new().fg(Color::Red) };
     let takeover = fault.takeover.map(|takeover| Mark {
         at: fault.at + takeover,
         label: "taken over".to_owned(),
