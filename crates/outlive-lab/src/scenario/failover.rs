@@ -51,8 +51,6 @@ pub struct Experiment {
     pub steady: Duration,
     /// Idle connections.
     pub idle: u64,
-    /// Whether connections of all the other kinds are added.
-    pub all_kinds: bool,
     /// The IP versions: false for 4, true for 6.
     pub ipv6: Vec<bool>,
     /// What the pair is told.
@@ -73,25 +71,9 @@ impl Experiment {
             pace: 32 << 20,
             steady: Duration::from_millis(500),
             idle: 200,
-            all_kinds: true,
             ipv6: vec![false, true],
             pair: PairOptions::direct(&[PORT]),
             http: false,
-        }
-    }
-
-    /// What a newcomer sees first: a download, an upload, somebody typing, some hundred idle
-    /// connections, through a pair whose active node is killed, and, when it has come back, the
-    /// other one's cable cut. Each stream carries `bytes`, in about ten seconds.
-    pub fn demo(bytes: u64) -> Self {
-        Self {
-            bulk: bytes,
-            pace: (bytes / 10).max(1 << 20),
-            steady: Duration::from_millis(1000),
-            idle: 300,
-            all_kinds: false,
-            ipv6: vec![false],
-            ..Self::new("demo", &[Fault::Kill, Fault::Cut])
         }
     }
 
@@ -166,11 +148,9 @@ impl Experiment {
             client.open("idle", self.idle, to, &Plan::Idle);
             let every = Duration::from_millis(20);
             client.open("interactive", 10, to, &Plan::Interactive { every });
-            if self.all_kinds {
-                // There are many of them: each has a small part of the load.
-                let part = 16;
-                streams.extend(mix::lasting(client, to, self.bulk / part, self.pace / part));
-            }
+            // There are many of the other kinds: each has a small part of the load.
+            let part = 16;
+            streams.extend(mix::lasting(client, to, self.bulk / part, self.pace / part));
         }
         streams
     }
@@ -255,10 +235,6 @@ pub(super) fn cut(settings: &Settings) -> Result<Report, LabError> {
 
 pub(super) fn freeze(settings: &Settings) -> Result<Report, LabError> {
     run(settings, &Experiment::new("failover-freeze", &[Fault::Freeze]))
-}
-
-pub(super) fn demo(settings: &Settings) -> Result<Report, LabError> {
-    run(settings, &Experiment::demo(1 << 30))
 }
 
 pub(super) fn series(settings: &Settings) -> Result<Report, LabError> {

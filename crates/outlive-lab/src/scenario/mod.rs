@@ -124,11 +124,6 @@ pub const SCENARIOS: &[Scenario] = &[
         run: failover::freeze,
     },
     Scenario {
-        name: "demo",
-        about: "what the demo does: a kill and a cut, seen by two streams, a typist, and idlers",
-        run: failover::demo,
-    },
-    Scenario {
         name: "failover-series",
         about: "kill, cut, freeze, kill, one after the other, each to the active node",
         run: failover::series,
