@@ -1,6 +1,6 @@
 //! Roles: which of the two nodes serves, and when that changes.
 //!
-//! [`Pair`] is a state machine that is told what was heard and asked what follows; it does nothing itself.
+//! `Pair` is a state machine that is told what was heard and asked what follows; it does nothing itself.
 //! The rules (invariants 4, 5 and 7 of ARCHITECTURE.md):
 //!
 //! * A node starts by listening. It joins an active peer, or serves when there is none.
