@@ -254,6 +254,12 @@ impl Pair {
 
     fn decide_standby(&self, now: Time) -> Option<Decision> {
         if let Some(gone) = self.watch.gone(now) {
+            // What it would go on with is not complete, so a false alarm would cost sessions: it waits for as
+            // long as a starting node does, unless the peer's process is known to be gone.
+            let silent = matches!(gone, Gone::Silent(time) if time < self.config.join_timeout);
+            if silent && !self.synchronised {
+                return None;
+            }
             let cause = match gone {
                 Gone::Silent(time) => TakeoverCause::Silence(time),
                 Gone::Refused(time) => TakeoverCause::Refused(time),
@@ -333,11 +339,11 @@ impl Pair {
         }
         // Also so often that a standstill is noticed for what it is.
         let turn = now + self.config.detection_timeout / 4;
-        let mut deadline = turn.min(self.watch.deadline(now).max(now + Duration::from_millis(1)));
-        if let State::Joining { since } = self.state {
-            deadline = deadline
-                .min((since + self.config.join_timeout).max(now + Duration::from_millis(1)));
-        }
-        Some(deadline)
+        let joined = match self.state {
+            State::Joining { since } => Some(since + self.config.join_timeout),
+            _ => None,
+        };
+        let ahead = [Some(self.watch.deadline(now)), joined];
+        ahead.into_iter().flatten().filter(|at| *at > now).chain([turn]).min()
     }
 }
