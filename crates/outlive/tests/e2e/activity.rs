@@ -37,7 +37,7 @@ pub(crate) struct Activity {
 
 impl Activity {
     /// What a program does that moves `len` bytes and then ends: `check` looks at the outcome. The
-    /// fault comes after a quarter of the way.
+    /// fault comes after a sixth of the way.
     pub(crate) fn of_program(
         name: String,
         running: Running,
@@ -50,7 +50,7 @@ impl Activity {
         Activity {
             name,
             progress: Box::new(progress),
-            wanted: len as u64 / 4,
+            wanted: len as u64 / 6,
             is_over: Box::new(move || same.borrow_mut().is_over()),
             finish: Box::new(move || {
                 running.borrow_mut().succeed(ENOUGH);

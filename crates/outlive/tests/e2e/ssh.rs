@@ -123,7 +123,7 @@ pub(crate) fn typing(world: &World, sshd: &Sshd, name: &str, address: SocketAddr
     Activity {
         name: name.clone(),
         progress: Box::new(move || answered.load(Relaxed)),
-        wanted: lines / 6,
+        wanted: lines / 15,
         is_over: Box::new(move || same.borrow_mut().is_over()),
         finish: Box::new(move || {
             // With the last answer the keyboard is let go, and with that the session ends.
