@@ -5,7 +5,7 @@ use outlive_tcp::{
     wire::{Flags, Options, TcpPacket},
 };
 
-use super::{Meeting, Opening};
+use super::{Meeting, Opening, cookies::FIRST_WINDOW};
 use crate::{
     config::OpeningMode,
     content::{Inspection, inspect, route},
@@ -13,9 +13,6 @@ use crate::{
     flows::{Flow, Side},
     proxy::{Proxy, Verdict},
 };
-
-/// First data of a direct listener's client that was challenged: no more than fits the first window.
-const UNINSPECTED_LIMIT: usize = 16_384;
 
 impl Proxy {
     pub(crate) fn insert_opening(&mut self, opening: Opening) -> usize {
@@ -111,7 +108,7 @@ impl Proxy {
         let valid = match &opening.meeting {
             Meeting::Held { .. } => packet.seq() == opening.irs + 1 || packet.seq() == opening.irs,
             Meeting::Answered { .. } => {
-                packet.seq().distance(opening.irs + 1) <= UNINSPECTED_LIMIT as u32
+                packet.seq().distance(opening.irs + 1) <= u32::from(FIRST_WINDOW)
             }
         };
         if !valid {
@@ -121,13 +118,10 @@ impl Proxy {
         Verdict::Done
     }
 
-    /// Keeps what continues the data without a gap. What comes out of order the client will say again, for
+    /// Keeps what continues the data without a gap, up to the window that the client was shown, however
+    /// little of it is looked at: what is dropped here costs the client a loss. What comes out of order the client will say again, for
     /// nothing is acknowledged.
     pub(crate) fn take_data(&mut self, slot: usize, packet: &TcpPacket<'_>) {
-        let limit = match self.listener(self.openings[slot].listener).map(|l| l.opening) {
-            Some(OpeningMode::Inspect { limit, .. }) => usize::from(limit),
-            _ => UNINSPECTED_LIMIT,
-        };
         let opening = &mut self.openings[slot];
         let Meeting::Answered { data, fin, .. } = &opening.meeting else { return };
         let expected = opening.irs + 1 + data.len() as u32;
@@ -140,7 +134,7 @@ impl Proxy {
         }
         opening.window = u32::from(packet.window()) << opening.options.window_scale.unwrap_or(0);
         let news = &packet.payload()[known as usize..];
-        let taken = self.openings.append(slot, news, limit);
+        let taken = self.openings.append(slot, news, usize::from(FIRST_WINDOW));
         if taken == news.len()
             && packet.flags().contains(Flags::FIN)
             && let Meeting::Answered { fin, .. } = &mut self.openings[slot].meeting
