@@ -150,7 +150,7 @@ fn activity(
     Activity {
         name: format!("COPY {name}"),
         progress: Box::new(move || count.load(Relaxed)),
-        wanted: len / 6,
+        wanted: len / 16,
         is_over: Box::new(move || same.borrow_mut().is_over()),
         finish: Box::new(move || {
             running.borrow_mut().succeed(ENOUGH);
