@@ -37,7 +37,7 @@ pub(crate) struct Activity {
 
 impl Activity {
     /// What a program does that moves `len` bytes and then ends: `check` looks at the outcome. The
-    /// fault comes after a sixth of the way.
+    /// fault comes after a sixteenth of the way.
     pub(crate) fn of_program(
         name: String,
         running: Running,
