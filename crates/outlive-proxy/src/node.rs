@@ -367,7 +367,6 @@ impl Node {
         });
         self.activate(now, self.proxy.config.pair.quiet_time);
         self.proxy.wake_all(now);
-        self.close_link(now);
     }
 
     fn activate(&mut self, now: Time, quiet: Duration) {

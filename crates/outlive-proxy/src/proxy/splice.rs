@@ -86,6 +86,8 @@ impl Proxy {
     /// Translates a packet and learns from it what there is to learn.
     fn pass(&mut self, now: Time, slot: usize, side: Side, mut packet: TcpPacket<'_>) -> Verdict {
         let timestamp = self.clock.timestamp(now);
+        // Only until then: the same numbers come again every 4 GiB, and are the client's own bytes then.
+        let prefix_pending = side == Side::Server && self.prefixes.contains_key(&slot);
         let session = &mut self.sessions[slot];
         session.last_seen = Seconds::of(now);
         if side == Side::Client
@@ -103,7 +105,7 @@ impl Proxy {
         let mut progressed = false;
         if flags.contains(Flags::ACK) {
             let mut ack = packet.ack() + translation.ack_delta;
-            if side == Side::Server && session.record.prefix_len > 0 {
+            if prefix_pending {
                 let into = packet.ack().distance(session.prefix_start());
                 if into < u32::from(session.record.prefix_len) {
                     ack = session.record.client.end_isn + 1;

@@ -71,7 +71,7 @@ impl Proxy {
                 let unsaid = self.prefixes.contains_key(&found);
                 self.outbox.send(&probe(session, Side::Client, unsaid));
                 self.outbox.send(&probe(session, Side::Server, unsaid));
-                if self.prefixes.contains_key(&found) && session.record.answered {
+                if unsaid && session.record.answered {
                     self.send_prefix(now, found);
                 }
             }

@@ -1,12 +1,13 @@
-//! What strangers who forge packets can do to a node, driven packet by packet: nothing that lasts.
+//! A node alone, driven packet by packet: what strangers who forge packets can do to it (nothing that lasts),
+//! and what it makes of numbers that have gone once round.
 
 use std::time::Duration;
 
 use outlive_proxy::{
     Entropy, Node, Verdict,
     config::{
-        Balance, Config, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId, Server,
-        Timeouts,
+        Balance, Config, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId,
+        ProxyProtocol, Server, Timeouts,
     },
     counters::Counter,
 };
@@ -50,6 +51,11 @@ fn client(number: u16) -> Endpoint {
 
 impl Bench {
     fn new(limits: Limits) -> Self {
+        Self::telling(None, limits)
+    }
+
+    /// Whose server wants to be told of the client.
+    fn telling(proxy_protocol: Option<ProxyProtocol>, limits: Limits) -> Self {
         let config = Config {
             node: NodeId::A,
             listeners: vec![Listener {
@@ -64,7 +70,7 @@ impl Bench {
                 name: "web".into(),
                 balance: Balance::RoundRobin,
                 servers: vec![Server { address: server() }],
-                proxy_protocol: None,
+                proxy_protocol,
                 connect_timeout: Duration::from_secs(3),
                 retry_after: Duration::from_secs(10),
             }],
@@ -229,4 +235,27 @@ fn answered_clients_that_say_nothing_count_as_half_open() {
     bench.pass(Duration::from_secs(61));
     assert_eq!(bench.sessions(), [0, 1, 0]);
     assert_eq!(bench.syn(32)[0].tuple.destination, server());
+}
+
+/// The bytes of an inserted header are not the client's: acknowledgments of them say nothing to it. Once they
+/// are acknowledged they are history; four gigabytes later the same numbers stand for the client's own bytes,
+/// and to raise an acknowledgment then would acknowledge what the server does not have.
+#[test]
+fn an_acknowledgment_is_raised_only_while_the_inserted_header_is_not_acknowledged() {
+    let mut bench = Bench::telling(Some(ProxyProtocol::V2), Limits::default());
+    let syn = bench.syn(1)[0];
+    let syn_ack = bench.accept(syn)[0];
+    let ack = Some(syn_ack.seq + 1);
+    let out = bench.send(segment(client(1), listener(), CLIENT_ISN + 1, ack, Flags::NONE));
+    let [client_data, header] = [out[0].seq, out[1].seq];
+    let len = client_data.distance(header);
+    assert_eq!(len, 28, "the header of version 2 for IPv4");
+
+    let own = out[0].tuple.source;
+    let mut acknowledge = |upto: Seq| {
+        bench.send(segment(server(), own, SERVER_ISN + 1, Some(upto), Flags::NONE))[0].ack
+    };
+    assert_eq!(acknowledge(header + 5), CLIENT_ISN + 1);
+    assert_eq!(acknowledge(client_data), CLIENT_ISN + 1);
+    assert_eq!(acknowledge(header + 5), CLIENT_ISN + 1 + 5 - len, "as if 4 GiB had passed");
 }
