@@ -7,6 +7,7 @@
 //! | [`netlink`] | a synchronous rtnetlink client: links, addresses, routes, rules, neighbours |
 //! | [`neighbour`] | answers ARP and neighbour solicitations for the virtual addresses, announces them |
 //! | [`edge`] | the routes of the virtual addresses: put, activated, withdrawn, leftovers removed |
+//! | [`fast_path`] | an eBPF program that translates the packets of established sessions |
 //! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
 //! | [`privilege`] | what this process may not do; real-time priority, locked memory |
 //! | [`netns`] | network namespaces as guards: run closures and programs inside |
@@ -19,6 +20,7 @@
 
 pub mod edge;
 mod errno;
+pub mod fast_path;
 mod mac;
 pub mod neighbour;
 pub mod netlink;
