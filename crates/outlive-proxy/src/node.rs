@@ -20,6 +20,7 @@ use crate::{
     config::Config,
     counters::Counter,
     event::{CloseReason, Event, LogEvent, TakeoverCause},
+    fast_path::FastPath,
     opening::keys::EpochKey,
     pair::{
         Decision, Epoch, Pair,
@@ -124,6 +125,23 @@ impl Node {
     /// The next packet that the node itself has to send: a whole IP packet with full checksums.
     pub fn poll_transmit(&mut self) -> Option<&[u8]> {
         self.proxy.outbox.poll()
+    }
+
+    /// From now on the packets of established sessions may be left to `path`, which has none yet.
+    pub fn use_fast_path(&mut self, path: Box<dyn FastPath>) {
+        self.proxy.use_fast_path(path);
+    }
+
+    /// The [fast path](crate::fast_path) says that the session in `slot`, if it is still the one with that
+    /// serial, wants to be looked at.
+    pub fn handle_fast_path(&mut self, now: Time, slot: u32, serial: u32) {
+        self.turn(now);
+        self.proxy.fast_path_event(now, slot as usize, serial);
+    }
+
+    /// Packets of sessions may be passed on: the node is active, and sure of it.
+    pub fn serves(&self) -> bool {
+        self.proxy.posture.active && !self.proxy.posture.unsure
     }
 
     // ── heartbeats
@@ -390,6 +408,7 @@ impl Node {
     fn step_down(&mut self, now: Time, epoch: Epoch) {
         self.events.push_back(Event::Deactivate { epoch });
         self.proxy.posture.active = false;
+        self.proxy.take_all_back(now);
         self.proxy.remove_all_openings();
         self.proxy.abandon_unconfirmed(now);
         self.proxy.outbox.clear();

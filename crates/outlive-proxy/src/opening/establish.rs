@@ -56,6 +56,8 @@ impl Proxy {
             phase: Phase::Unconfirmed,
             half_open: !record.answered,
             picture: 0,
+            delegated: false,
+            until_delegated: 0,
         };
         let slot = self.insert_session(session);
         if !prefix.is_empty() {

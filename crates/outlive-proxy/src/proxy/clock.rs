@@ -27,7 +27,11 @@ impl Proxy {
     }
 
     fn session_expired(&mut self, now: Time, slot: usize) {
-        let Some(session) = self.sessions.get(slot) else { return };
+        if self.sessions.get(slot).is_none() {
+            return;
+        }
+        self.catch_up(now, slot);
+        let session = &self.sessions[slot];
         if session.phase.is_over() {
             let recently = now - self.config.timeouts.reset_linger / 2;
             let alive = session.phase != Phase::TimeWait && session.last_seen.time() > recently;

@@ -6,6 +6,7 @@
 //! silent is decided elsewhere ([`crate::pair`]) and only obeyed here ([`Posture`]).
 
 mod clock;
+mod delegation;
 mod icmp;
 mod replica;
 mod splice;
@@ -25,7 +26,7 @@ use outlive_tcp::{
 };
 
 pub(crate) use self::splice::{Prefix, shown_scale};
-use self::wake::WakeUp;
+use self::{delegation::Delegation, wake::WakeUp};
 use crate::{
     balance::{Pools, ServerId},
     clock::PairClock,
@@ -134,6 +135,7 @@ pub(crate) struct Proxy {
     pub(crate) spent: SpentCookies,
     pub(crate) suspects: Suspects,
     wake_up: WakeUp,
+    delegation: Delegation,
     /// Port unreachables sent in the second that began then.
     unreachables: (Time, u32),
     /// Number of the synchronisation that was begun last.
@@ -175,6 +177,7 @@ impl Proxy {
             spent: SpentCookies::new(keys.table, now),
             suspects: Suspects::new(keys.table),
             wake_up: WakeUp::default(),
+            delegation: Delegation::default(),
             unreachables: (Time::ZERO, 0),
             picture: 0,
             config,
@@ -283,6 +286,7 @@ impl Proxy {
         let had_effect = session.phase != Phase::Unconfirmed;
         self.leave_flow(&client, Flow::Session(slot, Side::Client));
         self.leave_flow(&server, Flow::Session(slot, Side::Server));
+        self.take_back(slot);
         self.prefixes.remove(&slot);
         self.sessions.remove(slot);
         if !over {
@@ -302,6 +306,7 @@ impl Proxy {
         }
         session.phase = phase;
         let server = session.server;
+        self.take_back(slot);
         let linger = match phase {
             Phase::Reset(_) => self.config.timeouts.reset_linger,
             _ => self.config.timeouts.time_wait,

@@ -98,10 +98,11 @@ impl Proxy {
         if session.phase.is_over() {
             Change::Ended { client, phase: session.phase }.encode(out);
         } else {
-            let positions = [Side::Client, Side::Server].map(|s| session.streams.sent_by(s).acked);
+            let streams = self.up_to_date(slot, session);
+            let positions = [Side::Client, Side::Server].map(|s| streams.sent_by(s).acked);
             Change::Progress { client, positions }.encode(out);
             for side in [Side::Client, Side::Server] {
-                if session.streams.sent_by(side).finished() {
+                if streams.sent_by(side).finished() {
                     Change::HalfClosed { client, side }.encode(out);
                 }
             }
@@ -188,6 +189,8 @@ impl Proxy {
             phase: if record.answered { Phase::Open } else { Phase::Answering },
             half_open: false,
             picture: self.picture.max(1),
+            delegated: false,
+            until_delegated: 0,
         });
         if !prefix.is_empty() {
             self.prefixes.insert(slot, Prefix { bytes: prefix, repeated: 0, sent: false });

@@ -15,16 +15,13 @@ use crate::{
     flows::Side,
     opening::SHOWN_SCALE,
     replication::journal::Change,
-    session::{Phase, Seconds, Session},
+    session::{Phase, Seconds, Session, track::News},
 };
 
 /// First repetition of an unacknowledged prefix (RFC 6298, 2.1 allows less than a second where the path is
 /// known; these are servers close by).
 const PREFIX_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_PREFIX_TIMEOUT: Duration = Duration::from_secs(10);
-/// Positions are told to the standby at every multiple of this many bytes, so that what it knows is never
-/// half of the sequence space old.
-const PROGRESS_SHIFT: u32 = 29;
 
 /// Bytes that the node itself put before the client's first, until they are acknowledged.
 #[derive(Clone, Debug)]
@@ -43,6 +40,7 @@ impl Proxy {
         side: Side,
         packet: TcpPacket<'_>,
     ) -> Verdict {
+        self.catch_up(now, slot);
         let flags = packet.flags();
         let phase = self.sessions[slot].phase;
         if phase == Phase::Unconfirmed {
@@ -100,9 +98,8 @@ impl Proxy {
         let fin = flags.contains(Flags::FIN);
         session.streams.sent_by_mut(side).sent(packet.seq(), packet.payload_len(), fin);
 
-        let mut fin_acked = false;
+        let mut news = News::default();
         let mut prefix_done = false;
-        let mut progressed = false;
         if flags.contains(Flags::ACK) {
             let mut ack = packet.ack() + translation.ack_delta;
             if prefix_pending {
@@ -115,10 +112,7 @@ impl Proxy {
                 }
             }
             let window = u32::from(packet.window()) << session.record.leg(side).end_scale;
-            let stream = session.streams.sent_by_mut(side.other());
-            let before = stream.acked;
-            fin_acked = stream.acknowledged(ack, window);
-            progressed = (before.0 ^ stream.acked.0) >> PROGRESS_SHIFT != 0;
+            news = session.streams.sent_by_mut(side.other()).acknowledged(ack, window);
         }
         if packet.translate(&translation).is_err() {
             return self.drop(Counter::DropMalformed);
@@ -130,13 +124,19 @@ impl Proxy {
         if prefix_done {
             self.prefix_acknowledged(now, slot);
         }
-        if progressed {
+        self.tell(now, slot, side.other(), news);
+        self.delegate(now, slot);
+        self.forward(&packet)
+    }
+
+    /// What was learnt of the stream of `side` and concerns others.
+    pub(crate) fn tell(&mut self, now: Time, slot: usize, side: Side, news: News) {
+        if news.progressed {
             self.report_progress(slot);
         }
-        if fin_acked {
-            self.half_closed(now, slot, side.other());
+        if news.fin_acked {
+            self.half_closed(now, slot, side);
         }
-        self.forward(&packet)
     }
 
     fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
@@ -324,7 +324,7 @@ impl Proxy {
         self.sessions.set_timer(slot, now + timeout);
     }
 
-    /// Tells the standby where the streams stand (a hint; see [`PROGRESS_SHIFT`]).
+    /// Tells the standby where the streams stand (a hint; see [`PROGRESS_SHIFT`](crate::fast_path::PROGRESS_SHIFT)).
     fn report_progress(&mut self, slot: usize) {
         let session = &self.sessions[slot];
         let positions =

@@ -5,7 +5,10 @@
 use outlive_tcp::seq::Seq;
 
 use super::record::Record;
-use crate::flows::Side;
+use crate::{
+    fast_path::{PROGRESS_SHIFT, StreamProgress},
+    flows::Side,
+};
 
 /// One stream, in the sequence space of the end that sends it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,10 +57,11 @@ impl Stream {
         }
     }
 
-    /// The receiver acknowledged everything before `ack` and offered `window` bytes. Returns whether this
-    /// acknowledged the FIN for the first time.
-    pub(crate) fn acknowledged(&mut self, ack: Seq, window: u32) -> bool {
+    /// The receiver acknowledged everything before `ack` and offered `window` bytes.
+    pub(crate) fn acknowledged(&mut self, ack: Seq, window: u32) -> News {
+        let progressed;
         if !self.known {
+            progressed = self.crossed(ack);
             self.known = true;
             (self.acked, self.edge, self.next) = (ack, ack + window, self.next.later(ack));
             // A FIN that came before the first acknowledgment (which may be the FIN's own) is the sender's
@@ -65,15 +69,16 @@ impl Stream {
             let plausible = ack.at_or_before(self.fin + 1) && self.fin.at_or_before(self.edge);
             self.fin_seen |= std::mem::take(&mut self.fin_claimed) && plausible;
         } else if self.acked.at_or_before(ack) && ack.at_or_before(self.edge.later(self.next)) {
+            progressed = self.crossed(ack);
             self.bytes += u64::from(ack.distance(self.acked));
             self.acked = ack;
             self.edge = self.edge.later(ack + window);
         } else {
-            return false;
+            return News::default();
         }
-        let first = self.fin_seen && !self.fin_acked && ack.after(self.fin);
-        self.fin_acked |= first;
-        first
+        let fin_acked = self.fin_seen && !self.fin_acked && ack.after(self.fin);
+        self.fin_acked |= fin_acked;
+        News { fin_acked, progressed }
     }
 
     /// The other node says that the stream was acknowledged up to `position`.
@@ -111,10 +116,69 @@ impl Stream {
         self.fin_acked = true;
     }
 
+    /// What the fast path has to know; `None` as long as nothing is known here.
+    pub(crate) fn progress(&self) -> Option<StreamProgress> {
+        self.known.then(|| StreamProgress {
+            next: self.next,
+            acked: self.acked,
+            edge: self.edge,
+            fin: self.fin_seen.then_some(self.fin),
+            fin_acked: self.fin_acked,
+            bytes: self.bytes,
+        })
+    }
+
+    /// A stream that is this far.
+    pub(crate) fn of(progress: &StreamProgress) -> Self {
+        let mut stream = Stream { known: true, ..Stream::default() };
+        stream.follow(progress);
+        stream
+    }
+
+    /// Somebody else has seen the stream, too: the further counts.
+    pub(crate) fn raise(&mut self, further: &StreamProgress) {
+        self.next = self.next.later(further.next);
+        self.acked = self.acked.later(further.acked);
+        self.edge = self.edge.later(further.edge);
+        if let Some(fin) = further.fin.filter(|_| !self.fin_seen) {
+            (self.fin, self.fin_seen) = (fin, true);
+        }
+        self.fin_acked |= further.fin_acked;
+        self.bytes = self.bytes.max(further.bytes);
+    }
+
+    /// The fast path has followed the stream to here.
+    pub(crate) fn follow(&mut self, progress: &StreamProgress) -> News {
+        let news = News {
+            fin_acked: progress.fin_acked && !self.fin_acked,
+            progressed: self.crossed(progress.acked),
+        };
+        (self.next, self.acked, self.edge) = (progress.next, progress.acked, progress.edge);
+        self.fin_seen |= progress.fin.is_some();
+        self.fin = progress.fin.unwrap_or(self.fin);
+        self.fin_acked |= progress.fin_acked;
+        self.bytes = progress.bytes;
+        news
+    }
+
+    /// Whether the standby has to be told that `acked` is `to` now.
+    fn crossed(&self, to: Seq) -> bool {
+        (self.acked.0 ^ to.0) >> PROGRESS_SHIFT != 0
+    }
+
     /// Whether the sender has sent a FIN and got it acknowledged.
     pub(crate) fn finished(&self) -> bool {
         self.fin_acked
     }
+}
+
+/// What somebody else has to be told of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Its FIN was acknowledged, for the first time.
+    pub(crate) fin_acked: bool,
+    /// It has come so far that the standby has to know.
+    pub(crate) progressed: bool,
 }
 
 /// Both streams of a session.
@@ -156,6 +220,11 @@ impl Streams {
         }
     }
 
+    /// Both, the client's first, as the fast path has to know them.
+    pub(crate) fn progress(&self) -> Option<[StreamProgress; 2]> {
+        Some([self.client.progress()?, self.server.progress()?])
+    }
+
     /// Both ends have closed, and both know it.
     pub(crate) fn finished(&self) -> bool {
         self.client.finished() && self.server.finished()
@@ -169,12 +238,12 @@ mod tests {
     #[test]
     fn a_fin_counts_when_it_is_acknowledged() {
         let mut stream = Stream::new(Seq(u32::MAX - 3));
-        assert!(!stream.acknowledged(Seq(u32::MAX - 2), 1_000));
+        assert!(!stream.acknowledged(Seq(u32::MAX - 2), 1_000).fin_acked);
         stream.sent(Seq(u32::MAX - 2), 10, true);
-        assert!(!stream.acknowledged(Seq(7), 1_000), "the data, not the FIN");
-        assert!(stream.acknowledged(Seq(8), 1_000));
+        assert!(!stream.acknowledged(Seq(7), 1_000).fin_acked, "the data, not the FIN");
+        assert!(stream.acknowledged(Seq(8), 1_000).fin_acked);
         assert!(stream.finished());
-        assert!(!stream.acknowledged(Seq(8), 1_000), "only once");
+        assert!(!stream.acknowledged(Seq(8), 1_000).fin_acked, "only once");
         assert_eq!(stream.bytes, 11);
     }
 
@@ -184,8 +253,8 @@ mod tests {
         stream.acknowledged(Seq(1_001), 500);
         stream.sent(Seq(9_000), 0, true);
         stream.sent(Seq(900), 0, true);
-        assert!(!stream.acknowledged(Seq(70_000), 500));
-        assert!(!stream.acknowledged(Seq(900), 500));
+        assert!(!stream.acknowledged(Seq(70_000), 500).fin_acked);
+        assert!(!stream.acknowledged(Seq(900), 500).fin_acked);
         assert_eq!((stream.acked, stream.edge), (Seq(1_001), Seq(1_501)));
         assert!(stream.is_next(Seq(1_001)));
         assert!(!stream.is_next(Seq(1_000)) && !stream.is_next(Seq(1_002)));
@@ -198,16 +267,16 @@ mod tests {
     fn a_fin_that_comes_before_the_first_acknowledgment_counts() {
         let mut stream = Stream::new(Seq(1_000));
         stream.sent(Seq(70_000), 500, true);
-        assert!(!stream.acknowledged(Seq(70_000), 900));
-        assert!(stream.acknowledged(Seq(70_501), 900));
+        assert!(!stream.acknowledged(Seq(70_000), 900).fin_acked);
+        assert!(stream.acknowledged(Seq(70_501), 900).fin_acked);
 
         let mut its_own = Stream::new(Seq(1_000));
         its_own.sent(Seq(70_000), 500, true);
-        assert!(its_own.acknowledged(Seq(70_501), 900));
+        assert!(its_own.acknowledged(Seq(70_501), 900).fin_acked);
 
         let mut forged = Stream::new(Seq(1_000));
         forged.sent(Seq(60_000), 0, true);
-        assert!(!forged.acknowledged(Seq(70_000), 900));
+        assert!(!forged.acknowledged(Seq(70_000), 900).fin_acked);
         assert!(!forged.finished());
     }
 
