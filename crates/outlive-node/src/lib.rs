@@ -6,6 +6,7 @@
 //! | [`preflight`] | what the machine lacks for it, found without changing anything |
 //! | [`runtime`] | the event loop, and the order of a turn |
 //! | [`edge`] | TUN device, routes and neighbours of the virtual addresses: taken, given up, removed |
+//! | [`fast_path`] | established sessions left to the kernel |
 //! | [`packets`] | the packet path between the TUN device and the core |
 //! | [`state`] | the state connection: TCP, Noise, frames; who dials; whether the peer refuses |
 //! | [`heartbeat`] | the thread that says that this node lives and hears whether the peer does |
@@ -22,6 +23,7 @@
 pub mod admin;
 pub mod clock;
 pub mod edge;
+pub mod fast_path;
 pub mod heartbeat;
 pub mod key;
 pub mod packets;

@@ -19,6 +19,7 @@ use std::{
 };
 
 use mio::{Events, Poll, Token, Waker};
+use outlive_net::fast_path::monotonic;
 use outlive_proxy::{
     Entropy, Node,
     config::NodeId,
@@ -34,6 +35,7 @@ use crate::{
     },
     clock::{Clock, unix_us},
     edge::{Edge, SetUpError},
+    fast_path::KernelPath,
     heartbeat::{HeartbeatConfig, Heartbeats, Outgoing},
     packets::PacketPath,
     preflight::Plan,
@@ -44,7 +46,8 @@ use crate::{
 const WAKER: Token = Token(0);
 const ADMIN: usize = 1;
 const STATE: usize = ADMIN + AdminServer::TOKENS;
-const EDGE: usize = STATE + StateEndpoint::TOKENS;
+const FAST_PATH: Token = Token(STATE + StateEndpoint::TOKENS);
+const EDGE: usize = FAST_PATH.0 + 1;
 
 /// A loop without a peer need not turn often when nothing happens.
 const IDLE_TURN: Duration = Duration::from_secs(1);
@@ -57,6 +60,7 @@ const PATIENT_TURNS: u32 = 16;
 
 /// A node, set up and ready to [`run`](Runtime::run). Dropping it removes everything it set up.
 pub struct Runtime {
+    fast_path: Option<KernelPath>,
     edge: Edge,
     heartbeats: Option<Heartbeats>,
     state: Option<StateEndpoint>,
@@ -72,6 +76,8 @@ pub struct Runtime {
     behind: u32,
     /// More neighbours have asked than were answered in one turn.
     neighbours_wait: bool,
+    /// So has the fast path.
+    events_wait: bool,
 }
 
 /// Ends a node's [`run`](Runtime::run) from another thread.
@@ -157,13 +163,17 @@ impl Runtime {
         let clock = Clock::start();
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).map_err(|e| StartError::System(io::Error::other(e)))?;
-        let node = Node::new(config, Entropy(entropy), unix_us(), clock.now());
+        let mut node = Node::new(config, Entropy(entropy), unix_us(), clock.now());
 
         if let Some(peer) = &settings.peer {
             // Only to see that it can be had, before anything is changed.
             TcpListener::bind(peer.state.local.value).map_err(StartError::State)?;
         }
         let edge = Edge::set_up(&settings, plan, poll.registry(), EDGE)?;
+        let fast_path = open_fast_path(&settings, plan, &poll);
+        if let Some(path) = &fast_path {
+            node.use_fast_path(path.for_core());
+        }
         // After the TUN device: the kernel closes a killed process's descriptors from the last to the
         // first, and taking the device down keeps it busy for tens of milliseconds in which
         // the peer would not be refused yet.
@@ -176,6 +186,7 @@ impl Runtime {
             None => None,
         };
         Ok(Runtime {
+            fast_path,
             edge,
             heartbeats,
             state,
@@ -189,6 +200,7 @@ impl Runtime {
             settings,
             behind: 0,
             neighbours_wait: false,
+            events_wait: false,
         })
     }
 
@@ -222,7 +234,8 @@ impl Runtime {
 
     /// How long the loop may wait for something to happen.
     fn wait(&self) -> Duration {
-        if self.packets.is_readable() || self.neighbours_wait || self.behind > 0 {
+        let busy = self.packets.is_readable() || self.neighbours_wait || self.events_wait;
+        if busy || self.behind > 0 {
             return Duration::ZERO;
         }
         let now = self.clock.now();
@@ -234,6 +247,7 @@ impl Runtime {
     }
 
     fn turn(&mut self, events: &Events) {
+        let began = monotonic();
         let now = self.clock.now();
         if let Some(heartbeats) = &self.heartbeats {
             heartbeats.progress(now);
@@ -250,6 +264,7 @@ impl Runtime {
         self.settle(now);
         self.packets.turn(now, &self.edge.tun, &mut self.node);
         self.settle(now);
+        self.drive_fast_path(now, began);
         self.neighbours_wait = self.edge.answer_neighbours();
         // What the peer has said in time must not be overlooked because it was much.
         if self.behind == 0 || self.behind > PATIENT_TURNS {
@@ -260,10 +275,22 @@ impl Runtime {
         self.answer_admin(now);
     }
 
+    /// Fetches what the kernel has to say of the sessions that were left to it, and lets it go on with them, until it
+    /// would be time to ask the peer.
+    fn drive_fast_path(&mut self, now: Time, began: Duration) {
+        let Some(path) = &mut self.fast_path else { return };
+        self.events_wait = path.report(now, &mut self.node);
+        let pair = &self.settings.proxy.pair;
+        let time = if pair.enabled { pair.detection_timeout } else { 4 * IDLE_TURN };
+        path.serve(self.node.serves().then_some(began + time));
+    }
+
     fn handle_ready(&mut self, event: &mio::event::Event) {
         match event.token() {
             WAKER => {}
             Token(ADMIN..STATE) => self.admin.handle_ready(event.token()),
+            // What it has to say is fetched in every turn.
+            FAST_PATH => {}
             Token(STATE..EDGE) => {
                 if let Some(state) = &mut self.state {
                     state.handle_ready(event);
@@ -350,9 +377,28 @@ impl Drop for Runtime {
     /// Gives the addresses up, then lets the peer know by falling silent and refusing it; what takes longer (the
     /// device) comes after that, with the fields.
     fn drop(&mut self) {
+        if let Some(path) = &mut self.fast_path {
+            path.serve(None);
+        }
         self.edge.deactivate();
         self.state = None;
         self.heartbeats = None;
+    }
+}
+
+/// The fast path, if the configuration and the machine allow it.
+fn open_fast_path(settings: &Settings, plan: &Plan, poll: &Poll) -> Option<KernelPath> {
+    let interfaces: Vec<&str> = plan.claims.iter().map(|claim| claim.interface.as_str()).collect();
+    let (sessions, device) = (settings.fast_path, &settings.tun.value);
+    if sessions == 0 {
+        return None;
+    }
+    match KernelPath::open(sessions, device, &interfaces, poll.registry(), FAST_PATH) {
+        Ok(path) => Some(path),
+        Err(reason) => {
+            info!(%reason, "established sessions are not left to the kernel");
+            None
+        }
     }
 }
 

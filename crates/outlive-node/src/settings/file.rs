@@ -111,6 +111,7 @@ pub(super) struct Limits {
     pub(super) sessions: Option<Spanned<i64>>,
     pub(super) openings: Option<Spanned<i64>>,
     pub(super) half_open: Option<Spanned<i64>>,
+    pub(super) fast_path: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize, Default)]

@@ -30,6 +30,9 @@ pub const DEFAULT_ADMIN_SOCKET: &str = "/run/outlive/admin.sock";
 /// What the TUN device is called unless the file says otherwise.
 pub const DEFAULT_TUN: &str = "outlive0";
 
+/// How many established sessions are left to the kernel unless the file says otherwise.
+pub const DEFAULT_FAST_PATH: u32 = 65_536;
+
 /// Everything that the configuration file says.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -46,6 +49,8 @@ pub struct Settings {
     pub tun: Placed<String>,
     /// Whether system settings that are wrong may be changed.
     pub set_sysctls: bool,
+    /// Established sessions that may be left to the kernel; zero: none.
+    pub fast_path: u32,
     /// Path of the admin socket.
     pub admin_socket: Placed<PathBuf>,
     /// How the log is written.

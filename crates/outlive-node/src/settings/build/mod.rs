@@ -18,7 +18,7 @@ use outlive_tcp::wire::Endpoint;
 use toml::Spanned;
 
 use super::{
-    DEFAULT_ADMIN_SOCKET, DEFAULT_TUN, LogFormat, Placed, Problem, Settings,
+    DEFAULT_ADMIN_SOCKET, DEFAULT_FAST_PATH, DEFAULT_TUN, LogFormat, Placed, Problem, Settings,
     file::{self, File, Text},
     problem::Problems,
     values::{self, placed},
@@ -88,6 +88,12 @@ impl Builder<'_, '_> {
         };
         let timeouts = self.timeouts(&file.timeouts);
         let limits = self.limits(&file.limits);
+        let fast_path = values::number(
+            self.problems,
+            file.limits.fast_path.as_ref(),
+            0..=1 << 24,
+            DEFAULT_FAST_PATH,
+        );
 
         let mtu = mtu?;
         let proxy = Config {
@@ -113,6 +119,7 @@ impl Builder<'_, '_> {
             interfaces,
             tun: tun?,
             set_sysctls: node.set_sysctls,
+            fast_path: fast_path?,
             admin_socket,
             log: log?,
             peer,
