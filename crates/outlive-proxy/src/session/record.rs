@@ -214,7 +214,9 @@ impl Record {
         let same_family = [client.own, server.end, server.own]
             .iter()
             .all(|e| e.addr.is_ipv4() == client.end.addr.is_ipv4());
-        (flags & !ALL_FLAGS == 0 && same_family).then_some(Record {
+        // Each tuple is in the index of flows once.
+        let distinct = client.tuple() != server.tuple();
+        (flags & !ALL_FLAGS == 0 && same_family && distinct).then_some(Record {
             client,
             server,
             client_timestamp_delta,
@@ -366,6 +368,15 @@ mod tests {
             damaged[at] = value;
             assert_eq!(Record::decode(&damaged), None, "byte {at}");
         }
+    }
+
+    #[test]
+    fn legs_with_the_same_ends_are_refused() {
+        let mut twins = example();
+        (twins.server.end, twins.server.own) = (twins.client.end, twins.client.own);
+        let mut bytes = Vec::new();
+        twins.encode(&mut bytes);
+        assert_eq!(Record::decode(&bytes.try_into().unwrap()), None);
     }
 
     #[test]
