@@ -49,7 +49,6 @@ pub fn run(data: &[u8]) {
         assert_sound(view.bytes(), view.offload());
     }
     let range = view.range();
-    let translated = buffer[range.clone()].to_vec();
     let again = TcpPacket::parse(&mut buffer, range.start, range.end, offload);
     let mut again = again.expect("what was translated is a packet");
 
@@ -66,7 +65,6 @@ pub fn run(data: &[u8]) {
             assert_sound(again.bytes(), again.offload());
         }
     }
-    assert_eq!(translated.len() - plain.len(), again.bytes().len() - plain.len());
 }
 
 fn ends(input: &mut Input<'_>, v6: bool) -> FourTuple {

@@ -49,6 +49,15 @@ impl Half {
         self.iss + 1 + self.sent + u32::from(self.fin)
     }
 
+    /// Whether it looks at a segment at all: one of far away is answered with an acknowledgment at most, and a
+    /// reset must stand exactly where the stream does (RFC 5961).
+    fn heeds(&self, seen: &Seen) -> bool {
+        let Some(rcv) = self.rcv else { return true };
+        let ahead = seen.seq.distance(rcv) as i32;
+        let reset = seen.flags & RST != 0;
+        if reset { ahead == 0 } else { (-(1 << 20)..1 << 22).contains(&ahead) }
+    }
+
     /// Bytes of the other end that it has.
     fn received(&self) -> u32 {
         self.rcv.map_or(0, |rcv| rcv.distance(self.irs + 1) - u32::from(self.finished))
@@ -136,7 +145,8 @@ impl Conn {
 
     /// A new connection from the client's port; whether it is one that nothing stands in the way of.
     pub(crate) fn syn(&mut self, options: u8, ecn: bool) -> Vec<u8> {
-        let clean = !self.begun || self.reset || self.finished();
+        // One whose last acknowledgment may be missing is still open for the node, which then says so.
+        let clean = !self.begun || self.reset && self.pristine;
         let repeated = self.begun && self.half.rcv.is_none() && self.pristine;
         if !repeated {
             self.half = Half::new(self.half.iss + 10_000_000);
@@ -172,7 +182,7 @@ impl Conn {
     pub(crate) fn answer(&mut self, options: u8, refuse: bool) -> Option<Vec<u8>> {
         let clock = self.clock;
         let number = self.number;
-        let backend = self.backend.as_mut()?;
+        let backend = self.backend.as_mut().filter(|b| !(refuse && b.answered))?;
         let flags = if refuse { RST | ACK } else { SYN | ACK };
         let ack = backend.half.rcv.map_or(backend.half.irs + 1, |rcv| rcv);
         let window = if refuse { 0 } else { WINDOW };
@@ -224,6 +234,9 @@ impl Conn {
     pub(crate) fn client_gets(&mut self, left: &Left) {
         let Some(seen) = Seen::of(left) else { return };
         let (iss, has) = (self.half.iss, self.half.received());
+        if !self.half.heeds(&seen) {
+            return;
+        }
         if seen.flags & RST != 0 {
             let live = self.settled && !self.finished();
             assert!(!(self.pristine && live), "a reset out of nothing for {self:?}");
@@ -247,7 +260,7 @@ impl Conn {
         let irs = self.half.irs;
         let from = seen.seq.distance(irs + 1);
         if self.pristine {
-            for (at, byte) in (from..).zip(&seen.payload) {
+            for (at, byte) in positions(from).zip(&seen.payload) {
                 let new = (at as i32) >= has as i32;
                 assert!(!new || *byte == self.server_byte(at), "a wrong byte for the client at {at}");
             }
@@ -259,6 +272,9 @@ impl Conn {
     pub(crate) fn server_gets(&mut self, left: &Left) {
         let Some(seen) = Seen::of(left) else { return };
         let Some(backend) = self.backend else { return };
+        if !backend.half.heeds(&seen) {
+            return;
+        }
         if seen.flags & RST != 0 {
             let live = self.settled && !self.finished();
             assert!(!(self.pristine && live), "a reset out of nothing for {self:?}");
@@ -277,7 +293,7 @@ impl Conn {
         }
         let from = seen.seq.distance(backend.half.irs + 1);
         if self.pristine {
-            for (at, byte) in (from..).zip(&seen.payload) {
+            for (at, byte) in positions(from).zip(&seen.payload) {
                 let new = (at as i32) >= backend.half.received() as i32;
                 let expected = match self.prefix.get(at as usize) {
                     Some(byte) => *byte,
@@ -309,6 +325,11 @@ impl Conn {
             && backend.half.received() == self.half.sent + prefix
             && self.half.received() == backend.half.sent
     }
+}
+
+/// Positions in a stream from there on; what lies before its beginning is close to 2^32.
+fn positions(from: u32) -> impl Iterator<Item = u32> {
+    (0..).map(move |i| from.wrapping_add(i))
 }
 
 /// What an end sends next: from and to which of its bytes.

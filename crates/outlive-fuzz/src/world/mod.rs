@@ -14,7 +14,7 @@ use outlive_tcp::wire::{Checksum, FourTuple, Offload, TcpPacket};
 
 use self::{
     conn::{ACK, Conn, FIN, SYN, Seen},
-    nodes::{Left, Nodes},
+    nodes::{Left, Nodes, show, trace},
 };
 use crate::judge::fix_checksums;
 
@@ -96,6 +96,7 @@ impl World {
     /// What has left the nodes arrives.
     pub(crate) fn receive(&mut self, about: Option<usize>) {
         for left in std::mem::take(&mut self.nodes.left) {
+            trace(|| format!("out comes {}", show(&left.packet)));
             if let Some(seen) = Seen::of(&left) {
                 self.route(&left, &seen, about);
             }

@@ -1,7 +1,7 @@
 //! The nodes of the small world, driven as their documentation says: heartbeats, the state connection, and what
 //! leaves them.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, fmt::Write, sync::LazyLock, time::Duration};
 
 use outlive_proxy::{
     Node, Verdict,
@@ -9,7 +9,10 @@ use outlive_proxy::{
     event::Event,
     pair::heartbeat::{Heartbeat, Role},
 };
-use outlive_tcp::{time::Time, wire::Offload};
+use outlive_tcp::{
+    time::Time,
+    wire::{Offload, TcpPacket},
+};
 
 use super::setup;
 use crate::judge::assert_sound;
@@ -20,6 +23,27 @@ const HEADROOM: usize = 64;
 const MOST_PACKETS: usize = 400;
 /// Turns of the loop that a node may ask for at one instant.
 const MOST_TURNS: usize = 100;
+
+/// Tells what happens if `OUTLIVE_FUZZ_TRACE` is set: for whoever wants to understand a finding.
+pub(crate) fn trace(line: impl FnOnce() -> String) {
+    static WANTED: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("OUTLIVE_FUZZ_TRACE").is_some());
+    if *WANTED {
+        eprintln!("{}", line());
+    }
+}
+
+/// A packet in a line.
+pub(crate) fn show(packet: &[u8]) -> String {
+    let mut bytes = packet.to_vec();
+    let end = bytes.len();
+    let mut out = String::new();
+    let _ = match TcpPacket::parse(&mut bytes, 0, end, Offload::default()) {
+        Ok(tcp) => write!(out, "{tcp:?}"),
+        Err(error) => write!(out, "{} bytes, {error}", packet.len()),
+    };
+    out
+}
 
 /// A node, or the place of one that is dead.
 pub(crate) struct Member {
@@ -116,6 +140,7 @@ impl Nodes {
     /// Ends a node without a word.
     pub(crate) fn kill(&mut self, index: usize) {
         self.disconnect();
+        trace(|| format!("node {index} dies"));
         self.members[index].node = None;
         self.members[index].frozen = false;
     }
@@ -140,6 +165,7 @@ impl Nodes {
         let mut buffer = vec![0; HEADROOM];
         buffer.extend_from_slice(packet);
         let end = buffer.len();
+        trace(|| format!("node {index} gets {}", show(packet)));
         let serves = self.members[index].serves();
         let before = self.left.len();
         let mut verdict = Verdict::Done;
@@ -279,11 +305,11 @@ impl Nodes {
         if member.frozen {
             return;
         }
-        let unsure = node.asks();
         input(node, now);
         let mut closes = false;
         while let Some(event) = node.poll_event() {
             closes |= matches!(event, Event::CloseStateConnection(_));
+            trace(|| format!("{now:?} node {index}: {event:?}"));
         }
         let mut sent = 0;
         while let Some(packet) = node.poll_transmit() {
@@ -292,7 +318,7 @@ impl Nodes {
             sent += 1;
         }
         assert!(sent <= MOST_PACKETS, "{sent} packets for one input");
-        assert!(sent == 0 || !unsure, "sent before it asked");
+        assert!(sent == 0 || !node.asks(), "sent before it asked whether it may");
         node.check_invariants();
         let status = node.status(now);
         let sessions = status.sessions;
