@@ -34,7 +34,9 @@ impl Mutator {
                 (0, Some(byte)) => *byte = value,
                 (1, Some(byte)) => *byte ^= 1 << (value & 7),
                 (2, Some(byte)) => *byte = byte.wrapping_add(1 | (value & 0xf0)),
-                (3, Some(_)) => drop(data.drain(at..data.len().min(at + 1 + usize::from(value & 7)))),
+                (3, Some(_)) => {
+                    drop(data.drain(at..data.len().min(at + 1 + usize::from(value & 7))))
+                }
                 (4, _) => data.insert(at.min(data.len()), value),
                 _ => {
                     // The end of another input.

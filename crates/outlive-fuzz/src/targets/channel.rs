@@ -32,7 +32,10 @@ fn stranger(input: &mut Input<'_>) {
     while !input.is_empty() {
         channel.receive(input.bytes(200));
         while let Ok(Some(event)) = channel.poll() {
-            assert!(side == Side::Prober && event == ChannelEvent::Greeted, "{event:?} for nothing");
+            assert!(
+                side == Side::Prober && event == ChannelEvent::Greeted,
+                "{event:?} for nothing"
+            );
         }
         assert!(!channel.is_open() && !channel.has_room());
         assert!(channel.outbound().len() < 200, "a stranger is told little");
@@ -87,7 +90,8 @@ fn between(input: &mut Input<'_>) {
     let mut touched = false;
     while !input.is_empty() {
         let [dialer, listener] = &mut ends;
-        let (from, to) = if input.byte() & 1 == 0 { (dialer, listener) } else { (listener, dialer) };
+        let (from, to) =
+            if input.byte() & 1 == 0 { (dialer, listener) } else { (listener, dialer) };
         match input.below(8) {
             0 => {
                 let message = input.bytes(64);

@@ -50,8 +50,12 @@ pub fn run(data: &[u8]) {
     let stranger = match input.below(4) {
         0 => (FourTuple { source: tuple.destination, destination: tuple.source }, irs),
         1 => (tuple, irs + input.u32()),
-        2 => (FourTuple::new(Endpoint::new(tuple.source.addr, input.u16()), tuple.destination), irs),
-        _ => (FourTuple::new(tuple.source, Endpoint::new(tuple.destination.addr, input.u16())), irs),
+        2 => {
+            (FourTuple::new(Endpoint::new(tuple.source.addr, input.u16()), tuple.destination), irs)
+        }
+        _ => {
+            (FourTuple::new(tuple.source, Endpoint::new(tuple.destination.addr, input.u16())), irs)
+        }
     };
     if stranger != (tuple, irs) {
         let found = key.check(stranger.0, stranger.1, cookie.iss, cookie.timestamp, clock);

@@ -90,9 +90,13 @@ fn listen(input: &mut Input<'_>) {
                 let at = Time::from_micros(now.as_micros().saturating_sub(u64::from(input.byte())));
                 node.handle_heartbeat(now, usize::from(input.byte() % 3), at, &spoken);
                 let after = node.beliefs();
-                let higher = spoken.beliefs.role == Role::Active && spoken.beliefs.epoch > before.epoch;
+                let higher =
+                    spoken.beliefs.role == Role::Active && spoken.beliefs.epoch > before.epoch;
                 if before.role == Role::Active && after.role != Role::Active {
-                    assert!(higher, "{spoken:?} is of a stale epoch, and ended the reign {before:?}");
+                    assert!(
+                        higher,
+                        "{spoken:?} is of a stale epoch, and ended the reign {before:?}"
+                    );
                 }
                 if before.role == Role::Standby && after.role == Role::Standby && !higher {
                     assert_eq!(after.epoch, before.epoch);
@@ -101,7 +105,10 @@ fn listen(input: &mut Input<'_>) {
         }
         while node.poll_event().is_some() {}
         while node.poll_transmit().is_some() {}
-        assert!(node.beliefs().epoch >= before.epoch || before.role != Role::Active, "back in time");
+        assert!(
+            node.beliefs().epoch >= before.epoch || before.role != Role::Active,
+            "back in time"
+        );
         assert!(node.clock_us(now) >= clock, "the pair's clock never runs back");
         clock = node.clock_us(now);
         if let Some(at) = node.poll_timeout(now) {

@@ -3,7 +3,10 @@
 
 use outlive_tcp::wire::{
     self, Checksum, Endpoint, FourTuple, Offload,
-    icmp::{IcmpErrorKind, IcmpMessage, IcmpReaddress, echo_reply, parse_icmp, port_unreachable, readdress_error},
+    icmp::{
+        IcmpErrorKind, IcmpMessage, IcmpReaddress, echo_reply, parse_icmp, port_unreachable,
+        readdress_error,
+    },
 };
 
 use crate::{
@@ -93,8 +96,12 @@ fn message(input: &mut Input<'_>, ends: FourTuple, v6: bool) -> Vec<u8> {
     let mut message = vec![kind, input.byte() % 8, 0, 0];
     message.extend(input.array::<4>());
     let bits = input.byte();
-    let numbers =
-        Numbers { seq: input.number(), ack: input.number(), flags: input.u16(), window: input.u16() };
+    let numbers = Numbers {
+        seq: input.number(),
+        ack: input.number(),
+        flags: input.u16(),
+        window: input.u16(),
+    };
     let mut quoted = judge::tcp(ends, numbers, &[], input.bytes(64));
     if bits & 1 != 0 {
         let at = usize::from(input.byte()) % quoted.len();

@@ -243,8 +243,7 @@ impl Bench {
         buffer.extend(judge::tcp(tuple, numbers, input.bytes(40), input.bytes(40)));
         let end = buffer.len();
         let passive = self.node.beliefs().role != Role::Active;
-        let verdict =
-            self.node.handle_packet(self.now, &mut buffer, 64, end, Offload::default());
+        let verdict = self.node.handle_packet(self.now, &mut buffer, 64, end, Offload::default());
         if let Verdict::Forward { range, offload } = verdict {
             assert!(!passive);
             assert_sound(&buffer[range], offload);
@@ -293,7 +292,8 @@ impl Bench {
 
 /// Synchronises a new node with `active`; the node, and the sessions it was told of.
 fn tell(active: &mut Node, id: NodeId, variant: u8, now: Time) -> (Node, Vec<Vec<u8>>) {
-    let mut standby = Node::new(setup::config(id, variant), setup::entropy(20), setup::UNIX_US, now);
+    let mut standby =
+        Node::new(setup::config(id, variant), setup::entropy(20), setup::UNIX_US, now);
     let heartbeat = Heartbeat {
         beliefs: active.beliefs(),
         asks: false,
@@ -355,10 +355,8 @@ fn tuples(input: &mut Input<'_>, v6: bool) -> (FourTuple, FourTuple) {
         source: end(9, 4_000 + u16::from(bits & 15)),
         destination: end(if bits & 128 != 0 { 77 } else { 100 }, 80),
     };
-    let server = FourTuple {
-        source: end(21, 80),
-        destination: end(100, 40_000 + u16::from(bits >> 4 & 7)),
-    };
+    let server =
+        FourTuple { source: end(21, 80), destination: end(100, 40_000 + u16::from(bits >> 4 & 7)) };
     (client, if bits == 255 { client } else { server })
 }
 

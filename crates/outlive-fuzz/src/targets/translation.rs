@@ -80,7 +80,9 @@ fn translation(input: &mut Input<'_>, tuple: FourTuple) -> Translation {
     let timestamps = match input.below(3) {
         0 => TimestampTranslation::Strip,
         1 => TimestampTranslation::Insert { value: input.number(), echo: input.number() },
-        _ => TimestampTranslation::Shift { value_delta: input.number(), echo_delta: input.number() },
+        _ => {
+            TimestampTranslation::Shift { value_delta: input.number(), echo_delta: input.number() }
+        }
     };
     let same_scale = bits & 4 != 0;
     let scale = input.byte() % 16;

@@ -49,10 +49,13 @@ impl Half {
         self.iss + 1 + self.sent + u32::from(self.fin)
     }
 
-    /// Whether it looks at a segment at all: one of far away is answered with an acknowledgment at most, and a
-    /// reset must stand exactly where the stream does (RFC 5961).
+    /// Whether it looks at a segment at all: one of far away, or that acknowledges what was never sent, is answered
+    /// with an acknowledgment at most, and a reset must stand exactly where the stream does (RFC 5961).
     fn heeds(&self, seen: &Seen) -> bool {
         let Some(rcv) = self.rcv else { return true };
+        if seen.flags & (ACK | RST) == ACK && seen.ack.after(self.next()) {
+            return false;
+        }
         let ahead = seen.seq.distance(rcv) as i32;
         let reset = seen.flags & RST != 0;
         if reset { ahead == 0 } else { (-(1 << 20)..1 << 22).contains(&ahead) }
@@ -147,7 +150,7 @@ impl Conn {
     pub(crate) fn syn(&mut self, options: u8, ecn: bool) -> Vec<u8> {
         // One whose last acknowledgment may be missing is still open for the node, which then says so.
         let clean = !self.begun || self.reset && self.pristine;
-        let repeated = self.begun && self.half.rcv.is_none() && self.pristine;
+        let repeated = self.begun && self.half.rcv.is_none() && self.pristine && !self.reset;
         if !repeated {
             self.half = Half::new(self.half.iss + 10_000_000);
             self.backend = None;
@@ -220,11 +223,13 @@ impl Conn {
 
     /// A reset of the end itself, after which it knows nothing more.
     pub(crate) fn resets(&mut self, client: bool) -> Option<Vec<u8>> {
-        let (tuple, half) =
-            if client { (self.tuple(), self.half) } else { self.backend.map(|b| (b.tuple, b.half))? };
+        let (tuple, half) = if client {
+            (self.tuple(), self.half)
+        } else {
+            self.backend.map(|b| (b.tuple, b.half))?
+        };
         self.pristine = false;
-        let numbers =
-            Numbers { seq: half.next().0, ack: half.rcv?.0, flags: RST | ACK, window: 0 };
+        let numbers = Numbers { seq: half.next().0, ack: half.rcv?.0, flags: RST | ACK, window: 0 };
         Some(judge::tcp(tuple, numbers, &[], &[]))
     }
 
@@ -262,7 +267,10 @@ impl Conn {
         if self.pristine {
             for (at, byte) in positions(from).zip(&seen.payload) {
                 let new = (at as i32) >= has as i32;
-                assert!(!new || *byte == self.server_byte(at), "a wrong byte for the client at {at}");
+                assert!(
+                    !new || *byte == self.server_byte(at),
+                    "a wrong byte for the client at {at}"
+                );
             }
         }
         take(&mut self.half, rcv, &seen);

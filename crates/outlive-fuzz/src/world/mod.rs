@@ -37,7 +37,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(variant: u8) -> Self {
         let listener = setup::listener(variant);
-        let proxy_protocol = match (variant & setup::PROXY_V1 != 0, variant & setup::PROXY_V2 != 0) {
+        let proxy_protocol = match (variant & setup::PROXY_V1 != 0, variant & setup::PROXY_V2 != 0)
+        {
             (true, _) => 1,
             (false, true) => 2,
             (false, false) => 0,
