@@ -122,8 +122,13 @@ impl Node {
         self.proxy.handle_packet(now, buffer, start, end, offload)
     }
 
-    /// The next packet that the node itself has to send: a whole IP packet with full checksums.
+    /// The next packet that the node itself has to send: a whole IP packet with full checksums. None while the
+    /// node is not sure that it still may (invariant 7): what its timers, or confirmations that had long arrived,
+    /// made it say after a standstill waits for the peer's answer, and is forgotten if that is no.
     pub fn poll_transmit(&mut self) -> Option<&[u8]> {
+        if self.pair.is_unsure() {
+            return None;
+        }
         self.proxy.outbox.poll()
     }
 

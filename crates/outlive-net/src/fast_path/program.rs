@@ -57,15 +57,15 @@ mod local {
     pub(super) const PAYLOAD: i16 = -68;
     /// 1 if the segment has a FIN.
     pub(super) const FIN: i16 = -72;
-    /// The acknowledgment in the space of the end that gets it.
-    pub(super) const ACK: i16 = -76;
     /// 1 if there is something to tell.
     pub(super) const TELL: i16 = -80;
     pub(super) const SIDE: i16 = -84;
     /// SACK blocks.
     pub(super) const BLOCKS: i16 = -88;
-    /// Offset of the SACK option from the start of the TCP header: after timestamps, or first.
+    /// 1 if there are timestamps, before the SACK blocks.
     pub(super) const TIMESTAMPS: i16 = -92;
+    /// 1 if the receiver looks at the segment.
+    pub(super) const ACCEPTABLE: i16 = -96;
 }
 
 const ETHERNET: usize = 14;
@@ -366,6 +366,8 @@ impl Part<'_, '_> {
         a.load_local(Size::Word, R4, local::FIN);
         a.alu32(Op::Add, R3, R4);
         a.load(Size::Word, R5, R8, EDGE);
+        self.note_acceptable();
+        let Part { a, .. } = self;
         distance(a, R4, R3, R5);
         a.jump32_if(R4, If::SignedGreater, 2, beyond);
         a.load(Size::Word, R1, R8, NEXT);
@@ -388,18 +390,43 @@ impl Part<'_, '_> {
         a.place(noted);
     }
 
+    /// Whether the receiver looks at the segment at all; see `Stream::accepts` of the proxy. `R2` is where the payload
+    /// ends, `R5` the right edge, both left as they are, and so is `R3`.
+    fn note_acceptable(&mut self) {
+        let tcp = self.version.tcp();
+        let Part { a, .. } = self;
+        let (edge_is_later, judged) = (a.label(), a.label());
+        a.store(Size::Word, Fp, local::ACCEPTABLE, 0);
+        a.load(Size::Word, R1, R8, ACKED);
+        distance(a, R4, R2, R1);
+        a.jump32_if(R4, If::SignedLess, 0, judged);
+        a.mov(R0, R5);
+        a.load(Size::Word, R1, R8, NEXT);
+        distance(a, R4, R1, R5);
+        a.jump32_if(R4, If::SignedLess, 1, edge_is_later);
+        a.mov(R0, R1);
+        a.place(edge_is_later);
+        a.load(Size::Word, R1, R7, tcp + SEQ);
+        a.swap(R1, 32);
+        distance(a, R4, R1, R0);
+        a.jump32_if(R4, If::SignedGreater, 1, judged);
+        a.store(Size::Word, Fp, local::ACCEPTABLE, 1);
+        a.place(judged);
+    }
+
     /// What it says of the other stream; see `Stream::acknowledged` of the proxy.
     fn note_acknowledged(&mut self) {
         let tcp = self.version.tcp();
         let Part { a, .. } = self;
         let (edge_is_later, noted, same_edge, near, tell) =
             (a.label(), a.label(), a.label(), a.label(), a.label());
+        a.load_local(Size::Word, R2, local::ACCEPTABLE);
+        a.jump_if(R2, If::Equal, 0, noted);
         // R2: what is acknowledged; R1: what was.
         a.load(Size::Word, R2, R7, tcp + ACK);
         a.swap(R2, 32);
         a.load(Size::Word, R3, R8, ACK_DELTA);
         a.alu32(Op::Add, R2, R3);
-        a.store(Size::Word, Fp, local::ACK, R2);
         a.load(Size::Word, R1, R9, ACKED);
         distance(a, R4, R2, R1);
         a.jump32_if(R4, If::SignedLess, 0, noted);

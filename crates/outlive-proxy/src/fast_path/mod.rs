@@ -71,7 +71,9 @@ pub struct Direction {
 /// `next` becomes `end` if that is later, and not beyond `edge` by more than two; the FIN is noted, at `at`, if none
 /// was, and `acked` <= `at` <= `edge`. For an acknowledgment, translated, by the other end: if it is not before `acked`
 /// and not after the later of `edge` and `next`, `acked` moves there (and `bytes` by as much), and `edge` to where
-/// its window ends, if that is later; the FIN is acknowledged if it lies before.
+/// its window ends, if that is later; the FIN is acknowledged if it lies before. But nothing is learnt from the
+/// acknowledgment of a segment that its receiver does not look at, in that segment's own stream and before it
+/// has changed that: one with `at` before `acked`, or beginning after the later of `edge` and `next`, and one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct StreamProgress {
     /// End of the highest segment sent.

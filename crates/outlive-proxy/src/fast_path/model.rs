@@ -89,8 +89,11 @@ impl Model {
             return Outcome::LeftAlone;
         }
         session.last = Some(now);
-        session.streams[index(side)].sent(seq, len, flags.contains(Flags::FIN));
-        let news = session.streams[index(side.other())].acknowledged(ack, window);
+        let own = &mut session.streams[index(side)];
+        let acceptable = own.accepts(seq, len);
+        own.sent(seq, len, flags.contains(Flags::FIN));
+        let other = &mut session.streams[index(side.other())];
+        let news = if acceptable { other.acknowledged(ack, window) } else { News::default() };
         let tell = news != News::default();
         Outcome::Translated(tell.then_some((slot, session.splice.serial)))
     }

@@ -10,6 +10,10 @@ use crate::{
     session::{Phase, Seconds, Session, record::Record, track::Streams},
 };
 
+/// Packets of an inherited session that are looked at here before the fast path gets it: what was learnt from the
+/// first may be a stranger's lie, and is corrected here only.
+const UNTIL_CERTAIN: u8 = 32;
+
 impl Proxy {
     // ── active node
 
@@ -190,7 +194,7 @@ impl Proxy {
             half_open: false,
             picture: self.picture.max(1),
             delegated: false,
-            until_delegated: 0,
+            until_delegated: UNTIL_CERTAIN,
         });
         if !prefix.is_empty() {
             self.prefixes.insert(slot, Prefix { bytes: prefix, repeated: 0, sent: false });

@@ -25,6 +25,8 @@ pub(crate) struct Stream {
     pub(crate) bytes: u64,
     /// `acked` and `edge` mean something.
     pub(crate) known: bool,
+    /// They have been followed since the handshake; else they are what some segment said.
+    pub(crate) certain: bool,
     /// `fin` is what a segment said before anything was known.
     fin_claimed: bool,
     fin_seen: bool,
@@ -59,17 +61,22 @@ impl Stream {
 
     /// The receiver acknowledged everything before `ack` and offered `window` bytes.
     pub(crate) fn acknowledged(&mut self, ack: Seq, window: u32) -> News {
-        let progressed;
-        if !self.known {
-            progressed = self.crossed(ack);
+        let progressed = self.crossed(ack);
+        let fits = self.acked.at_or_before(ack) && ack.at_or_before(self.edge.later(self.next));
+        // Whoever's segment came first after a takeover may have lied: until the truth is certain, the next one
+        // that contradicts it is believed.
+        if !self.known || !fits && !self.certain {
             self.known = true;
-            (self.acked, self.edge, self.next) = (ack, ack + window, self.next.later(ack));
+            (self.acked, self.edge) = (ack, ack + window);
+            // What seemed to be sent before may have been anybody's.
+            if self.next.before(ack) || self.next.after(self.edge + 2) {
+                self.next = ack;
+            }
             // A FIN that came before the first acknowledgment (which may be the FIN's own) is the sender's
             // if it lies in the window that is known now.
             let plausible = ack.at_or_before(self.fin + 1) && self.fin.at_or_before(self.edge);
             self.fin_seen |= std::mem::take(&mut self.fin_claimed) && plausible;
-        } else if self.acked.at_or_before(ack) && ack.at_or_before(self.edge.later(self.next)) {
-            progressed = self.crossed(ack);
+        } else if fits {
             self.bytes += u64::from(ack.distance(self.acked));
             self.acked = ack;
             self.edge = self.edge.later(ack + window);
@@ -86,6 +93,14 @@ impl Stream {
         self.acked = position;
         self.next = position;
         self.known = false;
+    }
+
+    /// Whether the receiver looks at a segment of `len` bytes at `seq` at all (RFC 9293, section 3.10.7.4): it
+    /// does not at what ends before all that was acknowledged, or begins beyond the window.
+    pub(crate) fn accepts(&self, seq: Seq, len: u32) -> bool {
+        !self.known
+            || self.acked.at_or_before(seq + len)
+                && seq.at_or_before(self.edge.later(self.next) + 1)
     }
 
     /// Whether `seq` lies in the window that the sender was last shown.
@@ -130,7 +145,7 @@ impl Stream {
 
     /// A stream that is this far.
     pub(crate) fn of(progress: &StreamProgress) -> Self {
-        let mut stream = Stream { known: true, ..Stream::default() };
+        let mut stream = Stream { known: true, certain: true, ..Stream::default() };
         stream.follow(progress);
         stream
     }
@@ -201,6 +216,7 @@ impl Streams {
         streams.client.acknowledged(client, server_window);
         let server = streams.server.acked;
         streams.server.acknowledged(server, client_window);
+        (streams.client.certain, streams.server.certain) = (true, true);
         streams
     }
 
@@ -247,9 +263,25 @@ mod tests {
         assert_eq!(stream.bytes, 11);
     }
 
+    /// A session whose handshake this node has seen: its streams are certain.
+    fn certain(isn: u32) -> Stream {
+        Stream { certain: true, ..Stream::new(Seq(isn)) }
+    }
+
+    #[test]
+    fn what_was_learnt_after_a_takeover_is_unlearnt_when_it_is_contradicted() {
+        let mut stream = Stream::new(Seq(1_000));
+        stream.acknowledged(Seq(3_000_000_000), 500);
+        stream.sent(Seq(2_001), 100, true);
+        stream.acknowledged(Seq(2_001), 500);
+        assert_eq!((stream.acked, stream.edge, stream.bytes), (Seq(2_001), Seq(2_501), 0));
+        stream.sent(Seq(2_001), 100, true);
+        assert!(stream.acknowledged(Seq(2_102), 500).fin_acked);
+    }
+
     #[test]
     fn a_forged_fin_or_acknowledgment_has_no_effect() {
-        let mut stream = Stream::new(Seq(1_000));
+        let mut stream = certain(1_000);
         stream.acknowledged(Seq(1_001), 500);
         stream.sent(Seq(9_000), 0, true);
         stream.sent(Seq(900), 0, true);
@@ -261,6 +293,37 @@ mod tests {
         stream.sent(Seq(1_001), 100, false);
         assert!(stream.is_next(Seq(1_001)) && stream.is_next(Seq(1_101)));
         assert!(!stream.is_next(Seq(1_050)) && !stream.is_next(Seq(1_501)));
+    }
+
+    #[test]
+    fn what_stands_outside_the_window_is_not_looked_at() {
+        let mut stream = Stream::new(Seq(u32::MAX - 100));
+        assert!(stream.accepts(Seq(77), 0), "nothing is known yet");
+        stream.acknowledged(Seq(u32::MAX - 50), 500);
+        stream.sent(Seq(u32::MAX - 50), 200, false);
+        for (seq, len) in [(u32::MAX - 50, 0), (u32::MAX - 50, 200), (u32::MAX - 90, 60), (449, 9)]
+        {
+            assert!(stream.accepts(Seq(seq), len), "{seq} {len}");
+        }
+        for (seq, len) in [(u32::MAX - 51, 0), (u32::MAX - 90, 30), (452, 0), (1 << 31, 9)] {
+            assert!(!stream.accepts(Seq(seq), len), "{seq} {len}");
+        }
+    }
+
+    /// After a takeover: a segment that anybody may have sent must not become the place at which a reset is
+    /// believed.
+    #[test]
+    fn what_was_sent_before_the_window_is_known_has_to_fit_it() {
+        let mut stream = Stream::new(Seq(1_000));
+        stream.sent(Seq(500_000), 1, false);
+        stream.acknowledged(Seq(9_000), 500);
+        assert!(!stream.is_next(Seq(500_001)));
+        assert!(stream.is_next(Seq(9_000)));
+
+        let mut its_own = Stream::new(Seq(1_000));
+        its_own.sent(Seq(9_000), 200, false);
+        its_own.acknowledged(Seq(9_000), 500);
+        assert!(its_own.is_next(Seq(9_200)));
     }
 
     #[test]
