@@ -25,6 +25,7 @@ use crate::{
     pair::{
         Decision, Epoch, Pair,
         heartbeat::{Beliefs, Heartbeat, Role},
+        order::{Order, Outcome},
     },
     proxy::{Keys, Proxy, Release, Verdict},
     replication::{Link, LinkEvent, StateError},
@@ -193,6 +194,27 @@ impl Node {
         self.turn(now);
         self.pair.refused();
         self.follow(now, Hearing::Something);
+    }
+
+    // ── external detector
+
+    /// An external detector has seen `epoch` of one of the nodes. An active node that hears of a higher one begun
+    /// by its peer stops at once.
+    pub fn handle_epoch(&mut self, now: Time, epoch: Epoch) {
+        self.turn(now);
+        if self.pair.told_of(epoch) {
+            self.pair.done(Decision::StepDown(epoch));
+            self.log(LogEvent::SteppedDown { epoch });
+            self.step_down(now, epoch);
+            self.sync_posture();
+        }
+    }
+
+    /// An external detector orders this node to take over. What is accepted is done by the next
+    /// [`handle_timeout`](Self::handle_timeout) that comes after everything that has arrived was handed over.
+    pub fn handle_order(&mut self, now: Time, order: Order) -> Outcome {
+        self.handle_epoch(now, order.epoch);
+        self.pair.ordered(order)
     }
 
     // ── state connection

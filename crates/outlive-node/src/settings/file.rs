@@ -50,6 +50,7 @@ pub(super) struct Peer {
     pub(super) state: Spanned<StatePath>,
     pub(super) heartbeat: Spanned<Vec<Spanned<HeartbeatPath>>>,
     pub(super) key_file: Text,
+    pub(super) detector: Option<Text>,
     pub(super) heartbeat_interval: Option<Text>,
     pub(super) detection_timeout: Option<Text>,
     pub(super) join_timeout: Option<Text>,

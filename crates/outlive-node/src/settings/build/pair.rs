@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outlive_proxy::config::{Config, PairConfig};
+use outlive_proxy::config::{Config, Detector, PairConfig};
 use toml::Spanned;
 
 use super::Builder;
@@ -54,6 +54,8 @@ impl Builder<'_, '_> {
         let join_timeout = time(&peer.join_timeout, default.join_timeout);
         let quiet_time = time(&peer.quiet_time, default.quiet_time);
         let confirm_timeout = time(&peer.confirm_timeout, default.confirm_timeout);
+        let detectors = [("automatic", Detector::Automatic), ("external", Detector::External)];
+        let detector = values::word(self.problems, peer.detector.as_ref(), &detectors);
         if heartbeat_interval.is_some_and(|interval| interval < Duration::from_millis(1)) {
             self.problems.at(
                 peer.heartbeat_interval.as_ref()?.span(),
@@ -64,6 +66,7 @@ impl Builder<'_, '_> {
         let pair = PairConfig {
             enabled: true,
             paths: u8::try_from(paths.len()).unwrap_or(u8::MAX),
+            detector: detector?,
             heartbeat_interval: heartbeat_interval?,
             detection_timeout: detection_timeout?,
             join_timeout: join_timeout?,
