@@ -157,7 +157,7 @@ impl Node {
         self.proxy.clock.micros(now)
     }
 
-    /// Heartbeats shall ask for an answer, and go out at once.
+    /// Heartbeats shall ask for an answer, and go out at once: the node stood still.
     pub fn asks(&self) -> bool {
         self.pair.is_unsure()
     }
@@ -307,6 +307,16 @@ impl Node {
     /// The next thing for the shell to do.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front().or_else(|| self.proxy.log.pop_front().map(Event::Log))
+    }
+
+    /// What the peer says of itself, if it is heard.
+    pub fn peer(&self, now: Time) -> Option<Beliefs> {
+        self.pair.watch().alive(now)
+    }
+
+    /// Sessions in the table, those that are over included.
+    pub fn sessions(&self) -> usize {
+        self.proxy.sessions.len()
     }
 
     /// The node as an operator sees it.

@@ -57,6 +57,10 @@ enum Command {
         /// Where to put it, readable for its owner only; it must not exist. Without: to standard output.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Instead of a new one: the key for an external detector, derived from the pair's key in this file. Nothing
+        /// but watching can be done with it.
+        #[arg(long, value_name = "FILE")]
+        watch: Option<PathBuf>,
     },
 }
 
@@ -66,7 +70,7 @@ fn main() -> ExitCode {
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::check(&config),
         Command::Status { config, socket, json } => status::status(config, socket, json),
-        Command::Keygen { output } => keygen::keygen(output.as_deref()),
+        Command::Keygen { output, watch } => keygen::keygen(output.as_deref(), watch.as_deref()),
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) type Text = Spanned<String>;
 pub(super) struct File {
     pub(super) node: Spanned<Node>,
     pub(super) peer: Option<Spanned<Peer>>,
+    pub(super) watch: Option<Spanned<Watch>>,
     #[serde(default)]
     pub(super) listener: Vec<Spanned<Listener>>,
     #[serde(default)]
@@ -35,6 +36,7 @@ pub(super) struct Node {
     pub(super) name: Option<Text>,
     pub(super) interfaces: Spanned<Vec<Text>>,
     pub(super) tun: Option<Text>,
+    pub(super) edge: Option<Text>,
     pub(super) mtu: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) set_sysctls: bool,
@@ -56,6 +58,12 @@ pub(super) struct Peer {
     pub(super) join_timeout: Option<Text>,
     pub(super) quiet_time: Option<Text>,
     pub(super) confirm_timeout: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Watch {
+    pub(super) listen: Spanned<Vec<Text>>,
 }
 
 #[derive(Deserialize)]

@@ -18,7 +18,8 @@ use outlive_tcp::wire::Endpoint;
 use toml::Spanned;
 
 use super::{
-    DEFAULT_ADMIN_SOCKET, DEFAULT_FAST_PATH, DEFAULT_TUN, LogFormat, Placed, Problem, Settings,
+    DEFAULT_ADMIN_SOCKET, DEFAULT_FAST_PATH, DEFAULT_TUN, EdgeKind, LogFormat, Placed, Problem,
+    Settings,
     file::{self, File, Text},
     problem::Problems,
     values::{self, placed},
@@ -71,6 +72,8 @@ impl Builder<'_, '_> {
         let name = self.node_id(file);
         let interfaces = self.interfaces(&node.interfaces);
         let tun = self.tun(node.tun.as_ref());
+        let edges = [("neighbours", EdgeKind::Neighbours), ("routed", EdgeKind::Routed)];
+        let edge = values::word(self.problems, node.edge.as_ref(), &edges);
         let mtu = values::number(self.problems, node.mtu.as_ref(), 576..=65_535, 0_u16);
         let log = values::word(
             self.problems,
@@ -86,6 +89,7 @@ impl Builder<'_, '_> {
             Some(peer) => self.peer(peer)?,
             None => (PairConfig::alone(), None),
         };
+        let watch = self.watch(file);
         let timeouts = self.timeouts(&file.timeouts);
         let limits = self.limits(&file.limits);
         let fast_path = values::number(
@@ -110,19 +114,21 @@ impl Builder<'_, '_> {
             if let Err(invalid) = proxy.validate() {
                 self.contradiction(file, &invalid);
             }
-            self.peer_is_not_virtual(peer.as_ref(), &proxy);
+            self.peer_is_not_virtual(peer.as_ref(), &watch, &proxy);
         }
         Some(Settings {
             file: self.path.to_owned(),
             proxy,
             mtu: (mtu != 0).then_some(mtu),
             interfaces,
+            edge: edge?,
             tun: tun?,
             set_sysctls: node.set_sysctls,
             fast_path: fast_path?,
             admin_socket,
             log: log?,
             peer,
+            watch,
         })
     }
 
