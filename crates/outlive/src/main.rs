@@ -10,6 +10,7 @@ mod keygen;
 mod log;
 mod run;
 mod status;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -52,6 +53,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Watch a pair from a third machine until SIGTERM or SIGINT: when the active node fails, redirect the packets to
+    /// the standby, and tell it to take over.
+    Watch {
+        /// The configuration file of the detector.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// Only tell what is wrong with it.
+        #[arg(long)]
+        check: bool,
+    },
     /// Make a key for a pair; both nodes need a copy of it.
     Keygen {
         /// Where to put it, readable for its owner only; it must not exist. Without: to standard output.
@@ -70,6 +81,7 @@ fn main() -> ExitCode {
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::check(&config),
         Command::Status { config, socket, json } => status::status(config, socket, json),
+        Command::Watch { config, check } => watch::watch(&config, check),
         Command::Keygen { output, watch } => keygen::keygen(output.as_deref(), watch.as_deref()),
     }
 }

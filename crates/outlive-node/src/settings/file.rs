@@ -11,8 +11,7 @@ use serde::{
 };
 use toml::Spanned;
 
-/// A text and where it stands.
-pub(super) type Text = Spanned<String>;
+pub(super) use super::values::Text;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -15,7 +15,7 @@ mod file;
 mod problem;
 #[cfg(test)]
 mod tests;
-mod values;
+pub mod values;
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use problem::{Place, Problem};
+pub use problem::{Place, Problem, Problems};
 
 /// Where the admin socket is unless the file says otherwise.
 pub const DEFAULT_ADMIN_SOCKET: &str = "/run/outlive/admin.sock";

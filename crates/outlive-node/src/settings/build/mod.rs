@@ -19,9 +19,8 @@ use toml::Spanned;
 
 use super::{
     DEFAULT_ADMIN_SOCKET, DEFAULT_FAST_PATH, DEFAULT_TUN, EdgeKind, LogFormat, Placed, Problem,
-    Settings,
+    Problems, Settings,
     file::{self, File, Text},
-    problem::Problems,
     values::{self, placed},
 };
 
@@ -30,9 +29,7 @@ pub(super) fn settings(path: &Path, source: &str) -> Result<Settings, Vec<Proble
     let file: File = match toml::from_str(source) {
         Ok(file) => file,
         Err(error) => {
-            let span = error.span().unwrap_or(0..0);
-            let (message, help) = explain(error.message());
-            problems.at(span, message, help);
+            problems.not_toml(&error, "docs/configuration.md");
             return Err(problems.into_vec());
         }
     };
@@ -41,23 +38,6 @@ pub(super) fn settings(path: &Path, source: &str) -> Result<Settings, Vec<Proble
         Some(settings) if problems.is_empty() => Ok(settings),
         _ => Err(problems.into_vec()),
     }
-}
-
-/// What the TOML parser says, as a sentence, and what to do about it.
-fn explain(message: &str) -> (String, &'static str) {
-    let message = message.trim_end().replace('`', "\"").replace('\n', ", ");
-    let help = if message.starts_with("unknown field") {
-        "correct the spelling or remove the key; docs/configuration.md lists all of them"
-    } else if message.starts_with("missing field") {
-        "add the key; docs/configuration.md says what it means"
-    } else if message.starts_with("duplicate key") {
-        "keep one of the two"
-    } else if message.starts_with("invalid type") {
-        "write a value of the expected type; texts, addresses and times stand in quotes"
-    } else {
-        "correct the TOML syntax: texts stand in quotes, tables begin with [name] or [[name]]"
-    };
-    (message, help)
 }
 
 struct Builder<'a, 'p> {
