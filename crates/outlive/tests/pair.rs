@@ -1,6 +1,7 @@
 //! Two running nodes, real kernels at both ends.
 
 mod common;
+mod routed;
 
 use common::{Network, Node, VIRTUAL, connect, echo_server, outlive, say};
 use outlive_net::netlink::ROUTE_PROTOCOL;
