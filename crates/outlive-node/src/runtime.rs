@@ -52,6 +52,8 @@ const EDGE: usize = FAST_PATH.0 + 1;
 
 /// A loop without a peer need not turn often when nothing happens.
 const IDLE_TURN: Duration = Duration::from_secs(1);
+/// Until the next look whether heartbeats that have arrived have been read.
+const OVERLOOKED: Duration = Duration::from_millis(1);
 /// Detection timeouts without a turn of the loop after which heartbeats are withheld.
 const STALL: u32 = 3;
 /// The state connection's unacknowledged data waits for at most this many confirmation timeouts.
@@ -80,6 +82,8 @@ pub struct Runtime {
     neighbours_wait: bool,
     /// So has the fast path.
     events_wait: bool,
+    /// Heartbeats have arrived that have not been read.
+    overlooked: bool,
 }
 
 /// Ends a node's [`run`](Runtime::run) from another thread.
@@ -214,6 +218,7 @@ impl Runtime {
             behind: 0,
             neighbours_wait: false,
             events_wait: false,
+            overlooked: false,
         })
     }
 
@@ -251,6 +256,10 @@ impl Runtime {
         if busy || self.behind > 0 {
             return Duration::ZERO;
         }
+        if self.overlooked {
+            // The thread that reads them needs the processor.
+            return OVERLOOKED;
+        }
         let now = self.clock.now();
         let pair = &self.settings.proxy.pair;
         let idle = if pair.enabled { pair.detection_timeout / 4 } else { IDLE_TURN };
@@ -280,8 +289,9 @@ impl Runtime {
         self.settle(now);
         self.drive_fast_path(now, began);
         self.neighbours_wait = self.edge.answer_neighbours();
-        // What the peer has said in time must not be overlooked because it was much.
-        if self.behind == 0 || self.behind > PATIENT_TURNS {
+        // What the peer has said in time must not be overlooked because it was much, or because this machine is busy.
+        let behind = self.behind > 0 && self.behind <= PATIENT_TURNS;
+        if !behind && !self.overlooks_heartbeats(now) {
             self.node.handle_timeout(now);
             self.settle(now);
         }
@@ -317,6 +327,18 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    /// Whether the peer has been silent for the detection timeout as far as is known, but more of it has arrived.
+    fn overlooks_heartbeats(&mut self, now: Time) -> bool {
+        let Some(heartbeats) = &self.heartbeats else { return false };
+        let timeout = self.settings.proxy.pair.detection_timeout;
+        let heard = heartbeats.last_heard().unwrap_or(now);
+        let due = now.since(heard) >= timeout;
+        // Whoever sends nonsense all the time must not keep a dead peer alive.
+        let patience = heard + timeout * 2;
+        self.overlooked = due && now < patience && heartbeats.overlooks();
+        self.overlooked
     }
 
     /// Hands over what an external detector said. Gives its order with what became of it, to be answered when the
