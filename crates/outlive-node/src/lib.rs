@@ -10,6 +10,7 @@
 //! | [`packets`] | the packet path between the TUN device and the core |
 //! | [`state`] | the state connection: TCP, Noise, frames; who dials; whether the peer refuses |
 //! | [`heartbeat`] | the thread that says that this node lives and hears whether the peer does |
+//! | [`detector`] | what an external detector is told, and its orders |
 //! | [`key`] | the key that both nodes share |
 //! | [`admin`] | the admin socket, and the report it gives |
 //! | [`clock`] | the clocks that the core is given |
@@ -22,6 +23,7 @@
 
 pub mod admin;
 pub mod clock;
+pub mod detector;
 pub mod edge;
 pub mod fast_path;
 pub mod heartbeat;

@@ -22,9 +22,9 @@ use mio::{Events, Poll, Token, Waker};
 use outlive_net::fast_path::monotonic;
 use outlive_proxy::{
     Entropy, Node,
-    config::NodeId,
+    config::{Detector, NodeId},
     event::{Event, Severity},
-    pair::heartbeat::Role,
+    pair::{heartbeat::Role, order::Outcome},
 };
 use outlive_tcp::time::Time;
 use tracing::{debug, info, warn};
@@ -34,6 +34,7 @@ use crate::{
         AdminServer, CoreReport, OpenError, PacketReport, PathReport, PeerReport, Report, Survival,
     },
     clock::{Clock, unix_us},
+    detector::{Pending, Responder, ResponderConfig, wire::NodeState},
     edge::{Edge, SetUpError},
     fast_path::KernelPath,
     heartbeat::{HeartbeatConfig, Heartbeats, Outgoing},
@@ -51,6 +52,8 @@ const EDGE: usize = FAST_PATH.0 + 1;
 
 /// A loop without a peer need not turn often when nothing happens.
 const IDLE_TURN: Duration = Duration::from_secs(1);
+/// Until the next look whether heartbeats that have arrived have been read.
+const OVERLOOKED: Duration = Duration::from_millis(1);
 /// Detection timeouts without a turn of the loop after which heartbeats are withheld.
 const STALL: u32 = 3;
 /// The state connection's unacknowledged data waits for at most this many confirmation timeouts.
@@ -63,6 +66,7 @@ pub struct Runtime {
     fast_path: Option<KernelPath>,
     edge: Edge,
     heartbeats: Option<Heartbeats>,
+    detector: Option<Responder>,
     state: Option<StateEndpoint>,
     admin: AdminServer,
     node: Node,
@@ -78,6 +82,8 @@ pub struct Runtime {
     neighbours_wait: bool,
     /// So has the fast path.
     events_wait: bool,
+    /// Heartbeats have arrived that have not been read.
+    overlooked: bool,
 }
 
 /// Ends a node's [`run`](Runtime::run) from another thread.
@@ -108,6 +114,9 @@ pub enum StartError {
     /// A heartbeat path's address, by the path's number.
     #[error("the heartbeat address cannot be had: {1}")]
     Heartbeat(usize, io::Error),
+    /// An address at which an external detector asks, by its number.
+    #[error("the address for the external detector cannot be had: {1}")]
+    Detector(usize, io::Error),
     /// TUN device, routes, packet sockets.
     #[error(transparent)]
     Edge(#[from] SetUpError),
@@ -128,6 +137,9 @@ impl StartError {
             (StartError::Heartbeat(number, _), Some(peer)) => {
                 let path = peer.heartbeat.get(*number);
                 (path.and_then(|path| path.local.place.clone()), in_use)
+            }
+            (StartError::Detector(number, _), _) => {
+                (settings.watch.get(*number).and_then(|address| address.place.clone()), in_use)
             }
             (StartError::Admin(_), _) => (
                 settings.admin_socket.place.clone(),
@@ -185,10 +197,15 @@ impl Runtime {
             Some(peer) => Some(start_heartbeats(peer, &settings, plan, &node, clock, &waker)?),
             None => None,
         };
+        let detector = match settings.watch.is_empty() {
+            true => None,
+            false => Some(start_detector(&settings, plan, &node, clock, &waker)?),
+        };
         Ok(Runtime {
             fast_path,
             edge,
             heartbeats,
+            detector,
             state,
             admin,
             node,
@@ -201,6 +218,7 @@ impl Runtime {
             behind: 0,
             neighbours_wait: false,
             events_wait: false,
+            overlooked: false,
         })
     }
 
@@ -238,6 +256,10 @@ impl Runtime {
         if busy || self.behind > 0 {
             return Duration::ZERO;
         }
+        if self.overlooked {
+            // The thread that reads them needs the processor.
+            return OVERLOOKED;
+        }
         let now = self.clock.now();
         let pair = &self.settings.proxy.pair;
         let idle = if pair.enabled { pair.detection_timeout / 4 } else { IDLE_TURN };
@@ -259,6 +281,7 @@ impl Runtime {
             let node = &mut self.node;
             heartbeats.take(|path, at, heartbeat| node.handle_heartbeat(now, path, at, heartbeat));
         }
+        let order = self.hear_detector(now);
         self.settle(now);
         self.read_state(now);
         self.settle(now);
@@ -266,12 +289,14 @@ impl Runtime {
         self.settle(now);
         self.drive_fast_path(now, began);
         self.neighbours_wait = self.edge.answer_neighbours();
-        // What the peer has said in time must not be overlooked because it was much.
-        if self.behind == 0 || self.behind > PATIENT_TURNS {
+        // What the peer has said in time must not be overlooked because it was much, or because this machine is busy.
+        let behind = self.behind > 0 && self.behind <= PATIENT_TURNS;
+        if !behind && !self.overlooks_heartbeats(now) {
             self.node.handle_timeout(now);
             self.settle(now);
         }
         self.speak(now);
+        self.tell_detector(now, order);
         self.answer_admin(now);
     }
 
@@ -301,6 +326,43 @@ impl Runtime {
                     self.packets.handle_ready();
                 }
             }
+        }
+    }
+
+    /// Whether the peer has been silent for the detection timeout as far as is known, but more of it has arrived.
+    fn overlooks_heartbeats(&mut self, now: Time) -> bool {
+        let Some(heartbeats) = &self.heartbeats else { return false };
+        let timeout = self.settings.proxy.pair.detection_timeout;
+        let heard = heartbeats.last_heard().unwrap_or(now);
+        let due = now.since(heard) >= timeout;
+        // Whoever sends nonsense all the time must not keep a dead peer alive.
+        let patience = heard + timeout * 2;
+        self.overlooked = due && now < patience && heartbeats.overlooks();
+        self.overlooked
+    }
+
+    /// Hands over what an external detector said. Gives its order with what became of it, to be answered when the
+    /// turn is over.
+    fn hear_detector(&mut self, now: Time) -> Option<(Pending, Outcome)> {
+        let news = self.detector.as_ref()?.take()?;
+        self.node.handle_epoch(now, news.epoch);
+        let (order, pending) = news.order?;
+        let outcome = self.node.handle_order(now, order);
+        match outcome.obeys() {
+            true => {
+                info!(epoch = %order.epoch, forced = order.forced, %outcome, "ordered to take over")
+            }
+            false => warn!(epoch = %order.epoch, %outcome, "ordered to take over, and refused"),
+        }
+        Some((pending, outcome))
+    }
+
+    fn tell_detector(&mut self, now: Time, order: Option<(Pending, Outcome)>) {
+        let Some(detector) = &mut self.detector else { return };
+        let waits = self.settings.proxy.pair.detector == Detector::External;
+        detector.publish(now, node_state(&self.node, now, waits));
+        if let Some((pending, outcome)) = order {
+            detector.answer(&pending, outcome);
         }
     }
 
@@ -383,6 +445,7 @@ impl Drop for Runtime {
         self.edge.deactivate();
         self.state = None;
         self.heartbeats = None;
+        self.detector = None;
     }
 }
 
@@ -441,6 +504,46 @@ fn start_heartbeats(
         Some(number) => StartError::Heartbeat(number, error),
         None => StartError::System(error),
     })
+}
+
+fn start_detector(
+    settings: &Settings,
+    plan: &Plan,
+    node: &Node,
+    clock: Clock,
+    waker: &Arc<Waker>,
+) -> Result<Responder, StartError> {
+    let key = plan.key.as_ref().ok_or(StartError::Plan)?;
+    let pair = &settings.proxy.pair;
+    let config = ResponderConfig {
+        listen: settings.watch.iter().map(|address| address.value).collect(),
+        key: key.watch(),
+        stall_timeout: pair.detection_timeout * STALL,
+    };
+    let state = node_state(node, clock.now(), pair.detector == Detector::External);
+    Responder::start(config, clock, state, waker.clone()).map_err(
+        |(address, error)| match address {
+            Some(number) => StartError::Detector(number, error),
+            None => StartError::System(error),
+        },
+    )
+}
+
+/// What an external detector is told.
+fn node_state(node: &Node, now: Time, waits_for_orders: bool) -> NodeState {
+    let (beliefs, peer) = (node.beliefs(), node.peer(now));
+    NodeState {
+        node: beliefs.node,
+        role: beliefs.role,
+        epoch: beliefs.epoch,
+        incarnation: beliefs.incarnation,
+        synchronised: beliefs.synchronised,
+        unsure: node.asks(),
+        hears_peer: peer.is_some(),
+        peer_is_active: peer.is_some_and(|peer| peer.role == Role::Active),
+        waits_for_orders,
+        sessions: node.sessions() as u64,
+    }
 }
 
 fn outgoing(node: &Node, now: Time) -> Outgoing {

@@ -25,6 +25,7 @@ use crate::{
     pair::{
         Decision, Epoch, Pair,
         heartbeat::{Beliefs, Heartbeat, Role},
+        order::{Order, Outcome},
     },
     proxy::{Keys, Proxy, Release, Verdict},
     replication::{Link, LinkEvent, StateError},
@@ -161,7 +162,7 @@ impl Node {
         self.proxy.clock.micros(now)
     }
 
-    /// Heartbeats shall ask for an answer, and go out at once.
+    /// Heartbeats shall ask for an answer, and go out at once: the node stood still.
     pub fn asks(&self) -> bool {
         self.pair.is_unsure()
     }
@@ -198,6 +199,27 @@ impl Node {
         self.turn(now);
         self.pair.refused();
         self.follow(now, Hearing::Something);
+    }
+
+    // ── external detector
+
+    /// An external detector has seen `epoch` of one of the nodes. An active node that hears of a higher one begun
+    /// by its peer stops at once.
+    pub fn handle_epoch(&mut self, now: Time, epoch: Epoch) {
+        self.turn(now);
+        if self.pair.told_of(epoch) {
+            self.pair.done(Decision::StepDown(epoch));
+            self.log(LogEvent::SteppedDown { epoch });
+            self.step_down(now, epoch);
+            self.sync_posture();
+        }
+    }
+
+    /// An external detector orders this node to take over. What is accepted is done by the next
+    /// [`handle_timeout`](Self::handle_timeout) that comes after everything that has arrived was handed over.
+    pub fn handle_order(&mut self, now: Time, order: Order) -> Outcome {
+        self.handle_epoch(now, order.epoch);
+        self.pair.ordered(order)
     }
 
     // ── state connection
@@ -290,6 +312,16 @@ impl Node {
     /// The next thing for the shell to do.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front().or_else(|| self.proxy.log.pop_front().map(Event::Log))
+    }
+
+    /// What the peer says of itself, if it is heard.
+    pub fn peer(&self, now: Time) -> Option<Beliefs> {
+        self.pair.watch().alive(now)
+    }
+
+    /// Sessions in the table, those that are over included.
+    pub fn sessions(&self) -> usize {
+        self.proxy.sessions.len()
     }
 
     /// The node as an operator sees it.

@@ -15,7 +15,7 @@ mod file;
 mod problem;
 #[cfg(test)]
 mod tests;
-mod values;
+pub mod values;
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use problem::{Place, Problem};
+pub use problem::{Place, Problem, Problems};
 
 /// Where the admin socket is unless the file says otherwise.
 pub const DEFAULT_ADMIN_SOCKET: &str = "/run/outlive/admin.sock";
@@ -45,6 +45,8 @@ pub struct Settings {
     pub mtu: Option<u16>,
     /// Interfaces on which virtual addresses are answered for; at least one.
     pub interfaces: Vec<Placed<String>>,
+    /// How packets for the virtual addresses find the active node.
+    pub edge: EdgeKind,
     /// Name of the TUN device.
     pub tun: Placed<String>,
     /// Whether system settings that are wrong may be changed.
@@ -57,6 +59,18 @@ pub struct Settings {
     pub log: LogFormat,
     /// The other node, if there is one.
     pub peer: Option<PeerSettings>,
+    /// Where an external detector may ask, and give its orders; empty if there is none.
+    pub watch: Vec<Placed<SocketAddr>>,
+}
+
+/// How packets for the virtual addresses find the active node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EdgeKind {
+    /// Both nodes are on the addresses' segment: the active one answers ARP and neighbour solicitations, and
+    /// announces itself.
+    Neighbours,
+    /// Routers lead the addresses to the active node's own address; somebody tells them.
+    Routed,
 }
 
 /// How the other node is reached.
