@@ -16,7 +16,10 @@ mod watch;
 
 use std::time::Duration;
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+};
 
 pub use self::epoch::Epoch;
 use self::{
@@ -257,7 +260,7 @@ impl Pair {
             // What it would go on with is not complete, so a false alarm would cost sessions: it waits for as
             // long as a starting node does, unless the peer's process is known to be gone.
             let silent = matches!(gone, Gone::Silent(time) if time < self.config.join_timeout);
-            if silent && !self.synchronised {
+            if silent && !self.synchronised && !fault::on(Fault::HastyTakeover) {
                 return None;
             }
             let cause = match gone {
@@ -281,7 +284,7 @@ impl Pair {
 
     fn decide_active(&self, now: Time, standing: Standing) -> Option<Decision> {
         let peer = self.watch.alive(now);
-        if let Some(peer) = peer.filter(|p| p.role == Role::Active && p.epoch > self.epoch) {
+        if let Some(peer) = peer.filter(|p| p.role == Role::Active && self.must_yield(p.epoch)) {
             return Some(Decision::StepDown(peer.epoch));
         }
         if self.doubt.is_some() {
@@ -295,6 +298,14 @@ impl Pair {
         let waited = now.since(since) >= self.config.join_timeout;
         let certain = confirmed || matches!(gone, Some(Gone::Refused(_)));
         (certain || gone.is_some() || waited).then_some(Decision::GoAlone { certain })
+    }
+
+    /// Whether a node that is active in `epoch` is to be yielded to.
+    fn must_yield(&self, epoch: Epoch) -> bool {
+        if fault::on(Fault::HigherEpochIgnored) {
+            return false;
+        }
+        epoch > self.epoch || fault::on(Fault::StaleEpochAccepted)
     }
 
     /// The node has done what was decided.
@@ -314,7 +325,7 @@ impl Pair {
             Decision::Join(epoch) | Decision::StepDown(epoch) => {
                 self.epoch = epoch;
                 self.state = State::Standby;
-                self.synchronised = false;
+                self.synchronised = fault::on(Fault::PromotedUnsynchronised);
                 self.doubt = None;
             }
             Decision::GoAlone { .. } => {
