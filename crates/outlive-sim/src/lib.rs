@@ -14,6 +14,7 @@
 //! | [`setup`], [`scenario`], [`scenarios`] | worlds to be run |
 //! | [`crash_points`] | the death of the active node after each of its steps |
 //! | [`explore`], `situations` | random worlds, and what they have shown |
+//! | `mutants` | whether all this would notice a fault; only with the feature `deliberate-faults` |
 #![forbid(unsafe_code)]
 
 pub mod channel;
@@ -25,6 +26,8 @@ pub mod host;
 pub mod ledger;
 mod linux;
 mod machine;
+#[cfg(feature = "deliberate-faults")]
+pub mod mutants;
 pub mod network;
 mod packet;
 mod pair;
