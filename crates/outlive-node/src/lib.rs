@@ -33,3 +33,6 @@ pub mod preflight;
 pub mod runtime;
 pub mod settings;
 pub mod state;
+
+/// What the simulator breaks on purpose must not be in a node that serves anybody.
+const _: () = assert!(!outlive_tcp::fault::POSSIBLE, "a node is not built with deliberate faults");

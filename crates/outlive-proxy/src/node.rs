@@ -12,7 +12,11 @@
 
 use std::{collections::VecDeque, hash::Hasher, time::Duration};
 
-use outlive_tcp::{time::Time, wire::Offload};
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+    wire::Offload,
+};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::{
@@ -357,7 +361,7 @@ impl Node {
     }
 
     fn sync_posture(&mut self) {
-        self.proxy.posture.unsure = self.pair.is_unsure();
+        self.proxy.posture.unsure = self.pair.is_unsure() && !fault::on(Fault::StandstillIgnored);
     }
 
     fn follow(&mut self, now: Time, hearing: Hearing) {
@@ -429,7 +433,8 @@ impl Node {
         self.begin_epoch(epoch);
         let posture = &mut self.proxy.posture;
         posture.active = true;
-        posture.silent_until = if quiet.is_zero() { Time::ZERO } else { now + quiet };
+        let silent = !quiet.is_zero() && !fault::on(Fault::QuietTimeSkipped);
+        posture.silent_until = if silent { now + quiet } else { Time::ZERO };
         posture.release = Release::Now;
         self.events.push_back(Event::Activate { epoch });
         self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
@@ -465,8 +470,11 @@ impl Node {
         self.link.closed();
         self.proxy.journal.stop();
         if let Some(epoch) = self.pair.standby_lost(now) {
-            self.begin_epoch(epoch);
-            self.proxy.posture.release = Release::Held;
+            if !fault::on(Fault::LonelyCookieAdopted) {
+                self.begin_epoch(epoch);
+            }
+            let at_once = fault::on(Fault::GoesAloneAtOnce);
+            self.proxy.posture.release = if at_once { Release::Now } else { Release::Held };
             self.follow(now, Hearing::Something);
         }
     }
@@ -477,7 +485,7 @@ impl Node {
         let late = self.proxy.waiting_since().is_some_and(|t| t + timeout <= now);
         let reason = if self.proxy.journal.overflowed() {
             CloseReason::Overflow
-        } else if late && self.pair.is_paired() {
+        } else if late && self.pair.is_paired() && !fault::on(Fault::WedgedStandbyKept) {
             CloseReason::NoConfirmation
         } else {
             return;

@@ -18,7 +18,10 @@ mod watch;
 
 use std::time::Duration;
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+};
 
 pub use self::epoch::Epoch;
 use self::{
@@ -310,7 +313,7 @@ impl Pair {
             // What it would go on with is not complete, so a false alarm would cost sessions: it waits for as
             // long as a starting node does, unless the peer's process is known to be gone.
             let silent = matches!(gone, Gone::Silent(time) if time < self.config.join_timeout);
-            if silent && !self.synchronised {
+            if silent && !self.synchronised && !fault::on(Fault::HastyTakeover) {
                 return None;
             }
             let cause = match gone {
@@ -334,7 +337,7 @@ impl Pair {
 
     fn decide_active(&self, now: Time, standing: Standing) -> Option<Decision> {
         let peer = self.watch.alive(now);
-        if let Some(peer) = peer.filter(|p| p.role == Role::Active && p.epoch > self.epoch) {
+        if let Some(peer) = peer.filter(|p| p.role == Role::Active && self.must_yield(p.epoch)) {
             return Some(Decision::StepDown(peer.epoch));
         }
         if self.doubt.is_some() {
@@ -352,6 +355,14 @@ impl Pair {
 
     fn waits_for_orders(&self) -> bool {
         self.config.detector == Detector::External
+    }
+
+    /// Whether a node that is active in `epoch` is to be yielded to.
+    fn must_yield(&self, epoch: Epoch) -> bool {
+        if fault::on(Fault::HigherEpochIgnored) {
+            return false;
+        }
+        epoch > self.epoch || fault::on(Fault::StaleEpochAccepted)
     }
 
     /// The node has done what was decided.
@@ -376,7 +387,7 @@ impl Pair {
             Decision::Join(epoch) | Decision::StepDown(epoch) => {
                 self.epoch = epoch;
                 self.state = State::Standby;
-                self.synchronised = false;
+                self.synchronised = fault::on(Fault::PromotedUnsynchronised);
                 self.doubt = None;
             }
             Decision::GoAlone { .. } => {

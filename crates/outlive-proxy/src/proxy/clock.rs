@@ -1,6 +1,11 @@
 //! What happens as time passes.
 
-use outlive_tcp::{segment::Segment, time::Time, wire::Flags};
+use outlive_tcp::{
+    fault::{self, Fault},
+    segment::Segment,
+    time::Time,
+    wire::Flags,
+};
 
 use super::Proxy;
 use crate::{counters::Counter, event::End, replication::journal::Change, session::Phase};
@@ -40,7 +45,7 @@ impl Proxy {
             }
             return self.forget_session(now, slot);
         }
-        if !self.posture.active {
+        if !self.posture.active && !fault::on(Fault::StandbyForgetsIdle) {
             // The active node decides how long a session lives.
             return self.arm_idle(now, slot);
         }
@@ -49,7 +54,9 @@ impl Proxy {
                 self.reset_server(slot);
                 self.end_silently(now, slot, End::NotAcknowledged);
             }
-            Phase::Open if self.prefixes.contains_key(&slot) => {
+            Phase::Open
+                if self.prefixes.contains_key(&slot) && !fault::on(Fault::PrefixNotRepeated) =>
+            {
                 self.send_prefix(now, slot);
             }
             _ => {
@@ -58,6 +65,9 @@ impl Proxy {
                     self.sessions.set_timer(slot, idle_until);
                 } else {
                     self.counters.count(Counter::SessionsIdle);
+                    if fault::on(Fault::IdleTimerResets) {
+                        self.reset_server(slot);
+                    }
                     self.end_silently(now, slot, End::Idle);
                 }
             }

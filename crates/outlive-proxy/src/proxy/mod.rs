@@ -21,6 +21,7 @@ use std::{
 };
 
 use outlive_tcp::{
+    fault::{self, Fault},
     time::Time,
     wire::{Endpoint, FourTuple, Malformed, Offload, TcpPacket},
 };
@@ -195,6 +196,11 @@ impl Proxy {
     ) -> Verdict {
         self.counters.count(Counter::PacketsIn);
         if !self.posture.active {
+            if fault::on(Fault::ResetFromOldOwner)
+                && let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
+            {
+                return self.reset_stranger(now, &packet);
+            }
             return self.drop(Counter::DropPassive);
         }
         if self.posture.unsure {

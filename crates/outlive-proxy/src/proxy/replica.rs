@@ -1,7 +1,12 @@
 //! The other end of replication: sessions that wait for the standby, the walk over all of them for a new
 //! standby, and, on the standby, what the active node tells.
 
-use outlive_tcp::{seq::Seq, time::Time, wire::FourTuple};
+use outlive_tcp::{
+    fault::{self, Fault},
+    seq::Seq,
+    time::Time,
+    wire::FourTuple,
+};
 
 use super::{Awaiting, FirstData, Prefix, Proxy, Release};
 use crate::{
@@ -20,7 +25,7 @@ impl Proxy {
     /// A new session, whose record is change number `change`: it may have effects now, or when the standby
     /// says so.
     pub(crate) fn await_release(&mut self, now: Time, slot: usize, change: u64, first: FirstData) {
-        if self.posture.release == Release::Now {
+        if self.posture.release == Release::Now || fault::on(Fault::RecordAfterEffect) {
             self.release(now, slot, first);
         } else {
             let serial = self.sessions[slot].serial;
@@ -30,7 +35,10 @@ impl Proxy {
 
     /// The standby holds everything up to change `number`.
     pub(crate) fn confirmed(&mut self, now: Time, number: u64) {
-        while let Some(awaiting) = self.awaiting.pop_front_if(|a| a.change <= number) {
+        while let Some(awaiting) = self
+            .awaiting
+            .pop_front_if(|a| a.change <= number || fault::on(Fault::ConfirmationNotCompared))
+        {
             self.release_awaiting(now, awaiting);
         }
     }
@@ -89,8 +97,11 @@ impl Proxy {
             if out.len() > end {
                 return Some(found);
             }
-            self.describe(found, session, out);
             slot = found + 1;
+            if session.phase == Phase::Unconfirmed && fault::on(Fault::RecordLostOnReconnect) {
+                continue;
+            }
+            self.describe(found, session, out);
         }
         None
     }
@@ -116,8 +127,11 @@ impl Proxy {
     // ── standby
 
     /// A synchronisation begins: what is not told again by its end will be removed.
-    pub(crate) fn begin_picture(&mut self) {
+    pub(crate) fn begin_picture(&mut self, now: Time) {
         self.picture = self.picture.checked_add(1).unwrap_or(1);
+        if fault::on(Fault::PictureReplacedEarly) {
+            self.complete_picture(now);
+        }
     }
 
     /// The picture is complete: what it does not contain does not exist any more.
@@ -181,8 +195,12 @@ impl Proxy {
         let server = self.pools.intern(record.server.end);
         self.pools.session_began(server);
         let listener = self.listener_at(record.client.own).unwrap_or(Session::NO_LISTENER);
+        let mut record = *record;
+        if fault::on(Fault::TimestampNotCarriedOver) {
+            (record.client_timestamp_delta, record.server_timestamp_delta) = (0, 0);
+        }
         let slot = self.insert_session(Session {
-            record: *record,
+            record,
             streams: Streams::new(record.client.end_isn, record.server.end_isn),
             last_seen: Seconds::of(now),
             since: Seconds::of(now),
@@ -196,7 +214,7 @@ impl Proxy {
             delegated: false,
             until_delegated: UNTIL_CERTAIN,
         });
-        if !prefix.is_empty() {
+        if !prefix.is_empty() && !fault::on(Fault::PrefixNotReplicated) {
             self.prefixes.insert(slot, Prefix { bytes: prefix, repeated: 0, sent: false });
         }
         self.arm_idle(now, slot);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use outlive_tcp::{
+    fault::{self, Fault},
     segment::Segment,
     time::Time,
     wire::{Flags, FourTuple, Options, TcpPacket, Timestamps},
@@ -57,6 +58,9 @@ impl Proxy {
             self.forget_session(now, slot);
             return self.stranger(now, &packet);
         }
+        if phase.is_over() && fault::on(Fault::DeafAfterTheEnd) {
+            return self.drop(Counter::DropForeign);
+        }
         if phase == Phase::Answering && !self.client_answered(now, slot, side, &packet) {
             return self.drop(Counter::DropOpening);
         }
@@ -110,7 +114,9 @@ impl Proxy {
                 let into = packet.ack().distance(session.prefix_start());
                 if into < u32::from(session.record.prefix_len) {
                     ack = session.record.client.end_isn + 1;
-                    translation.ack_floor = Some(ack);
+                    if !fault::on(Fault::PrefixNotClamped) {
+                        translation.ack_floor = Some(ack);
+                    }
                 } else {
                     prefix_done = acceptable && into < 1 << 31;
                 }
@@ -249,7 +255,7 @@ impl Proxy {
         let session = &self.sessions[slot];
         let record = session.record;
         let stream = session.streams.sent_by(side);
-        let valid = stream.is_next(packet.seq());
+        let valid = stream.is_next(packet.seq()) || fault::on(Fault::ResetOutsideBelieved);
         if !valid && self.provoked_by_probe(now, slot, side, packet.seq()) {
             return self.drop(Counter::ProbeResets);
         }

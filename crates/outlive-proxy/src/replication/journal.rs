@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use outlive_tcp::{
+    fault::{self, Fault},
     seq::Seq,
     time::Time,
     wire::{Endpoint, FourTuple},
@@ -214,7 +215,8 @@ impl Journal {
     /// Notes a change and returns its number.
     pub(crate) fn append(&mut self, change: &Change<'_>) -> u64 {
         self.last += 1;
-        if self.listening && !self.overflowed {
+        let dropped = fault::on(Fault::ChangeDropped) && self.last.is_multiple_of(3);
+        if self.listening && !self.overflowed && !dropped {
             self.urgent |= matches!(change, Change::Opened { .. });
             change.encode(&mut self.bytes);
             self.overflowed = self.bytes.len() - self.fetched > LIMIT;

@@ -121,7 +121,7 @@ impl Link {
             (Message::Begin { clock_us, sequence_key, .. }, Stage::Expecting) => {
                 proxy.clock.follow(now, clock_us);
                 proxy.sequence_key = sequence_key;
-                proxy.begin_picture();
+                proxy.begin_picture(now);
                 self.stage = Stage::Receiving;
                 Ok(None)
             }

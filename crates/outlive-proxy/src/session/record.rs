@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use outlive_tcp::{
+    fault::{self, Fault},
     seq::Seq,
     translation::{TimestampTranslation, Translation},
     wire::{Endpoint, FourTuple},
@@ -104,6 +105,9 @@ impl Record {
     /// (RFC 6691), but not less than [`MIN_MSS`].
     pub(crate) fn segment_limit(&self, side: Side) -> u16 {
         let leg = self.leg(side);
+        if fault::on(Fault::SegmentsNotLimited) {
+            return u16::MAX;
+        }
         let options = if leg.timestamps { 12 } else { 0 };
         leg.mss.max(MIN_MSS) - options
     }
@@ -127,7 +131,11 @@ impl Record {
             timestamps: self.timestamp_translation(side, now_timestamp, recent),
             sack: to.sack,
             window_from: from.end_scale,
-            window_to: to.own_scale,
+            window_to: if fault::on(Fault::WindowNotRescaled) {
+                from.end_scale
+            } else {
+                to.own_scale
+            },
         }
     }
 

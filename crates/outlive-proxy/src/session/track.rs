@@ -2,7 +2,10 @@
 //! know when the session is over. Never needed to translate, and not replicated: a node that takes over
 //! learns it from the first segments.
 
-use outlive_tcp::seq::Seq;
+use outlive_tcp::{
+    fault::{self, Fault},
+    seq::Seq,
+};
 
 use super::record::Record;
 use crate::{
@@ -52,7 +55,7 @@ impl Stream {
         // A FIN beyond the window, or below what is acknowledged, is not the sender's. Where the window
         // lies may have to be learnt first: see `acknowledged`.
         let plausible = self.acked.at_or_before(at) && at.at_or_before(self.edge);
-        if fin && !self.fin_seen && (plausible || !self.known) {
+        if fin && !fault::on(Fault::ForgetFin) && !self.fin_seen && (plausible || !self.known) {
             self.fin = at;
             self.fin_seen = self.known;
             self.fin_claimed = !self.known;
