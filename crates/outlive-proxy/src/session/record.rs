@@ -97,13 +97,14 @@ impl Record {
     }
 
     /// The most payload that `side` takes in one segment: what it announced less the timestamps option
-    /// (RFC 6691).
+    /// (RFC 6691), which takes its room also where it is blanked out.
     pub(crate) fn segment_limit(&self, side: Side) -> u16 {
         let leg = self.leg(side);
         if fault::on(Fault::SegmentsNotLimited) {
             return u16::MAX;
         }
-        let options = if leg.timestamps { 12 } else { 0 };
+        let timestamps = self.client.timestamps || self.server.timestamps;
+        let options = if timestamps { 12 } else { 0 };
         leg.mss.saturating_sub(options).max(1)
     }
 
@@ -374,6 +375,15 @@ mod tests {
             damaged[at] = value;
             assert_eq!(Record::decode(&damaged), None, "byte {at}");
         }
+    }
+
+    #[test]
+    fn blanked_timestamps_take_their_room() {
+        let mut record = example();
+        record.server.timestamps = false;
+        assert_eq!(record.segment_limit(Side::Server), 1_448);
+        record.client.timestamps = false;
+        assert_eq!(record.segment_limit(Side::Server), 1_460);
     }
 
     #[test]
