@@ -10,8 +10,9 @@ use outlive_tcp::{
 
 use crate::pair::Epoch;
 
-/// A cookie lives for a minute, and epochs do not change many times within one.
-const KEYS: usize = 4;
+/// A cookie lives for a minute. Epochs seldom change within one; where the way between the nodes comes and goes,
+/// they do so twice each time, and whoever was answered before must not be forgotten.
+const KEYS: usize = 16;
 
 /// The key of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
