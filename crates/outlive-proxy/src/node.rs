@@ -496,7 +496,7 @@ impl Node {
 
     /// Active: the standby has confirmed that it holds everything.
     fn paired(&mut self, key: EpochKey) {
-        self.pair.paired(key.epoch);
+        self.pair.paired(key.epoch, self.link.peer());
         self.proxy.keys.add(key);
         self.proxy.posture.release = Release::Confirmed;
         let sessions = self.proxy.sessions.len();

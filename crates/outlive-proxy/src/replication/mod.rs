@@ -61,6 +61,8 @@ pub(crate) enum LinkEvent {
 #[derive(Debug)]
 pub(crate) struct Link {
     stage: Stage,
+    /// The incarnation of the peer's process, once it has greeted.
+    peer: u64,
     /// Short messages that go first.
     outgoing: VecDeque<Vec<u8>>,
     /// Standby: to be confirmed.
@@ -69,11 +71,16 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new() -> Self {
-        Link { stage: Stage::Down, outgoing: VecDeque::new(), confirm: None }
+        Link { stage: Stage::Down, peer: 0, outgoing: VecDeque::new(), confirm: None }
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.stage != Stage::Down
+    }
+
+    /// The incarnation of the process at the other end.
+    pub(crate) fn peer(&self) -> u64 {
+        self.peer
     }
 
     /// The connection is there.
@@ -164,6 +171,7 @@ impl Link {
         if hello.node == me.node {
             return Err(StateError::SameName);
         }
+        self.peer = hello.incarnation;
         self.stage = match (active, hello.active) {
             (true, false) => {
                 proxy.journal.start();
