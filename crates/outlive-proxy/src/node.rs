@@ -290,7 +290,10 @@ impl Node {
         self.turn(now);
         self.follow(now, Hearing::Everything);
         self.check_standby(now);
-        self.proxy.expire(now);
+        // What is due waits until it is certain that this node is still the one to do it (invariant 7).
+        if !self.proxy.posture.unsure {
+            self.proxy.expire(now);
+        }
         if let Some((_, pause)) = self.announcement.take_if(|(at, _)| *at <= now) {
             self.announce_again(now, pause);
         }
@@ -304,7 +307,7 @@ impl Node {
         let announcement = self.announcement.map(|(at, _)| at);
         let deadlines = [
             self.pair.deadline(now),
-            self.proxy.next_deadline(),
+            self.proxy.next_deadline().filter(|_| !self.proxy.posture.unsure),
             // Once it is past, what waits does so for room in the transport.
             self.proxy.journal.deadline().filter(|at| *at > now),
             confirm,
