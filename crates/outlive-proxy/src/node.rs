@@ -97,8 +97,9 @@ impl Node {
             Keys { table: entropy.derive(b"table", 0), sequence: entropy.derive(b"sequence", 0) };
         let [a, b, c, d, e, f, g, h, ..] = entropy.derive(b"incarnation", 0);
         let incarnation = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        // Seconds, so that a restarted lone node begins later epochs than before.
-        let floor = Epoch((unix_us / 1_000_000) << 1);
+        // Milliseconds, so that a restarted lone node begins later epochs than before, however often they
+        // changed.
+        let floor = Epoch((unix_us / 1_000) << 1);
         let pair = Pair::new(config.pair.clone(), config.node, incarnation, floor, now);
         let clock = PairClock::new(unix_us, now);
         Node {
