@@ -182,7 +182,13 @@ impl Node {
     pub fn handle_heartbeat(&mut self, now: Time, path: usize, at: Time, heartbeat: &Heartbeat) {
         self.turn(now);
         let unsure = self.pair.is_unsure();
-        if self.pair.heard(path, at, heartbeat) {
+        let held_everything = self.pair.beliefs().synchronised && !self.pair.is_active();
+        let news = self.pair.heard(path, at, heartbeat);
+        if held_everything && !self.pair.beliefs().synchronised {
+            // The active node may complete handshakes now without telling this one.
+            self.proxy.keys.clear();
+        }
+        if news {
             self.log(LogEvent::PeerHeard);
             if self.pair.is_active() {
                 // It may have had the addresses meanwhile, or whoever could not hear it not this node either.
@@ -457,6 +463,7 @@ impl Node {
         self.proxy.take_all_back(now);
         self.proxy.remove_all_openings();
         self.proxy.abandon_unconfirmed(now);
+        self.proxy.keys.clear();
         self.proxy.outbox.clear();
         self.announcement = None;
         self.close_link(now);
@@ -474,9 +481,7 @@ impl Node {
         self.link.closed();
         self.proxy.journal.stop();
         if let Some(epoch) = self.pair.standby_lost(now) {
-            if !fault::on(Fault::LonelyCookieAdopted) {
-                self.begin_epoch(epoch);
-            }
+            self.begin_epoch(epoch);
             let at_once = fault::on(Fault::GoesAloneAtOnce);
             self.proxy.posture.release = if at_once { Release::Now } else { Release::Held };
             self.follow(now, Hearing::Something);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use outlive_tcp::{
     cookie::{CookieKey, CookieOptions, SynCookie},
+    fault::{self, Fault},
     seq::Seq,
     wire::FourTuple,
 };
@@ -34,6 +35,13 @@ impl KeyRing {
         if self.keys.front().is_none_or(|newest| newest.epoch < key.epoch) {
             self.keys.push_front(key);
             self.keys.truncate(KEYS);
+        }
+    }
+
+    /// Forgets every key: from now on somebody else may complete handshakes of which this node is not told.
+    pub(crate) fn clear(&mut self) {
+        if !fault::on(Fault::LonelyCookieAdopted) {
+            self.keys.clear();
         }
     }
 

@@ -198,8 +198,9 @@ impl Proxy {
         if !self.posture.active {
             if fault::on(Fault::ResetFromOldOwner)
                 && let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
+                && let Some(reset) = outlive_tcp::segment::reset_for(&packet)
             {
-                return self.reset_stranger(now, &packet);
+                self.outbox.send(&reset);
             }
             return self.drop(Counter::DropPassive);
         }

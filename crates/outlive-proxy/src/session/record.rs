@@ -101,8 +101,8 @@ impl Record {
         self.client.timestamps && !self.server.timestamps
     }
 
-    /// The most payload that `side` is sent in one segment: what it announced less the timestamps option
-    /// (RFC 6691), which takes its room also where it is blanked out, but not less than [`MIN_MSS`].
+    /// The most payload that `side` is sent in one segment: what it announced, but not less than [`MIN_MSS`],
+    /// less the timestamps option (RFC 6691), which takes its room also where it is blanked out.
     pub(crate) fn segment_limit(&self, side: Side) -> u16 {
         let leg = self.leg(side);
         if fault::on(Fault::SegmentsNotLimited) {
