@@ -38,6 +38,10 @@ pub fn setup(seed: u64) -> Setup {
     for (at, fault) in faults(rng) {
         scenario = scenario.fault(at, fault);
     }
+    if rng.chance(500) {
+        // Sometimes there is not room for all.
+        scenario = scenario.fast_path(*rng.pick(&[1, 2, 64]));
+    }
     scenario.setup(seed)
 }
 
@@ -227,7 +231,10 @@ pub const REQUIRED: &[&str] = &[
     "drop_unconfirmed",
     "drop_silent",
     "drop_unsure",
+    "fast_path_full",
     "flow exempt",
+    "passed by the kernel",
+    "passed by the kernel of a frozen node",
     "prefix_repeated",
     "standby synchronised with sessions",
     "stepped down",

@@ -47,6 +47,7 @@ pub struct Scenario {
     faults: Vec<(Duration, Fault)>,
     standby_starts: Duration,
     retry_after: Duration,
+    fast_path: usize,
     clocks: [Clocks; 2],
     paths: u8,
     quiet_time: Duration,
@@ -75,6 +76,7 @@ impl Scenario {
             faults: Vec::new(),
             standby_starts: Duration::ZERO,
             retry_after: Duration::from_secs(5),
+            fast_path: 0,
             clocks: [Clocks::default(), STANDBY_CLOCKS],
             paths: 1,
             quiet_time: PairConfig::default().quiet_time,
@@ -151,6 +153,13 @@ impl Scenario {
     #[must_use]
     pub fn paces(mut self, client: Pace, server: Pace) -> Self {
         (self.client_pace, self.server_pace) = (client, server);
+        self
+    }
+
+    /// The nodes leave established sessions to their kernels, which have room for so many.
+    #[must_use]
+    pub fn fast_path(mut self, sessions: usize) -> Self {
+        self.fast_path = sessions;
         self
     }
 
@@ -333,6 +342,7 @@ impl Scenario {
             crash: None,
             clocks: self.clocks,
             aftermath: self.aftermath,
+            fast_path: self.fast_path,
             trace: false,
             capture: None,
         }

@@ -37,6 +37,8 @@ pub struct Setup {
     pub clocks: [Clocks; 2],
     /// The world goes on for so long when everything is done, so that its end can be looked at.
     pub aftermath: Duration,
+    /// Sessions for which the kernel of each node has room; zero: no node leaves any to it.
+    pub fast_path: usize,
     /// Print what happens.
     pub trace: bool,
     /// Write every packet to this file.
