@@ -31,7 +31,8 @@ use tracing::{debug, info, warn};
 
 use crate::{
     admin::{
-        AdminServer, CoreReport, OpenError, PacketReport, PathReport, PeerReport, Report, Survival,
+        AdminServer, CoreReport, FastPathReport, OpenError, PacketReport, PathReport, PeerReport,
+        Report, Survival,
     },
     clock::{Clock, unix_us},
     detector::{Pending, Responder, ResponderConfig, wire::NodeState},
@@ -63,7 +64,8 @@ const PATIENT_TURNS: u32 = 16;
 
 /// A node, set up and ready to [`run`](Runtime::run). Dropping it removes everything it set up.
 pub struct Runtime {
-    fast_path: Option<KernelPath>,
+    /// Or why there is none.
+    fast_path: Result<KernelPath, String>,
     edge: Edge,
     heartbeats: Option<Heartbeats>,
     detector: Option<Responder>,
@@ -183,7 +185,7 @@ impl Runtime {
         }
         let edge = Edge::set_up(&settings, plan, poll.registry(), EDGE)?;
         let fast_path = open_fast_path(&settings, plan, &poll);
-        if let Some(path) = &fast_path {
+        if let Ok(path) = &fast_path {
             node.use_fast_path(path.for_core());
         }
         // After the TUN device: the kernel closes a killed process's descriptors from the last to the
@@ -303,7 +305,7 @@ impl Runtime {
     /// Fetches what the kernel has to say of the sessions that were left to it, and lets it go on with them, until it
     /// would be time to ask the peer.
     fn drive_fast_path(&mut self, now: Time, began: Duration) {
-        let Some(path) = &mut self.fast_path else { return };
+        let Ok(path) = &mut self.fast_path else { return };
         self.events_wait = path.report(now, &mut self.node);
         let pair = &self.settings.proxy.pair;
         let time = if pair.enabled { pair.detection_timeout } else { 4 * IDLE_TURN };
@@ -430,8 +432,11 @@ impl Runtime {
     }
 
     fn answer_admin(&mut self, now: Time) {
-        let Runtime { admin, node, state, heartbeats, packets, settings, .. } = self;
-        admin.drive(|| report(now, node, state.as_ref(), heartbeats.as_ref(), packets, settings));
+        let Runtime { admin, node, state, heartbeats, packets, settings, fast_path, .. } = self;
+        admin.drive(|| Report {
+            fast_path: report_fast_path(node, fast_path.as_ref()),
+            ..report(now, node, state.as_ref(), heartbeats.as_ref(), packets, settings)
+        });
     }
 }
 
@@ -439,7 +444,7 @@ impl Drop for Runtime {
     /// Gives the addresses up, then lets the peer know by falling silent and refusing it; what takes longer (the
     /// device) comes after that, with the fields.
     fn drop(&mut self) {
-        if let Some(path) = &mut self.fast_path {
+        if let Ok(path) = &mut self.fast_path {
             path.serve(None);
         }
         self.edge.deactivate();
@@ -449,20 +454,17 @@ impl Drop for Runtime {
     }
 }
 
-/// The fast path, if the configuration and the machine allow it.
-fn open_fast_path(settings: &Settings, plan: &Plan, poll: &Poll) -> Option<KernelPath> {
+/// The fast path, or why there is none.
+fn open_fast_path(settings: &Settings, plan: &Plan, poll: &Poll) -> Result<KernelPath, String> {
     let interfaces: Vec<&str> = plan.claims.iter().map(|claim| claim.interface.as_str()).collect();
     let (sessions, device) = (settings.fast_path, &settings.tun.value);
     if sessions == 0 {
-        return None;
+        return Err("limits.fast_path is 0".to_owned());
     }
-    match KernelPath::open(sessions, device, &interfaces, poll.registry(), FAST_PATH) {
-        Ok(path) => Some(path),
-        Err(reason) => {
-            info!(%reason, "established sessions are not left to the kernel");
-            None
-        }
-    }
+    KernelPath::open(sessions, device, &interfaces, poll.registry(), FAST_PATH).map_err(|reason| {
+        info!(%reason, "established sessions are not left to the kernel");
+        reason.to_string()
+    })
 }
 
 fn open_state(
@@ -618,6 +620,17 @@ fn report(
             write_failures: passed.write_failures,
             read_failures: passed.read_failures,
         },
+        fast_path: FastPathReport::default(),
+    }
+}
+
+fn report_fast_path(node: &Node, path: Result<&KernelPath, &String>) -> FastPathReport {
+    let passed = path.map(KernelPath::passed).unwrap_or_default();
+    FastPathReport {
+        sessions: node.delegated() as u64,
+        packets: passed.packets,
+        bytes: passed.bytes,
+        unavailable_because: path.err().cloned(),
     }
 }
 

@@ -150,6 +150,11 @@ impl Node {
         self.proxy.fast_path_event(now, slot as usize, serial);
     }
 
+    /// Sessions that the fast path has.
+    pub fn delegated(&self) -> usize {
+        self.proxy.delegated()
+    }
+
     /// Packets of sessions may be passed on: the node is active, and sure of it.
     pub fn serves(&self) -> bool {
         self.proxy.posture.active && !self.proxy.posture.unsure

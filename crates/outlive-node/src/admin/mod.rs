@@ -15,7 +15,8 @@ mod server;
 
 pub use client::{AskError, ask};
 pub use report::{
-    CoreReport, PacketReport, PathReport, PeerReport, Report, ServerReport, Survival,
+    CoreReport, FastPathReport, PacketReport, PathReport, PeerReport, Report, ServerReport,
+    Survival,
 };
 pub use server::{AdminServer, OpenError};
 

@@ -32,6 +32,8 @@ pub struct Report {
     pub core: CoreReport,
     /// What the TUN device has passed.
     pub packets: PacketReport,
+    /// What was left to the kernel.
+    pub fast_path: FastPathReport,
 }
 
 /// The other node, as seen from this one.
@@ -111,6 +113,19 @@ pub struct ServerReport {
     pub sessions: u64,
     /// It has not failed lately.
     pub up: bool,
+}
+
+/// Established sessions whose packets the kernel translates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPathReport {
+    /// Sessions that are left to it at the moment.
+    pub sessions: u64,
+    /// Packets that it has translated, since the start; a super-segment is one.
+    pub packets: u64,
+    /// Bytes of payload in them.
+    pub bytes: u64,
+    /// If nothing is left to it: why.
+    pub unavailable_because: Option<String>,
 }
 
 /// What the TUN device has passed since the start.
@@ -201,6 +216,9 @@ impl fmt::Display for Report {
             core.over,
             core.openings
         )?;
+        if let Some(because) = &self.fast_path.unavailable_because {
+            writeln!(f, "  The kernel translates none of them itself: {because}.")?;
+        }
         for server in core.servers.iter().filter(|server| !server.up) {
             writeln!(
                 f,
@@ -311,6 +329,7 @@ pub(super) mod tests {
                 counters: [("takeovers".into(), 1)].into(),
             },
             packets: PacketReport::default(),
+            fast_path: FastPathReport::default(),
         }
     }
 
@@ -325,6 +344,12 @@ pub(super) mod tests {
              Sessions: 12, and 4 that are over; 1 more being opened.\n\
              \x20 Server 10.0.0.22:443 is passed over: it refused or did not answer.\n\
              If this node failed now, every connection would go on at its peer."
+        );
+        report.fast_path.unavailable_because = Some("it is too old".into());
+        assert!(
+            report
+                .to_string()
+                .contains("The kernel translates none of them itself: it is too old.\n")
         );
         report.peer = None;
         report.survival = Survival { survives: false, because: Some("of the moon".into()) };
