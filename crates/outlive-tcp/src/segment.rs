@@ -34,11 +34,62 @@ pub struct Segment<'a> {
 impl Segment<'_> {
     /// Appends one whole IP packet: checksums complete, on IPv4 DF set and the identification zero.
     pub fn emit(&self, out: &mut Vec<u8>) {
-        let ip = IpHeader::new(self.tuple, PROTOCOL_TCP, self.hop_limit);
-        let header_len = FIXED_HEADER + self.options.len();
         let payload = self.fitting_payload();
-        // At most 65,535: `fitting_payload` sees to it.
-        let pseudo = ip.emit((header_len + payload.len()) as u16, out);
+        let (start, pseudo) = self.header().emit(payload.len(), out);
+        out.extend_from_slice(payload);
+        let sum = u64::from(pseudo) + u64::from(checksum::sum(&out[start..]));
+        put_u16(out, start + 16, !checksum::fold(sum));
+    }
+
+    /// Length of the whole IP packet that [`emit`](Self::emit) appends, in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "no packet is empty")]
+    pub fn len(&self) -> usize {
+        self.headers_len() + self.fitting_payload().len()
+    }
+
+    fn headers_len(&self) -> usize {
+        self.header().len()
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            tuple: self.tuple,
+            seq: self.seq,
+            ack: self.ack,
+            flags: self.flags,
+            window: self.window,
+            options: self.options,
+            hop_limit: self.hop_limit,
+            traffic_class: 0,
+        }
+    }
+
+    fn fitting_payload(&self) -> &[u8] {
+        let room = usize::from(u16::MAX) - self.headers_len();
+        &self.payload[..self.payload.len().min(room)]
+    }
+}
+
+/// The IP and the TCP header of a segment, without what is behind them.
+pub(crate) struct Header {
+    pub(crate) tuple: FourTuple,
+    pub(crate) seq: Seq,
+    pub(crate) ack: Option<Seq>,
+    pub(crate) flags: Flags,
+    pub(crate) window: u16,
+    pub(crate) options: Options,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+}
+
+impl Header {
+    /// Appends both, the TCP checksum zero. Gives where the TCP header begins, and the sum of the
+    /// pseudo-header. The IP length must be at most 65,535.
+    pub(crate) fn emit(&self, payload_len: usize, out: &mut Vec<u8>) -> (usize, u16) {
+        let mut ip = IpHeader::new(self.tuple, PROTOCOL_TCP, self.hop_limit);
+        ip.traffic_class = self.traffic_class;
+        let header_len = FIXED_HEADER + self.options.len();
+        let pseudo = ip.emit((header_len + payload_len) as u16, out);
 
         let start = out.len();
         let ack_flag = if self.ack.is_some() { Flags::ACK } else { Flags::NONE };
@@ -52,25 +103,13 @@ impl Segment<'_> {
         out.extend_from_slice(&self.window.to_be_bytes());
         out.extend_from_slice(&[0; 4]); // Checksum, and no urgent data.
         self.options.emit(out);
-        out.extend_from_slice(payload);
-        let sum = u64::from(pseudo) + u64::from(checksum::sum(&out[start..]));
-        put_u16(out, start + 16, !checksum::fold(sum));
+        (start, pseudo)
     }
 
-    /// Length of the whole IP packet that [`emit`](Self::emit) appends, in bytes.
-    #[allow(clippy::len_without_is_empty, reason = "no packet is empty")]
-    pub fn len(&self) -> usize {
-        self.headers_len() + self.fitting_payload().len()
-    }
-
-    fn headers_len(&self) -> usize {
+    /// Length of what [`emit`](Self::emit) appends.
+    pub(crate) fn len(&self) -> usize {
         let ip = IpHeader::new(self.tuple, PROTOCOL_TCP, self.hop_limit);
         ip.len() + FIXED_HEADER + self.options.len()
-    }
-
-    fn fitting_payload(&self) -> &[u8] {
-        let room = usize::from(u16::MAX) - self.headers_len();
-        &self.payload[..self.payload.len().min(room)]
     }
 }
 

@@ -1,0 +1,15 @@
+//! Tests of the endpoint as a whole. Each file has its own view:
+//!
+//! | file | view |
+//! |---|---|
+//! | [`states`] | one segment after the other, state by state |
+//! | [`loss`] | loss and its repair, windows, one acknowledgment after the other |
+//! | [`withheld`] | what the other end is told while acknowledgments are withheld |
+//! | [`link`] | two endpoints over a link that loses, reorders, duplicates, delays and corrupts |
+
+mod harness;
+mod link;
+mod loss;
+mod states;
+mod withheld;
+mod world;
