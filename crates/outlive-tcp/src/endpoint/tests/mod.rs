@@ -6,10 +6,14 @@
 //! | [`loss`] | loss and its repair, windows, one acknowledgment after the other |
 //! | [`withheld`] | what the other end is told while acknowledgments are withheld |
 //! | [`link`] | two endpoints over a link that loses, reorders, duplicates, delays and corrupts |
+//! | [`smoltcp`] | the same against an independent TCP |
+//! | [`goodput`] | how fast, and how fair |
 
+mod goodput;
 mod harness;
 mod link;
 mod loss;
+mod smoltcp;
 mod states;
 mod withheld;
 mod world;

@@ -134,13 +134,18 @@ impl Program {
 
     fn write(&mut self) {
         while self.written < self.work.send {
-            let chunk = (self.work.send - self.written).min(40_000);
+            let room = self.conn.write_capacity().min(40_000) as u64;
+            if room == 0 && self.written > 0 {
+                return;
+            }
+            // A little more than there is room for, so that refusal is part of it.
+            let chunk = (self.work.send - self.written).min(room + 1);
             let data: Bytes = (self.written..self.written + chunk)
                 .map(|position| byte_at(self.work.streams.0, position))
                 .collect();
             match self.conn.write(data) {
-                Ok(0) | Err(_) => return,
-                Ok(taken) => self.written += taken as u64,
+                Ok(taken) if taken > 0 => self.written += taken as u64,
+                _ => return,
             }
         }
         self.conn.shutdown();
@@ -413,9 +418,9 @@ pub(super) fn client(config: Config, work: Work, random: &mut fastrand::Rng) -> 
 
 /// What becomes a connection when a SYN comes.
 pub(super) struct Listener {
-    config: Config,
-    work: Work,
-    opening: Opening,
+    pub(super) config: Config,
+    pub(super) work: Work,
+    pub(super) opening: Opening,
 }
 
 /// Either end of a pair; the second one listens until a SYN comes.
