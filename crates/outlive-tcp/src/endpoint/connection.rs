@@ -124,6 +124,10 @@ impl Connection {
         if !self.state.may_write() || self.sender.ended() {
             return Err(WriteError::Ended);
         }
+        if self.sender.goes_beyond_end(data.len()) {
+            self.give_up(End::OutputDiverged);
+            return Err(WriteError::Closed);
+        }
         Ok(self.sender.write(data))
     }
 
@@ -133,12 +137,14 @@ impl Connection {
         if !self.state.may_write() || self.sender.ended() {
             return;
         }
-        if self.sender.skip() > 0 {
+        if !self.sender.end() {
             self.give_up(End::OutputDiverged);
             return;
         }
-        self.sender.end();
         self.state = self.state.after_shutdown();
+        if self.sender.fin_acknowledged() {
+            self.leave_after_fin();
+        }
     }
 
     /// Ends the stream, and wants nothing more of the other end's. If bytes of it are unread or not

@@ -260,7 +260,7 @@ impl Connection {
     }
 
     /// Our FIN is acknowledged.
-    fn leave_after_fin(&mut self) {
+    pub(super) fn leave_after_fin(&mut self) {
         self.state = match self.state.after_fin_acknowledged() {
             // The other end's FIN is still without its acknowledgment: it must be possible to
             // repeat that.

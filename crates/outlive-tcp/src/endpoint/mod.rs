@@ -2,8 +2,8 @@
 //!
 //! It differs from others in one thing: **receiving is not acknowledging**. What
 //! [`Connection::read`] gives stays with its sender until [`Connection::acknowledge`]; so a
-//! program that dies has lost nothing that was acknowledged, and another one that takes its place
-//! can be sent the rest again.
+//! program that dies has lost nothing that was acknowledged, and another one, restored from
+//! [`Connection::capture`], is sent the rest again.
 //!
 //! | module | owns |
 //! |---|---|
@@ -14,12 +14,14 @@
 //! | `sender` | what was written, what is in flight, loss and its repair |
 //! | `congestion` | the congestion window: Cubic, NewReno |
 //! | `path_mtu`, `challenge`, `negotiation`, `timers`, `state` | what their names say |
+//! | `capture` | the state of a connection in a fixed layout, and a connection from it |
 //! | `arrival`, `transmit`, `byte_queue` | segments in and out; bytes that are shared, not copied |
 //!
 //! Routing packets to connections, listening, and sending are the caller's.
 
 mod arrival;
 mod byte_queue;
+mod capture;
 mod challenge;
 mod config;
 mod congestion;
@@ -40,6 +42,7 @@ mod timers;
 mod transmit;
 
 pub use arrival::Arrival;
+pub use capture::{CaptureError, Contents, RestoreError, RestoreOptions};
 pub use config::{Acknowledge, Algorithm, Config, KeepAlive};
 pub use connection::{Connection, Positions, Statistics};
 pub use negotiation::Negotiated;

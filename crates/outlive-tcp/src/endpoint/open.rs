@@ -154,7 +154,7 @@ impl Connection {
         connection
     }
 
-    fn unopened(
+    pub(super) fn unopened(
         opening: Opening,
         irs: Seq,
         config: Config,

@@ -89,8 +89,8 @@ pub enum End {
     KeepAlive,
     /// The handshake was not completed in time.
     ConnectTimeout,
-    /// After a restore the program ended its output before a byte that the other end has: it is not
-    /// the output that was sent.
+    /// After a restore without output, the program wrote more or less than it had before: it is not
+    /// the stream that the other end has part of.
     OutputDiverged,
 }
 

@@ -68,6 +68,11 @@ impl PathMtu {
         }
     }
 
+    /// What a former node had found out.
+    pub(super) fn resume(&mut self, mtu: u16) {
+        self.current = mtu.clamp(self.floor, self.ceiling);
+    }
+
     /// Bytes of an IP packet.
     pub(super) fn mtu(&self) -> u16 {
         self.current

@@ -18,6 +18,7 @@
 
 mod paws;
 mod reassembly;
+mod resume;
 mod window;
 
 use bytes::{Buf, Bytes};

@@ -28,6 +28,16 @@ impl Window {
         Window { scale, granted: start, shown: start, buffer, withheld }
     }
 
+    /// Goes on from a right edge that a former node may have shown.
+    pub(super) fn resume(&mut self, edge: Seq) {
+        (self.granted, self.shown) = (edge, edge);
+    }
+
+    /// How far beyond what is acknowledged the right edge may lie.
+    pub(super) fn limit(&self) -> u32 {
+        self.withheld.min(u32::from(u16::MAX) << self.scale)
+    }
+
     /// The right edge that is granted.
     pub(super) fn granted(&self) -> Seq {
         self.granted
@@ -70,8 +80,7 @@ impl Window {
     }
 
     fn allowed(&self, read: Seq, ack: Seq) -> Seq {
-        let tellable = u32::from(u16::MAX) << self.scale;
-        let by_ack = ack + self.withheld.min(tellable);
+        let by_ack = ack + self.limit();
         let by_read = read + self.buffer;
         if by_ack.before(by_read) { by_ack } else { by_read }
     }

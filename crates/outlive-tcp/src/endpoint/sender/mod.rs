@@ -7,6 +7,7 @@
 //! | [`ack`] | what an acknowledgment says |
 //! | [`recovery`] | loss: its detection, the phases of its repair, the retransmission timer |
 //! | [`choice`] | which segment is sent next |
+//! | [`resume`] | what a snapshot says of it, and going on from one |
 //! | [`rack`], [`probe`], [`prr`], [`rtt`] | the algorithms behind them |
 //!
 //! ```text
@@ -23,6 +24,7 @@ mod probe;
 mod prr;
 mod rack;
 mod recovery;
+mod resume;
 mod rtt;
 mod scoreboard;
 
@@ -59,6 +61,8 @@ pub(super) struct Sender {
     ended: bool,
     /// After a restore without output: what the program writes next was acknowledged already.
     skip: u32,
+    /// After a restore without output: where the former node's program has ended the stream.
+    output_end: Option<Seq>,
     /// The program found no room and wants to be told of some.
     writer_waits: bool,
     pub(super) window: SendWindow,
@@ -128,6 +132,7 @@ impl Sender {
             capacity: config.send_buffer.clamp(1, 1 << 30),
             ended: false,
             skip: 0,
+            output_end: None,
             writer_waits: false,
             window: SendWindow { size: 0, wl1: Seq(0), wl2: iss, largest: 0, edge: start },
             board: Scoreboard::default(),
@@ -199,18 +204,34 @@ impl Sender {
         self.writer_waits && enough && std::mem::take(&mut self.writer_waits)
     }
 
-    /// The program ends the stream.
-    pub(super) fn end(&mut self) {
+    /// The program ends the stream. False, and nothing is done, if the former node's program has
+    /// not ended it here: then it is another stream.
+    pub(super) fn end(&mut self) -> bool {
+        match self.output_end {
+            // The other end has acknowledged the FIN as well.
+            Some(end) if self.skip == 1 && end + 1 == self.una => {
+                self.skip = 0;
+                self.queue_start = end;
+            }
+            Some(end) if end != self.data_end() => return false,
+            _ if self.skip > 0 => return false,
+            _ => {}
+        }
         self.ended = true;
+        true
+    }
+
+    /// Whether a stream `len` bytes longer would not be the one that the former node's program has
+    /// ended.
+    pub(super) fn goes_beyond_end(&self, len: usize) -> bool {
+        self.output_end.is_some_and(|end| {
+            let written = self.data_end() - self.skip;
+            len > end.distance(written) as usize
+        })
     }
 
     pub(super) fn ended(&self) -> bool {
         self.ended
-    }
-
-    /// Bytes that a former node has sent, and that the program has still to write here.
-    pub(super) fn skip(&self) -> u32 {
-        self.skip
     }
 
     /// The sequence number behind the last byte written: that of a FIN.

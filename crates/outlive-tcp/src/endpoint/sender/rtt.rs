@@ -36,6 +36,14 @@ impl RttEstimator {
         }
     }
 
+    /// Goes on from what a former node had measured.
+    pub(in crate::endpoint) fn resume(&mut self, smoothed: Duration, variation: Duration) {
+        if !smoothed.is_zero() {
+            (self.smoothed, self.variation) = (Some(smoothed), variation);
+            self.compute_timeout();
+        }
+    }
+
     /// A valid sample: of a segment that was sent once, or told apart by timestamps (RFC 6298,
     /// section 3). Ends the backoff.
     pub(in crate::endpoint) fn sample(&mut self, now: Time, rtt: Duration) {
@@ -96,6 +104,11 @@ impl RttEstimator {
 
     pub(in crate::endpoint) fn smoothed(&self) -> Option<Duration> {
         self.smoothed
+    }
+
+    /// RTTVAR.
+    pub(in crate::endpoint) fn variation(&self) -> Duration {
+        self.variation
     }
 
     pub(in crate::endpoint) fn minimum(&self) -> Option<Duration> {

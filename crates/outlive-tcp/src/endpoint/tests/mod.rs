@@ -7,6 +7,7 @@
 //! | [`withheld`] | what the other end is told while acknowledgments are withheld |
 //! | [`link`] | two endpoints over a link that loses, reorders, duplicates, delays and corrupts |
 //! | [`smoltcp`] | the same against an independent TCP |
+//! | [`takeover`] | another node goes on, at every event of a transfer |
 //! | [`goodput`] | how fast, and how fair |
 
 mod goodput;
@@ -15,5 +16,6 @@ mod link;
 mod loss;
 mod smoltcp;
 mod states;
+mod takeover;
 mod withheld;
 mod world;

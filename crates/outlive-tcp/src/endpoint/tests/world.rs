@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::harness::ms;
 use crate::{
     endpoint::{
-        Acknowledge, Arrival, Config, Connection, Drop, End, Event, Opening, Read, State, Transmit,
-        Verdict,
+        Acknowledge, Arrival, Config, Connection, Contents, Drop, End, Event, Opening, Read, State,
+        Transmit, Verdict,
     },
     segment,
     seq::Seq,
@@ -109,6 +109,11 @@ pub(super) struct Program {
     pub(super) segments_sent: u64,
     pub(super) bytes_sent: u64,
     pub(super) events: Vec<Event>,
+    /// A capture is taken whenever the program has acknowledged, written or ended something, before
+    /// anything leaves.
+    pub(super) captures: Option<Contents>,
+    pub(super) transaction: Option<(Time, Vec<u8>)>,
+    progress: (u64, u64, bool, bool),
     /// To a segment that came after the connection was over.
     reset: Option<Vec<u8>>,
 }
@@ -128,7 +133,37 @@ impl Program {
             segments_sent: 0,
             bytes_sent: 0,
             events: Vec::new(),
+            captures: None,
+            transaction: None,
+            progress: (0, 0, false, false),
             reset: None,
+        }
+    }
+
+    /// The program of a node that has taken over: its state is that of the capture.
+    pub(super) fn resumed(now: Time, conn: Connection, work: Work) -> Self {
+        let positions = conn.positions();
+        let mut program = Program::new(conn, work);
+        program.written = positions.written.distance(program.conn.sender.iss + 1).into();
+        program.read = positions.read.distance(program.conn.receiver.irs + 1).into();
+        program.end_read = program.conn.receiver.end_acknowledged();
+        let outstanding = positions.read.distance(positions.acknowledged.earlier(positions.read));
+        program.acknowledged = program.read - u64::from(outstanding);
+        if outstanding > 0 {
+            program.commits.push_back((now, outstanding));
+        }
+        program
+    }
+
+    /// Captures what the program has done, before any effect of it leaves.
+    fn record(&mut self, now: Time) {
+        let Some(contents) = self.captures else { return };
+        let end = self.end_read && self.end_commit.is_none();
+        let progress = (self.written, self.acknowledged, self.conn.sender.ended(), end);
+        let changed = progress != self.progress || self.transaction.is_none();
+        if changed && let Ok(bytes) = self.conn.capture(now, contents) {
+            self.progress = progress;
+            self.transaction = Some((now, bytes));
         }
     }
 
@@ -209,7 +244,7 @@ impl Program {
 
     #[track_caller]
     pub(super) fn assert_complete(&self, expected: u64) {
-        assert_eq!(self.read, expected);
+        assert_eq!(self.read, expected, "{:?}", self.conn.end());
         assert!(self.end_read);
         // The last acknowledgment of a FIN may be lost for longer than the other end lingers.
         let finished = matches!(self.conn.end(), None | Some(End::Finished | End::ResetByPeer));
@@ -236,6 +271,7 @@ impl Stack for Program {
 
     fn transmit(&mut self, now: Time, offload: bool) -> Vec<(Vec<u8>, Offload)> {
         self.act(now);
+        self.record(now);
         let mut packets = Vec::new();
         packets.extend(self.reset.take().map(|packet| (packet, Offload::default())));
         while let Some(transmit) = self.conn.poll_transmit(now) {
@@ -337,6 +373,35 @@ impl<S: Stack> World<S> {
             (_, None) => return false,
         }
         true
+    }
+
+    /// What is on its way to one end, or comes within `time`, is lost; the other end goes on.
+    pub(super) fn outage(&mut self, to: usize, time: Duration) {
+        let until = self.now + time;
+        let lost = |flight: &Flight| flight.0.2 == to && flight.0.0 <= until;
+        loop {
+            self.flights.retain(|flight| !lost(flight));
+            let other = to ^ 1;
+            let due = self.ends[other].deadline().filter(|&due| due <= until);
+            let arrival = self.flights.peek().map(|Reverse(flight)| flight.0);
+            match (arrival.filter(|&at| at <= until), due) {
+                (Some(at), due) if due.is_none_or(|due| at <= due) => {
+                    let Some(Reverse((at, _, _, packet, partial, size))) = self.flights.pop()
+                    else {
+                        return;
+                    };
+                    self.now = self.now.max(at);
+                    self.ends[other].receive(self.now, packet, offload_of(partial, size));
+                }
+                (_, Some(due)) => {
+                    self.now = self.now.max(due);
+                    self.ends[other].wake(self.now);
+                }
+                _ => break,
+            }
+            self.flush(other);
+        }
+        self.now = until;
     }
 
     pub(super) fn flush(&mut self, from: usize) {
