@@ -14,19 +14,20 @@ const PER_PERIOD: u8 = 10;
 /// The budget of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct ChallengeLimit {
-    began: Time,
+    /// When the present period began.
+    began: Option<Time>,
     sent: u8,
 }
 
 impl ChallengeLimit {
     pub(super) fn new() -> Self {
-        ChallengeLimit { began: Time::ZERO, sent: 0 }
+        ChallengeLimit { began: None, sent: 0 }
     }
 
     /// Takes one from the budget, if there is one.
     pub(super) fn take(&mut self, now: Time) -> bool {
-        if now.since(self.began) >= PERIOD {
-            *self = ChallengeLimit { began: now, sent: 0 };
+        if self.began.is_none_or(|began| now.since(began) >= PERIOD) {
+            *self = ChallengeLimit { began: Some(now), sent: 0 };
         }
         let allowed = self.sent < PER_PERIOD;
         self.sent += u8::from(allowed);

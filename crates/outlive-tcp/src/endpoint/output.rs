@@ -174,7 +174,7 @@ impl Connection {
             Timestamps { value: self.clock.value(now), echo: self.receiver.paws.recent };
         Options {
             timestamps: self.agreed.timestamps.then_some(timestamps),
-            sack: self.receiver.sack_blocks(),
+            sack: self.receiver.sack_blocks(if self.agreed.timestamps { 3 } else { 4 }),
             ..Options::default()
         }
     }

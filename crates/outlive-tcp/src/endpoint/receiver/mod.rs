@@ -442,7 +442,9 @@ impl Receiver {
     /// Once there is a hole, what is withheld in front of it is told as well, except for its first
     /// segment: a sender takes what is below a block and not in one for lost, and a block that
     /// begins at SEG.ACK is ignored. Without a hole nothing is told of it, for the same reason.
-    pub(super) fn sack_blocks(&self) -> SackBlocks {
+    ///
+    /// There are `most` at most: what has room beside the other options.
+    pub(super) fn sack_blocks(&self, most: usize) -> SackBlocks {
         let mut blocks = SackBlocks::default();
         if !self.sack {
             return blocks;
@@ -452,7 +454,8 @@ impl Receiver {
             self.push_duplicate(&mut blocks, duplicate, withheld);
         }
         let mut push = |block: SackBlock| {
-            if !blocks.as_slice().iter().skip(1).any(|known| *known == block) {
+            let room = blocks.as_slice().len() < most;
+            if room && !blocks.as_slice().iter().skip(1).any(|known| *known == block) {
                 blocks.push(block);
             }
         };

@@ -130,7 +130,8 @@ impl Sender {
                 let grows = arrivals.progress > 0 && lost == 0;
                 self.reduce_proportionally(arrivals.delivered, grows, 0);
             }
-            Phase::Open | Phase::Loss if arrivals.progress > 0 => {
+            // Not for one that notifies of congestion (RFC 3168, section 6.1.2).
+            Phase::Open | Phase::Loss if arrivals.progress > 0 && !info.congestion => {
                 let rtt = self.rtt.smoothed().unwrap_or_default();
                 let limited = limited || self.recovery.phase == Phase::Loss;
                 self.congestion.on_ack(now, arrivals.progress, rtt, limited);

@@ -7,13 +7,17 @@
 //! | [`withheld`] | what the other end is told while acknowledgments are withheld |
 //! | [`link`] | two endpoints over a link that loses, reorders, duplicates, delays and corrupts |
 //! | [`smoltcp`] | the same against an independent TCP |
+//! | [`defences`] | what strangers may send |
+//! | [`path`] | path MTU, ECN, keep-alive |
 //! | [`takeover`] | another node goes on, at every event of a transfer |
 //! | [`goodput`] | how fast, and how fair |
 
+mod defences;
 mod goodput;
 mod harness;
 mod link;
 mod loss;
+mod path;
 mod smoltcp;
 mod states;
 mod takeover;

@@ -34,6 +34,8 @@ pub(super) struct LinkConfig {
     pub(super) rate: u64,
     /// Bytes that may wait at a rate limit.
     pub(super) queue: u64,
+    /// Longer packets vanish; 0 for none.
+    pub(super) swallows_beyond: usize,
     /// Super-segments pass whole.
     pub(super) offload: bool,
 }
@@ -48,6 +50,7 @@ impl Default for LinkConfig {
             corruption: 0,
             rate: 0,
             queue: 0,
+            swallows_beyond: 0,
             offload: false,
         }
     }
@@ -417,6 +420,9 @@ impl<S: Stack> World<S> {
     fn send(&mut self, from: usize, mut packet: Vec<u8>, offload: Offload) {
         if self.chance(self.link.loss) {
             self.lost += 1;
+            return;
+        }
+        if self.link.swallows_beyond > 0 && packet.len() > self.link.swallows_beyond {
             return;
         }
         let Some(queued) = self.queue(from, packet.len() as u64) else {
