@@ -54,7 +54,7 @@ impl Connection {
             return Err(dropped(Drop::NoAcknowledgment));
         }
         self.take_syn(now, segment);
-        if self.state == State::Established || self.state == State::FinWait1 {
+        if self.state != State::SynReceived && has_text(segment) {
             self.take_stream(now, segment)?;
         }
         Ok(())
@@ -78,11 +78,14 @@ impl Connection {
         self.check_reset(now, segment)?;
         self.check_syn(now, segment)?;
         let Some(ack) = segment.ack else { return Err(dropped(Drop::NoAcknowledgment)) };
-        self.note_life(now, segment);
+        self.note_life();
         if self.state == State::SynReceived {
             self.complete_handshake(now, segment, ack)?;
         }
         self.check_acknowledgment(now, ack)?;
+        if self.agreed.timestamps {
+            self.receiver.note_timestamp(now, segment);
+        }
         self.take_acknowledgment(now, segment, ack);
         if self.state == State::Closed {
             return Ok(());
@@ -146,11 +149,6 @@ impl Connection {
     /// First: the sequence number.
     fn check_sequence(&mut self, now: Time, segment: &Arrival) -> Step {
         if self.receiver.is_acceptable(segment) {
-            if let Some(timestamps) = segment.options.timestamps.filter(|_| self.agreed.timestamps)
-            {
-                let last = self.receiver.last_ack_sent();
-                self.receiver.paws.update(now, timestamps, segment.seq, last);
-            }
             return Ok(());
         }
         if segment.has(Flags::RST) {
@@ -275,8 +273,11 @@ impl Connection {
 
     /// Seventh and eighth: data and FIN.
     fn take_stream(&mut self, now: Time, segment: &Arrival) -> Step {
-        let has_text = !segment.payload.is_empty() || segment.has(Flags::FIN);
-        if !has_text {
+        if !has_text(segment) {
+            // A probe of what the other end has sent and not heard of: it wants an answer.
+            if segment.seq.before(self.receiver.received()) {
+                self.challenge(now);
+            }
             return Ok(());
         }
         if !self.state.receives() {
@@ -312,7 +313,7 @@ impl Connection {
     }
 
     /// The other end is there.
-    fn note_life(&mut self, _now: Time, _segment: &Arrival) {
+    fn note_life(&mut self) {
         self.keep_alive_probes = 0;
         self.timers.stop(Timer::KeepAlive);
     }
@@ -384,6 +385,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// "Segment text" and the FIN behind it.
+fn has_text(segment: &Arrival) -> bool {
+    !segment.payload.is_empty() || segment.has(Flags::FIN)
 }
 
 fn dropped(reason: Drop) -> Verdict {

@@ -215,7 +215,7 @@ impl Connection {
             self.establish(now, syn.seq, syn.window.into());
         } else {
             self.state = State::SynReceived;
-            self.handshake.due = true;
+            self.handshake = Handshaking { due: true, attempts: 0, ..self.handshake };
         }
     }
 

@@ -32,11 +32,12 @@ use super::{
     arrival::Arrival,
     byte_queue::ByteQueue,
     config::{Acknowledge, Config},
-    negotiation::Negotiated,
+    negotiation::{Negotiated, timestamp_before},
     outcome::{AcknowledgeError, Drop},
 };
 use crate::{
     seq::Seq,
+    time::Time,
     wire::{Flags, SackBlock, SackBlocks},
 };
 
@@ -61,6 +62,8 @@ pub(super) struct Receiver {
     window: Window,
     pub(super) paws: Paws,
     policy: Acknowledge,
+    /// The latest segment that filled a hole and is not acknowledged: where, and its timestamp.
+    filler: Option<(Seq, Paws)>,
     demand: AckDemand,
     duplicate: Option<SackBlock>,
     /// The largest segment seen: the unit of the other end's acknowledgment clock.
@@ -111,6 +114,7 @@ impl Receiver {
             window,
             paws: Paws::default(),
             policy: config.acknowledge,
+            filler: None,
             demand: AckDemand::None,
             duplicate: None,
             segment_size: 0,
@@ -179,6 +183,23 @@ impl Receiver {
     /// what it was told is RCV.NXT.
     pub(super) fn is_exact(&self, seq: Seq) -> bool {
         seq == self.acknowledged || seq == self.received || Some(seq) == self.ahead.end()
+    }
+
+    /// Takes over the timestamp of an acceptable segment, now or when what it brings is
+    /// acknowledged.
+    ///
+    /// What fills a hole while the bytes before are withheld must not be acknowledged with an older
+    /// timestamp than its own: the other end would take the loss that it has repaired for none (RFC
+    /// 7323, section 4.3, case C; RFC 3522).
+    pub(super) fn note_timestamp(&mut self, now: Time, segment: &Arrival) {
+        let Some(timestamps) = segment.options.timestamps else { return };
+        self.paws.update(now, timestamps, segment.seq, self.last_ack_sent);
+        let fills = !self.ahead.is_empty()
+            && segment.seq.at_or_before(self.received)
+            && segment.end().after(self.received);
+        if fills && segment.seq.after(self.last_ack_sent) {
+            self.filler = Some((self.received, Paws::start(timestamps.value, now)));
+        }
     }
 
     /// Takes the data and the FIN of an acceptable segment.
@@ -338,9 +359,19 @@ impl Receiver {
         if count > 0 {
             self.acknowledged += count;
             self.demand = AckDemand::Now;
+            self.release_timestamp();
             self.update_window();
         }
         Ok(())
+    }
+
+    fn release_timestamp(&mut self) {
+        if let Some((_, paws)) = self.filler.filter(|(at, _)| at.before(self.acknowledged)) {
+            self.filler = None;
+            if timestamp_before(self.paws.recent, paws.recent) {
+                self.paws = paws;
+            }
+        }
     }
 
     /// The program acknowledges the end of the stream. Again is no error.
@@ -397,6 +428,7 @@ impl Receiver {
             return;
         }
         self.acknowledged = target;
+        self.release_timestamp();
         // Every second full segment (RFC 9293, SHLD-19), and a FIN at once.
         let untold = self.acknowledged.distance(self.last_ack_sent);
         let much = untold >= 2 * self.segment_size.max(1);
@@ -431,10 +463,6 @@ impl Receiver {
         self.last_ack_sent = self.acknowledged;
         self.demand = AckDemand::None;
         self.duplicate = None;
-    }
-
-    pub(super) fn last_ack_sent(&self) -> Seq {
-        self.last_ack_sent
     }
 
     /// The SACK blocks for what is sent now (RFC 2018, section 4; RFC 2883).

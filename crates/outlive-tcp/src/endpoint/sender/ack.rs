@@ -53,6 +53,21 @@ pub(super) struct Arrivals {
     needless: bool,
 }
 
+/// An acknowledgment as loss recovery looks at it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AckView {
+    pub(super) arrivals: Arrivals,
+    /// The other end reports that it got this twice.
+    pub(super) duplicate: Option<SackBlock>,
+    /// It says nothing new about data or window, and carries no data: a duplicate acknowledgment of
+    /// RFC 5681, if something is in flight.
+    pub(super) pure: bool,
+    /// Sequence numbers from SND.UNA to SND.NXT, before it came.
+    pub(super) in_flight: u32,
+    /// The congestion window was what kept the sender from sending.
+    pub(super) limited: bool,
+}
+
 impl Sender {
     /// Whether an acknowledgment number can be (RFC 5961, section 5.2). After a restore, whatever a
     /// former node can have sent counts as sent.
@@ -71,9 +86,9 @@ impl Sender {
         if info.ack.before(self.una) {
             return AckOutcome::default();
         }
+        self.answered = true;
         let in_flight = self.nxt.distance(self.una);
         let limited = self.una.before(self.limited_until);
-        self.answered = true;
         let window_changed = self.update_window(info);
         let duplicate = duplicate_report(info);
         let skipped = self.skip_unwritten(info.ack);
@@ -82,10 +97,11 @@ impl Sender {
         if duplicate.is_some() {
             self.rack.duplicate_reported(self.una, self.nxt);
         }
-        self.judge_probe(info, duplicate.is_some(), window_changed, in_flight);
-        self.note_congestion(info, in_flight);
         let pure = info.len == 0 && !window_changed && arrivals.progress == 0;
-        self.recover(now, info, &arrivals, duplicate, pure, in_flight, limited, timers);
+        let view = AckView { arrivals, duplicate, pure, in_flight, limited };
+        self.judge_probe(info, &view);
+        self.note_congestion(info, in_flight);
+        self.recover(now, info, &view, timers);
         self.rearm(now, arrivals.progress > 0, timers);
         AckOutcome { progress: arrivals.progress, skipped }
     }
@@ -200,20 +216,14 @@ impl Sender {
         echo != 0 && !old && !timestamp_before(self.clock.value(now), echo)
     }
 
-    fn judge_probe(
-        &mut self,
-        info: &AckInfo<'_>,
-        duplicate: bool,
-        window_changed: bool,
-        in_flight: u32,
-    ) {
+    fn judge_probe(&mut self, info: &AckInfo<'_>, view: &AckView) {
         let Some(probe) = self.probe else { return };
-        let pure = info.len == 0 && info.sack.is_empty() && !window_changed;
-        match probe.judge(info.ack, duplicate, pure) {
+        let pure = view.pure && info.sack.is_empty();
+        match probe.judge(info.ack, view.duplicate.is_some(), pure) {
             ProbeOutcome::Open => return,
             ProbeOutcome::Done => {}
             ProbeOutcome::LossRepaired if self.recovery.is_open() => {
-                self.congestion.on_congestion(in_flight);
+                self.congestion.on_congestion(view.in_flight);
                 self.congestion.settle();
             }
             ProbeOutcome::LossRepaired => {}

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::{
     Force, Sender,
-    ack::{AckInfo, Arrivals},
+    ack::{AckInfo, AckView, Arrivals},
     probe::TailProbe,
     prr::Prr,
     rack::Patience,
@@ -27,7 +27,6 @@ use crate::{
     },
     seq::Seq,
     time::Time,
-    wire::SackBlock,
 };
 
 /// DupThresh (RFC 5681, section 3.2).
@@ -104,27 +103,23 @@ impl Recovery {
 
 impl Sender {
     /// Finds losses, moves between the phases, and sets the congestion window.
-    #[allow(clippy::too_many_arguments, reason = "one acknowledgment, looked at from all sides")]
     pub(super) fn recover(
         &mut self,
         now: Time,
         info: &AckInfo<'_>,
-        arrivals: &Arrivals,
-        duplicate: Option<SackBlock>,
-        pure: bool,
-        in_flight: u32,
-        limited: bool,
+        view: &AckView,
         timers: &mut Timers,
     ) {
-        self.undo_if_needless(info, arrivals, duplicate);
+        let arrivals = &view.arrivals;
+        self.undo_if_needless(info, view);
         if !self.recovery.is_open() && self.una.at_or_after(self.recovery.point) {
             self.leave_recovery();
         }
-        self.count_duplicates(arrivals, pure && in_flight > 0);
+        self.count_duplicates(arrivals, view.pure && view.in_flight > 0);
         let lost = self.detect_losses(now, timers);
         match self.recovery.phase {
             Phase::Open if self.board.lost() > 0 => {
-                self.enter_recovery(arrivals.delivered, in_flight);
+                self.enter_recovery(arrivals.delivered, view.in_flight);
             }
             Phase::Recovery => {
                 let grows = arrivals.progress > 0 && lost == 0;
@@ -133,7 +128,7 @@ impl Sender {
             // Not for one that notifies of congestion (RFC 3168, section 6.1.2).
             Phase::Open | Phase::Loss if arrivals.progress > 0 && !info.congestion => {
                 let rtt = self.rtt.smoothed().unwrap_or_default();
-                let limited = limited || self.recovery.phase == Phase::Loss;
+                let limited = view.limited || self.recovery.phase == Phase::Loss;
                 self.congestion.on_ack(now, arrivals.progress, rtt, limited);
             }
             _ => {}
@@ -318,20 +313,15 @@ impl Sender {
     }
 
     /// An acknowledgment shows that what was sent again had not been lost.
-    fn undo_if_needless(
-        &mut self,
-        info: &AckInfo<'_>,
-        arrivals: &Arrivals,
-        duplicate: Option<SackBlock>,
-    ) {
+    fn undo_if_needless(&mut self, info: &AckInfo<'_>, view: &AckView) {
         let Some(undo) = &mut self.recovery.undo else { return };
-        if let Some(block) = duplicate {
+        if let Some(block) = view.duplicate {
             undo.reported = undo.reported.saturating_add(block.end.distance(block.start));
         }
         let by_reports = undo.repeated > 0 && undo.reported >= undo.repeated;
         // The acknowledgment is of something sent before the first retransmission.
         let by_time = self.recovery.phase != Phase::Open
-            && arrivals.progress > 0
+            && view.arrivals.progress > 0
             && matches!((undo.stamp, info.echo), (Some(stamp), Some(echo)) if timestamp_before(echo, stamp));
         if !by_reports && !by_time {
             return;

@@ -212,11 +212,12 @@ fn data_postpones_the_probe() {
 #[test]
 fn a_black_hole_is_survived() {
     let work = Work { send: 100_000, ..Work::default() };
-    let link = LinkConfig { swallows_beyond: 1_200, ..LinkConfig::default() };
+    let link = LinkConfig { swallows_beyond: 1_300, ..LinkConfig::default() };
     let config = Config { ecn: true, ..Config::default() };
     let mut world = pair(1, link, (config, work), (config, Work::default()));
     let limit = std::time::Duration::from_secs(300);
     assert!(world.run(limit, |world| world.ends.iter().all(Host::is_done)));
     world.ends[1].program().assert_complete(100_000);
-    assert_eq!(world.ends[0].program().conn.statistics().path_mtu, 1_024);
+    let mtu = world.ends[0].program().conn.statistics().path_mtu;
+    assert!(mtu == 1_024 || mtu == 1_280, "{mtu}");
 }

@@ -147,6 +147,41 @@ fn the_echo_includes_the_wait() {
     assert_eq!(trace.send(ack(IRS + 2_001)).options.timestamps.unwrap().echo, 110);
 }
 
+/// But what filled a hole is acknowledged with its own: an older one would say that nothing was
+/// lost.
+#[test]
+fn the_echo_of_a_repair_is_that_of_the_repair() {
+    let config = Config { timestamps: true, ..explicit() };
+    let options = Options {
+        sack_permitted: true,
+        timestamps: Some(crate::wire::Timestamps { value: 100, echo: 0 }),
+        ..Options::default()
+    };
+    let mut trace = Trace::established_with(config, options);
+    trace.recv(seg(IRS + 1, ISS + 1).data(1_000).stamp(110, 0));
+    trace.recv(seg(IRS + 2_001, ISS + 1).data(1_000).stamp(120, 0));
+    trace.send(ack(IRS + 1));
+    trace.recv(seg(IRS + 1_001, ISS + 1).data(1_000).stamp(150, 0));
+    let echo = |transmit: crate::endpoint::Transmit| transmit.options.timestamps.unwrap().echo;
+    assert_eq!(echo(trace.send(ack(IRS + 1))), 110);
+    trace.read(3_000);
+    trace.conn.acknowledge(1_000).unwrap();
+    assert_eq!(echo(trace.send(ack(IRS + 1_001))), 110);
+    trace.conn.acknowledge(2_000).unwrap();
+    assert_eq!(echo(trace.send(ack(IRS + 3_001))), 150);
+}
+
+/// A probe below what was received, but not acknowledged, is answered too.
+#[test]
+fn probes_within_withheld_data_are_answered() {
+    let mut trace = Trace::established(explicit());
+    trace.recv(seg(IRS + 1, ISS + 1).data(1_000));
+    trace.recv(seg(IRS + 1_000, ISS + 1));
+    trace.send(ack(IRS + 1));
+    trace.recv(seg(IRS + 1_001, ISS + 1));
+    trace.nothing();
+}
+
 /// A probe at or below RCV.NXT - 1, which a takeover sends to make an end repeat its
 /// acknowledgment, is answered in every state that has a peer.
 #[test]

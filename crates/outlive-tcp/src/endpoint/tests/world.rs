@@ -479,11 +479,12 @@ fn offload_of(partial: bool, size: u16) -> Offload {
 
 /// The client of a pair whose server is made of its SYN.
 pub(super) fn client(config: Config, work: Work, random: &mut fastrand::Rng) -> Program {
-    let opening = Opening {
-        tuple: testing::tuple("10.0.0.1:4000", "10.0.0.2:80"),
-        iss: Seq(random.u32(..)),
-        timestamp_offset: random.u32(..),
+    let tuple = if random.bool() {
+        testing::tuple("10.0.0.1:4000", "10.0.0.2:80")
+    } else {
+        testing::tuple("[fd00::1]:4000", "[fd00::2]:80")
     };
+    let opening = Opening { tuple, iss: first_number(random), timestamp_offset: random.u32(..) };
     Program::new(Connection::connect(opening, config), work)
 }
 
@@ -550,6 +551,11 @@ impl Stack for Host {
     }
 }
 
+/// Often such that the numbers wrap in the middle of the transfer.
+fn first_number(random: &mut fastrand::Rng) -> Seq {
+    Seq(if random.bool() { random.u32(..) } else { u32::MAX - random.u32(0..300_000) })
+}
+
 /// A client and a server over a link.
 pub(super) fn pair(
     seed: u64,
@@ -560,8 +566,8 @@ pub(super) fn pair(
     let mut random = fastrand::Rng::with_seed(seed);
     let first = Host::Connected(Box::new(client(client_side.0, client_side.1, &mut random)));
     let opening = Opening {
-        tuple: testing::tuple("10.0.0.2:80", "10.0.0.1:4000"),
-        iss: Seq(random.u32(..)),
+        tuple: testing::tuple("10.0.0.2:80", "10.0.0.1:4000"), // The SYN says.
+        iss: first_number(&mut random),
         timestamp_offset: random.u32(..),
     };
     let (config, work) = server_side;
