@@ -61,6 +61,7 @@ impl Segment<'_> {
             options: self.options,
             hop_limit: self.hop_limit,
             traffic_class: 0,
+            urgent: 0,
         }
     }
 
@@ -80,6 +81,8 @@ pub(crate) struct Header {
     pub(crate) options: Options,
     pub(crate) hop_limit: u8,
     pub(crate) traffic_class: u8,
+    /// The urgent pointer; means something with the URG flag only.
+    pub(crate) urgent: u16,
 }
 
 impl Header {
@@ -101,7 +104,8 @@ impl Header {
         out.extend_from_slice(&self.ack.unwrap_or_default().0.to_be_bytes());
         out.extend_from_slice(&offset_and_flags.to_be_bytes());
         out.extend_from_slice(&self.window.to_be_bytes());
-        out.extend_from_slice(&[0; 4]); // Checksum, and no urgent data.
+        out.extend_from_slice(&[0; 2]); // Checksum.
+        out.extend_from_slice(&self.urgent.to_be_bytes());
         self.options.emit(out);
         (start, pseudo)
     }

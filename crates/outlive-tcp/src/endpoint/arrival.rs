@@ -25,6 +25,8 @@ pub struct Arrival {
     pub flags: Flags,
     /// The window field, not scaled.
     pub window: u16,
+    /// The urgent pointer, if the URG flag is set.
+    pub urgent: Option<u16>,
     /// The options.
     pub options: Options,
     /// The IP header says Congestion Experienced (RFC 3168).
@@ -55,6 +57,7 @@ impl Arrival {
             ack: flags.contains(Flags::ACK).then(|| packet.ack()),
             flags,
             window: packet.window(),
+            urgent: packet.urgent(),
             options: packet.options(),
             congestion_experienced: traffic_class & 3 == 3,
             segment_size: size,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::segment::DEFAULT_HOP_LIMIT;
+
 /// Settings of a connection. All of them are local: nothing here has to agree with the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -21,7 +23,7 @@ pub struct Config {
     pub reassembly_pieces: u16,
     /// When received bytes are acknowledged.
     pub acknowledge: Acknowledge,
-    /// How long an acknowledgment may wait for company. Must be below 500 ms (RFC 9293, MUST-59).
+    /// How long an acknowledgment may wait for company. Must be below 500 ms (RFC 9293, MUST-40).
     pub delayed_ack: Duration,
     /// Small segments wait while others are in flight (RFC 896).
     pub nagle: bool,
@@ -49,6 +51,10 @@ pub struct Config {
     /// The least retransmission timeout. RFC 6298 recommends one second; Linux and others take
     /// 200 ms, and so does the default.
     pub min_rto: Duration,
+    /// TTL or hop limit of what is sent.
+    pub hop_limit: u8,
+    /// Differentiated services code point of what is sent (RFC 2474), 6 bits.
+    pub dscp: u8,
     /// Payload bytes of one [`Transmit`](super::Transmit) at most: several segments, which a device
     /// or [`Transmit::segments`](super::Transmit::segments) cuts. Below two segments there are no
     /// super-segments.
@@ -108,6 +114,8 @@ impl Default for Config {
             time_wait: Duration::from_secs(60),
             fin_wait: Duration::from_secs(60),
             min_rto: Duration::from_millis(200),
+            hop_limit: DEFAULT_HOP_LIMIT,
+            dscp: 0,
             max_super_segment: u16::MAX,
         }
     }

@@ -131,6 +131,21 @@ impl Connection {
         Ok(self.sender.write(data))
     }
 
+    /// Calls urgent what was written so far (RFC 9293, section 3.8.5). The other end is told at
+    /// once, the bytes stay in their order. Programs that are not bound to it by an old protocol
+    /// should not use it (SHLD-13).
+    pub fn mark_urgent(&mut self) {
+        if self.state.may_write() {
+            self.sender.mark_urgent();
+        }
+    }
+
+    /// How many of the bytes that come next from [`read`](Self::read) the other end calls urgent;
+    /// they need not all have come.
+    pub fn urgent(&self) -> u32 {
+        self.receiver.urgent()
+    }
+
     /// Ends the stream to the other end, behind what was written (a half close). Again does
     /// nothing.
     pub fn shutdown(&mut self) {

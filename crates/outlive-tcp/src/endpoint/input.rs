@@ -9,12 +9,11 @@ use super::{
     sender::AckInfo,
     state::State,
     timers::Timer,
-    transmit::Transmit,
 };
 use crate::{
     seq::Seq,
     time::Time,
-    wire::{Flags, IcmpError, IcmpErrorKind, Options},
+    wire::{Flags, IcmpError, IcmpErrorKind},
 };
 
 /// The step after which a segment's processing ended, and with what.
@@ -89,6 +88,10 @@ impl Connection {
         self.take_acknowledgment(now, segment, ack);
         if self.state == State::Closed {
             return Ok(());
+        }
+        // Sixth, even if there is no room for data (MUST-66).
+        if self.state.receives() && self.receiver.note_urgent(segment) {
+            self.tell(Event::Urgent);
         }
         self.take_stream(now, segment)
     }
@@ -338,17 +341,7 @@ impl Connection {
 
     /// `<SEQ=SEG.ACK><CTL=RST>`: the other end is in another connection.
     fn reply_with_reset(&mut self, ack: Seq) {
-        self.reply = Some(Transmit {
-            tuple: self.tuple,
-            seq: ack,
-            ack: None,
-            flags: Flags::RST,
-            window: 0,
-            options: Options::default(),
-            payload: Vec::new(),
-            segment_size: 0,
-            ecn_capable: false,
-        });
+        self.reply = Some(self.segment(ack, None, Flags::RST));
     }
 
     /// Takes an ICMP error about a packet that this connection sent (RFC 9293, section 3.9.2.2). A

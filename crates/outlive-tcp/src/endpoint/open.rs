@@ -1,7 +1,10 @@
 //! How a connection begins: with a SYN of our own, with one that came, or with a handshake that is
 //! over.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use siphasher::sip::SipHasher24;
 
@@ -22,7 +25,7 @@ use crate::{
     cookie::initial_sequence,
     seq::Seq,
     time::Time,
-    wire::{Flags, FourTuple, Options},
+    wire::{Endpoint, Flags, FourTuple, Options},
 };
 
 /// The numbers that a new connection starts with.
@@ -71,9 +74,13 @@ pub struct Handshake {
     pub timestamp: u32,
 }
 
-/// Why a SYN cannot be accepted.
+/// Why a connection cannot be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum AcceptError {
+pub enum OpenError {
+    /// An end has no port, or an address that is not one host's (RFC 9293, section 3.9.2.3). A SYN
+    /// with such an address is dropped without an answer.
+    #[error("not an address of one host")]
+    Address,
     /// It is none, or has flags that no SYN of a client has.
     #[error("not a SYN that opens a connection")]
     NotASyn,
@@ -102,13 +109,14 @@ pub(super) struct Handshaking {
 
 impl Connection {
     /// Opens a connection: a SYN is to be sent.
-    pub fn connect(opening: Opening, config: Config) -> Self {
+    pub fn connect(opening: Opening, config: Config) -> Result<Self, OpenError> {
+        check_ends(opening.tuple)?;
         let nothing = Options::default();
         let agreed = Negotiated::from_syn(&config, opening.tuple, &nothing, config.ecn);
         let mut connection = Self::unopened(opening, Seq(0), config, agreed, State::SynSent);
         connection.handshake.due = true;
         connection.sender.syn_sent();
-        connection
+        Ok(connection)
     }
 
     /// Accepts a connection: `syn` came, and a SYN-ACK is to be sent. Data in the SYN is not taken;
@@ -118,15 +126,16 @@ impl Connection {
         syn: &Arrival,
         opening: Opening,
         config: Config,
-    ) -> Result<Self, AcceptError> {
+    ) -> Result<Self, OpenError> {
         if !syn.has(Flags::SYN) || syn.flags.intersects(Flags::ACK | Flags::RST | Flags::FIN) {
-            return Err(AcceptError::NotASyn);
+            return Err(OpenError::NotASyn);
         }
         if syn.tuple != opening.tuple.reversed() {
-            return Err(AcceptError::OtherEnds);
+            return Err(OpenError::OtherEnds);
         }
+        check_ends(opening.tuple)?;
         if syn.options.authenticated {
-            return Err(AcceptError::Authenticated);
+            return Err(OpenError::Authenticated);
         }
         let ecn = config.ecn && syn.has(Flags::ECE | Flags::CWR);
         let agreed = Negotiated::from_syn(&config, opening.tuple, &syn.options, ecn);
@@ -252,4 +261,15 @@ impl Connection {
     pub(super) fn give_up_handshake(&mut self) {
         self.finish(End::ConnectTimeout);
     }
+}
+
+/// Both ends are single hosts, of one IP version (RFC 9293, MUST-46, MUST-57, MUST-63). A directed
+/// broadcast cannot be told from a host here.
+fn check_ends(tuple: FourTuple) -> Result<(), OpenError> {
+    let is_host = |end: Endpoint| {
+        let odd = end.addr.is_multicast() || end.addr.is_unspecified();
+        !odd && end.addr != IpAddr::V4(Ipv4Addr::BROADCAST) && end.port != 0
+    };
+    let hosts = is_host(tuple.source) && is_host(tuple.destination);
+    if hosts && tuple.version().is_some() { Ok(()) } else { Err(OpenError::Address) }
 }

@@ -57,6 +57,9 @@ pub enum Event {
     Established,
     /// There is something to read, or the end of the stream is.
     Readable,
+    /// The other end calls some of what it sends urgent:
+    /// [`Connection::urgent`](super::Connection::urgent) says how far.
+    Urgent,
     /// There is room to write again, after there was none.
     Writable,
     /// The other end has acknowledged everything that was written, the end of the stream included.

@@ -117,6 +117,7 @@ impl Connection {
         Transmit {
             payload: self.sender.data(piece.start, piece.len),
             segment_size: segment as u16,
+            urgent: self.sender.urgent_pointer(piece.start),
             // Not what is sent again (RFC 3168, section 6.1.5).
             ecn_capable: self.agreed.ecn && !piece.repeated && piece.len > 0,
             ..self.acknowledging(piece.start, flags, options)
@@ -154,17 +155,20 @@ impl Connection {
         Transmit { window, options, ..self.segment(seq, Some(ack), flags) }
     }
 
-    fn segment(&self, seq: Seq, ack: Option<Seq>, flags: Flags) -> Transmit {
+    pub(super) fn segment(&self, seq: Seq, ack: Option<Seq>, flags: Flags) -> Transmit {
         Transmit {
             tuple: self.tuple,
             seq,
             ack,
             flags,
             window: 0,
+            urgent: None,
             options: Options::default(),
             payload: Vec::new(),
             segment_size: 0,
             ecn_capable: false,
+            hop_limit: self.config.hop_limit,
+            dscp: self.config.dscp & 0x3f,
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     checksum,
-    segment::{DEFAULT_HOP_LIMIT, Header},
+    segment::Header,
     seq::Seq,
     wire::{Checksum, Flags, FourTuple, Offload, Options, Segmentation, put_u16},
 };
@@ -26,6 +26,8 @@ pub struct Transmit {
     pub flags: Flags,
     /// The window field, already scaled.
     pub window: u16,
+    /// The urgent pointer; the URG flag goes with it.
+    pub urgent: Option<u16>,
     /// The options.
     pub options: Options,
     /// The payload, to be joined.
@@ -34,6 +36,10 @@ pub struct Transmit {
     pub segment_size: u16,
     /// The packet is to be marked ECT(0) (RFC 3168, section 5).
     pub ecn_capable: bool,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// Differentiated services code point, 6 bits.
+    pub dscp: u8,
 }
 
 impl Transmit {
@@ -114,11 +120,15 @@ impl Transmit {
             tuple: self.tuple,
             seq: self.seq,
             ack: self.ack,
-            flags: self.flags,
+            flags: match self.urgent {
+                Some(_) => self.flags | Flags::URG,
+                None => self.flags & !Flags::URG,
+            },
             window: self.window,
             options: self.options,
-            hop_limit: DEFAULT_HOP_LIMIT,
-            traffic_class: if self.ecn_capable { 2 } else { 0 },
+            hop_limit: self.hop_limit,
+            traffic_class: self.dscp << 2 | if self.ecn_capable { 2 } else { 0 },
+            urgent: self.urgent.unwrap_or(0),
         }
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Receiver {
     window: Window,
     pub(super) paws: Paws,
     policy: Acknowledge,
+    /// RCV.UP: urgent data ends here.
+    urgent: Option<Seq>,
     /// The latest segment that filled a hole and is not acknowledged: where, and its timestamp.
     filler: Option<(Seq, Paws)>,
     demand: AckDemand,
@@ -114,6 +116,7 @@ impl Receiver {
             window,
             paws: Paws::default(),
             policy: config.acknowledge,
+            urgent: None,
             filler: None,
             demand: AckDemand::None,
             duplicate: None,
@@ -326,10 +329,27 @@ impl Receiver {
         self.congestion_echo
     }
 
+    /// Takes over the urgent pointer (RFC 9293, section 3.8.5). Gives whether it is news.
+    pub(super) fn note_urgent(&mut self, segment: &Arrival) -> bool {
+        let Some(pointer) = segment.urgent else { return false };
+        let end = segment.seq + u32::from(pointer);
+        let news = end.after(self.urgent.unwrap_or(self.read).later(self.read));
+        if news {
+            self.urgent = Some(end);
+        }
+        news
+    }
+
+    /// How many bytes from the next one read on are urgent.
+    pub(super) fn urgent(&self) -> u32 {
+        self.urgent.filter(|end| end.after(self.read)).map_or(0, |end| end.distance(self.read))
+    }
+
     /// The next bytes, `max` at most.
     pub(super) fn read(&mut self, max: usize) -> Option<Bytes> {
         let data = self.queue.pop(max)?;
         self.read += data.len() as u32;
+        self.urgent = self.urgent.filter(|end| end.after(self.read));
         self.after_read();
         Some(data)
     }

@@ -41,6 +41,12 @@ impl Sender {
         now: Time,
         limits: &SendLimits,
     ) -> Option<Piece> {
+        let mut limits = *limits;
+        if self.urgent.is_some_and(|end| end.after(self.una)) {
+            // Each segment has a pointer of its own.
+            limits.super_segment = limits.segment;
+        }
+        let limits = &limits;
         let piece = match self.force.take() {
             Some(force) => self.forced(force, limits),
             None => None,

@@ -63,6 +63,8 @@ pub(super) struct Sender {
     skip: u32,
     /// After a restore without output: where the former node's program has ended the stream.
     output_end: Option<Seq>,
+    /// SND.UP: urgent data ends here.
+    urgent: Option<Seq>,
     /// The program found no room and wants to be told of some.
     writer_waits: bool,
     pub(super) window: SendWindow,
@@ -133,6 +135,7 @@ impl Sender {
             ended: false,
             skip: 0,
             output_end: None,
+            urgent: None,
             writer_waits: false,
             window: SendWindow { size: 0, wl1: Seq(0), wl2: iss, largest: 0, edge: start },
             board: Scoreboard::default(),
@@ -232,6 +235,17 @@ impl Sender {
 
     pub(super) fn ended(&self) -> bool {
         self.ended
+    }
+
+    /// What was written so far is urgent.
+    pub(super) fn mark_urgent(&mut self) {
+        self.urgent = Some(self.data_end());
+    }
+
+    /// The urgent pointer of a segment that begins at `start`.
+    pub(super) fn urgent_pointer(&self, start: Seq) -> Option<u16> {
+        let end = self.urgent.filter(|end| end.after(start))?;
+        Some(end.distance(start).min(u16::MAX.into()) as u16)
     }
 
     /// The sequence number behind the last byte written: that of a FIN.

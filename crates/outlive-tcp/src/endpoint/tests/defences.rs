@@ -177,7 +177,7 @@ const UNREACHABLE_PORT: (IcmpErrorKind, u8) = (IcmpErrorKind::Unreachable, 3);
 #[test]
 fn an_icmp_error_refuses_only_before_the_connection_is_there() {
     let (what, code) = UNREACHABLE_PORT;
-    let mut trace = Trace::new(Connection::connect(opening(), plain()));
+    let mut trace = Trace::new(Connection::connect(opening(), plain()).unwrap());
     trace.next().unwrap();
     let soft = icmp(IcmpErrorKind::Unreachable, 1, ISS);
     assert_eq!(trace.conn.handle_icmp(trace.now, &soft), Verdict::Accepted);

@@ -60,7 +60,7 @@ fn flows(seed: u64, link: LinkConfig, algorithms: &[Algorithm]) -> World<Host> {
             iss: Seq(random.u32(..)),
             timestamp_offset: random.u32(..),
         };
-        let client = Connection::connect(opening(tuple, &mut random), config(algorithm));
+        let client = Connection::connect(opening(tuple, &mut random), config(algorithm)).unwrap();
         ends.push(Host::Connected(Box::new(Program::new(client, ENDLESS))));
         let opening = opening(tuple.reversed(), &mut random);
         let (config, work) = (config(algorithm), receiver());

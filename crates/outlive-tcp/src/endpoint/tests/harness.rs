@@ -52,6 +52,7 @@ pub(super) fn seg(seq: u32, ack: u32) -> Arrival {
         ack: Some(Seq(ack)),
         flags: Flags::ACK,
         window: 20_000,
+        urgent: None,
         options: Options::default(),
         congestion_experienced: false,
         segment_size: 0,
@@ -172,7 +173,7 @@ impl Trace {
 
     /// The same, the other end having offered `options`.
     pub(super) fn established_with(config: Config, options: Options) -> Self {
-        let mut trace = Trace::new(Connection::connect(opening(), config));
+        let mut trace = Trace::new(Connection::connect(opening(), config).unwrap());
         assert!(trace.next().unwrap().flags.contains(Flags::SYN));
         trace.wait(ms(10));
         trace.recv(seg(IRS, ISS + 1).and(Flags::SYN).options(options));

@@ -65,7 +65,7 @@ fn a_simultaneous_open_over_a_link() {
             iss: Seq(random.u32(..)),
             timestamp_offset: random.u32(..),
         };
-        let second = Program::new(Connection::connect(opening, Config::default()), second);
+        let second = Program::new(Connection::connect(opening, Config::default()).unwrap(), second);
         let mut world = World::new(seed, link, vec![first, second]);
         let done = world.run(PATIENCE, |world| world.ends.iter().all(Program::is_done));
         assert!(

@@ -81,7 +81,7 @@ fn claims_about_what_has_got_through_must_prove_true() {
 fn ecn_is_used_only_if_both_ends_want_it() {
     let config = Config { ecn: true, ..plain() };
     let ecn = Flags::ECE | Flags::CWR;
-    let mut trace = Trace::new(Connection::connect(opening(), config));
+    let mut trace = Trace::new(Connection::connect(opening(), config).unwrap());
     assert!(trace.next().unwrap().flags.contains(ecn));
     trace.recv(seg(IRS, ISS + 1).and(Flags::SYN));
     trace.next().unwrap();
@@ -89,7 +89,7 @@ fn ecn_is_used_only_if_both_ends_want_it() {
     assert!(!trace.send(data(ISS + 1, 100)).ecn_capable);
 
     // A SYN with ECN that is not answered is repeated without it.
-    let mut trace = Trace::new(Connection::connect(opening(), config));
+    let mut trace = Trace::new(Connection::connect(opening(), config).unwrap());
     trace.next().unwrap();
     trace.timeout(ms(1_000));
     assert!(!trace.next().unwrap().flags.intersects(ecn));
@@ -108,7 +108,7 @@ fn ecn_is_used_only_if_both_ends_want_it() {
 
 fn with_ecn() -> Trace {
     let config = Config { ecn: true, max_super_segment: 1, ..plain() };
-    let mut trace = Trace::new(Connection::connect(opening(), config));
+    let mut trace = Trace::new(Connection::connect(opening(), config).unwrap());
     trace.next().unwrap();
     trace.wait(ms(10));
     let options = Options { mss: Some(1_000), sack_permitted: true, ..Options::default() };

@@ -208,7 +208,7 @@ fn any_run(seed: u64) {
     let tuple = testing::tuple("10.0.0.1:4000", "10.0.0.2:80");
     let opening = Opening { tuple, iss: Seq(random.u32(..)), timestamp_offset: random.u32(..) };
     let own = if we_open {
-        Host::Connected(Box::new(Program::new(Connection::connect(opening, config), ours)))
+        Host::Connected(Box::new(Program::new(Connection::connect(opening, config).unwrap(), ours)))
     } else {
         Host::Listening(Box::new(Listener { config, work: ours, opening }))
     };

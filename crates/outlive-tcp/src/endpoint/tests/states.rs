@@ -9,7 +9,7 @@ use crate::{
 
 #[test]
 fn an_active_open_completes() {
-    let mut trace = Trace::new(Connection::connect(opening(), plain()));
+    let mut trace = Trace::new(Connection::connect(opening(), plain()).unwrap());
     let syn = trace.next().unwrap();
     assert_eq!((syn.seq, syn.ack, syn.flags), (Seq(ISS), None, Flags::SYN));
     assert_eq!((syn.options.mss, syn.options.sack_permitted), (Some(1_460), true));
@@ -42,7 +42,7 @@ fn a_passive_open_completes() {
 #[test]
 fn a_lost_syn_is_repeated_and_given_up_in_time() {
     let config = Config { connect_timeout: ms(4_000), ..plain() };
-    let mut trace = Trace::new(Connection::connect(opening(), config));
+    let mut trace = Trace::new(Connection::connect(opening(), config).unwrap());
     trace.next().unwrap();
     trace.timeout(ms(1_000));
     assert_eq!(trace.next().unwrap().flags, Flags::SYN);
@@ -56,7 +56,7 @@ fn a_lost_syn_is_repeated_and_given_up_in_time() {
 
 #[test]
 fn a_reset_refuses_only_with_the_right_acknowledgment() {
-    let mut trace = Trace::new(Connection::connect(opening(), plain()));
+    let mut trace = Trace::new(Connection::connect(opening(), plain()).unwrap());
     trace.next().unwrap();
     trace.recv_dropped(bare(0, Flags::RST), Drop::DoubtfulReset);
     trace.recv_dropped(seg(0, ISS + 7).and(Flags::RST), Drop::BadAcknowledgment);
@@ -67,7 +67,7 @@ fn a_reset_refuses_only_with_the_right_acknowledgment() {
 
 #[test]
 fn an_old_acknowledgment_of_a_syn_is_reset() {
-    let mut trace = Trace::new(Connection::connect(opening(), plain()));
+    let mut trace = Trace::new(Connection::connect(opening(), plain()).unwrap());
     trace.next().unwrap();
     trace.recv_dropped(seg(300, 400), Drop::BadAcknowledgment);
     trace.send(rst(400));
@@ -76,7 +76,7 @@ fn an_old_acknowledgment_of_a_syn_is_reset() {
 
 #[test]
 fn both_ends_may_open_at_once() {
-    let mut trace = Trace::new(Connection::connect(opening(), plain()));
+    let mut trace = Trace::new(Connection::connect(opening(), plain()).unwrap());
     trace.next().unwrap();
     trace.recv(bare(IRS, Flags::SYN));
     assert_eq!(trace.conn.state(), State::SynReceived);
@@ -108,7 +108,7 @@ fn a_lost_syn_ack_is_repeated() {
 
 #[test]
 fn what_is_written_before_the_handshake_goes_with_its_end() {
-    let mut trace = Trace::new(Connection::connect(opening(), plain()));
+    let mut trace = Trace::new(Connection::connect(opening(), plain()).unwrap());
     trace.write(100);
     trace.conn.shutdown();
     trace.next().unwrap();
@@ -305,6 +305,82 @@ fn nobody_waits_in_fin_wait_2_for_ever() {
     trace.timeout(ms(60_000));
     trace.nothing();
     trace.ended(End::Finished);
+}
+
+#[test]
+fn urgent_data_stays_in_its_place_and_is_told_of() {
+    let mut trace = Trace::established(plain());
+    let mut urgent = seg(IRS + 1, ISS + 1).data(100).and(Flags::URG);
+    urgent.urgent = Some(300); // More than this segment has.
+    trace.recv(urgent.clone());
+    assert!(std::iter::from_fn(|| trace.conn.poll_event()).any(|e| e == Event::Urgent));
+    assert_eq!(trace.conn.urgent(), 300);
+    trace.read(100);
+    assert_eq!(trace.conn.urgent(), 200);
+    trace.recv(seg(IRS + 101, ISS + 1).data(300));
+    trace.read(300);
+    assert_eq!(trace.conn.urgent(), 0);
+
+    trace.write(2_500);
+    trace.conn.mark_urgent();
+    trace.write(2_000);
+    for (start, pointer) in
+        [(0, Some(2_500)), (1_000, Some(1_500)), (2_000, Some(500)), (3_000, None)]
+    {
+        let sent = trace.send(data(ISS + 1 + start, 1_000));
+        assert_eq!(sent.urgent, pointer);
+        let mut packet = Vec::new();
+        sent.emit(&mut packet);
+        assert_eq!(u16::from_be_bytes([packet[38], packet[39]]), pointer.unwrap_or(0));
+    }
+}
+
+/// Even if the window is closed (RFC 9293, MUST-66).
+#[test]
+fn urgency_is_told_of_with_a_closed_window() {
+    let mut trace = Trace::established(Config { receive_buffer: 1_000, ..plain() });
+    trace.recv(seg(IRS + 1, ISS + 1).data(1_000));
+    trace.nothing();
+    trace.timeout(ms(40));
+    assert_eq!(trace.send(ack(IRS + 1_001)).window, 0);
+    let mut urgent = seg(IRS + 1_001, ISS + 1).data(10).and(Flags::URG);
+    urgent.urgent = Some(10);
+    trace.recv_dropped(urgent, Drop::NoRoom);
+    assert!(std::iter::from_fn(|| trace.conn.poll_event()).any(|e| e == Event::Urgent));
+    trace.recv(bare(IRS + 1_001, Flags::RST));
+    trace.ended(End::ResetByPeer);
+}
+
+#[test]
+fn addresses_of_more_than_one_host_have_no_connections() {
+    use crate::{
+        endpoint::{OpenError, Opening},
+        testing::tuple,
+    };
+    let own = "10.0.0.1:4000";
+    for other in ["224.0.0.1:80", "255.255.255.255:80", "0.0.0.0:80", "10.0.0.2:0", "[ff02::1]:80"]
+    {
+        let refused = |result: Result<Connection, OpenError>| {
+            assert_eq!(result.err(), Some(OpenError::Address), "{other}");
+        };
+        let opening = |tuple| Opening { tuple, ..opening() };
+        refused(Connection::connect(opening(tuple(own, other)), plain()));
+        for tuple in [tuple(own, other), tuple(other, own)] {
+            let mut syn = bare(IRS, Flags::SYN);
+            syn.tuple = tuple;
+            let now = Trace::established(plain()).now;
+            refused(Connection::accept(now, &syn, opening(tuple.reversed()), plain()));
+        }
+    }
+}
+
+#[test]
+fn packets_carry_the_hop_limit_and_code_point_that_were_asked_for() {
+    let mut trace = Trace::established(Config { hop_limit: 7, dscp: 46, ..plain() });
+    trace.write(10);
+    let mut packet = Vec::new();
+    trace.send(data(ISS + 1, 10)).emit(&mut packet);
+    assert_eq!((packet[1], packet[8]), (46 << 2, 7));
 }
 
 #[test]

@@ -322,7 +322,7 @@ fn every_state_is_restored() {
             assert_eq!((moved.conn.state(), moved.conn.positions()), (state, positions));
         }
     }
-    let opening = Connection::connect(opening(), plain());
+    let opening = Connection::connect(opening(), plain()).unwrap();
     assert!(opening.capture(Trace::established(plain()).now, Contents::EVERYTHING).is_err());
 }
 

@@ -485,7 +485,7 @@ pub(super) fn client(config: Config, work: Work, random: &mut fastrand::Rng) -> 
         testing::tuple("[fd00::1]:4000", "[fd00::2]:80")
     };
     let opening = Opening { tuple, iss: first_number(random), timestamp_offset: random.u32(..) };
-    Program::new(Connection::connect(opening, config), work)
+    Program::new(Connection::connect(opening, config).unwrap(), work)
 }
 
 /// What becomes a connection when a SYN comes.
