@@ -130,7 +130,7 @@ impl Sender {
         let usable = self.usable();
         let whole = unsent.min(segment);
         if room < whole.min(self.mss) {
-            self.limited_until = self.nxt + 1;
+            self.limited_until = self.nxt;
             return None;
         }
         let mut len =
