@@ -103,6 +103,7 @@ impl Sender {
         self.note_congestion(info, in_flight);
         self.recover(now, info, &view, timers);
         self.rearm(now, arrivals.progress > 0, timers);
+        self.forget_old_marks();
         AckOutcome { progress: arrivals.progress, skipped }
     }
 
@@ -191,6 +192,17 @@ impl Sender {
             self.queue_start = self.una;
         }
         arrivals
+    }
+
+    /// What lies behind SND.UNA means nothing any more, and 2^31 bytes later would seem to lie
+    /// ahead.
+    fn forget_old_marks(&mut self) {
+        let una = self.una;
+        for mark in [&mut self.limited_until, &mut self.small_until, &mut self.cwr_until] {
+            *mark = mark.later(una);
+        }
+        self.urgent = self.urgent.filter(|end| end.after(una));
+        self.rack.forget_before(una);
     }
 
     /// Takes a sample of the round-trip time: from a segment that was sent once, or by its

@@ -358,10 +358,10 @@ impl Sender {
 
     /// Whether everything is as it must be: for `debug_assert!`.
     pub(super) fn is_consistent(&self) -> bool {
-        let in_flight_from = self.una.later(self.iss + 1);
-        let nxt = self.nxt.later(self.iss + 1);
+        // The SYN is not on the scoreboard.
+        let in_flight_from = self.una.later(self.queue_start);
         self.una.at_or_before(self.nxt)
             && self.nxt.at_or_before(self.ack_limit)
-            && self.board.is_consistent(in_flight_from, nxt)
+            && self.board.is_consistent(in_flight_from, self.nxt)
     }
 }

@@ -76,6 +76,12 @@ impl Rack {
         }
     }
 
+    /// Marks that lie behind `una` mean nothing any more.
+    pub(in crate::endpoint) fn forget_before(&mut self, una: Seq) {
+        self.highest = self.highest.later(una);
+        self.dsack_round = self.dsack_round.filter(|round| round.after(una));
+    }
+
     /// The other end got something twice: the window was too small.
     pub(in crate::endpoint) fn duplicate_reported(&mut self, una: Seq, nxt: Seq) {
         if self.dsack_round.is_some_and(|round| una.before(round)) {

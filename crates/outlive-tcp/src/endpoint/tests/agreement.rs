@@ -213,6 +213,41 @@ fn a_window_that_was_not_used_does_not_grow_and_is_not_kept() {
     assert_eq!(burst(&mut trace), 10_000);
 }
 
+/// Five gigabytes in each direction: no mark that was left behind comes to lie ahead.
+#[test]
+fn numbers_come_round() {
+    let config = Config { send_buffer: 1 << 26, ecn: true, nagle: true, ..rich() };
+    let options = Options { window_scale: Some(14), timestamps: None, ..all_options() };
+    let mut trace = Trace::established_with(Config { timestamps: false, ..config }, options);
+    let chunk = bytes::Bytes::from(vec![0; 1 << 16]);
+    for round in 0..(5u64 << 30) / (1 << 24) {
+        for _ in 0..1 << 8 {
+            // Here.
+            let at = trace.conn.positions();
+            let mut segment = seg(at.received.0, at.sent_acknowledged.0).window(u16::MAX);
+            segment.payload = chunk.clone();
+            segment.segment_size = 1_448;
+            trace.conn.handle_segment(trace.now, &segment);
+            while let crate::endpoint::Read::Data(data) = trace.conn.read(usize::MAX) {
+                trace.conn.acknowledge(data.len() as u32).unwrap();
+            }
+            // And there.
+            assert_eq!(trace.conn.write(chunk.clone()), Ok(chunk.len()));
+            while trace.conn.poll_transmit(trace.now).is_some() {}
+            let at = trace.conn.positions();
+            trace.conn.handle_segment(trace.now, &seg(at.received.0, at.sent.0).window(u16::MAX));
+        }
+        // All is sent, and a small segment waits for nothing.
+        while trace.conn.unacknowledged() > 0 {
+            while trace.conn.poll_transmit(trace.now).is_some() {}
+            let at = trace.conn.positions();
+            trace.conn.handle_segment(trace.now, &seg(at.received.0, at.sent.0).window(u16::MAX));
+        }
+        trace.conn.write(chunk.slice(..1 + round as usize % 100)).unwrap();
+        assert!(trace.conn.poll_transmit(trace.now).unwrap().payload_len() > 0, "round {round}");
+    }
+}
+
 #[test]
 fn the_window_is_told_of_when_it_opens() {
     let config = Config { receive_buffer: 4_000, withheld_limit: 4_000, ..plain() };

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+use siphasher::sip::SipHasher24;
+
 use super::{
     harness::*,
     world::{Host, LinkConfig, Program, Work, World, pair},
@@ -355,6 +358,60 @@ fn damage_is_refused() {
     let mut longer = bytes;
     longer.push(0);
     assert_eq!(restored(&longer), Err(RestoreError::Length));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Numbers that no connection wrote, under a right checksum: refused, or a connection like
+    /// any other, as far as its invariants and the absence of panics go.
+    #[test]
+    fn no_state_breaks_a_node(
+        changes in proptest::collection::vec((6usize..148, any::<u8>()), 0..6),
+        flips in proptest::collection::vec((64usize..148, 0u32..8), 0..4),
+        acks in proptest::collection::vec((0u32..5, 0u32..40_000, 0u32..40_000, any::<bool>()), 1..12),
+    ) {
+        let mut bytes = some_capture();
+        changes.iter().filter(|(at, _)| !(8..12).contains(at)).for_each(|&(at, byte)| bytes[at] = byte);
+        flips.iter().for_each(|&(at, bit)| bytes[at] ^= 1 << bit);
+        let body = bytes.len() - 8;
+        let sum = SipHasher24::new().hash(&bytes[..body]).to_be_bytes();
+        bytes[body..].copy_from_slice(&sum);
+        let mut now = Trace::established(plain()).now;
+        let options = RestoreOptions { age: ms(5), sent_beyond: 1_000 };
+        let Ok(mut conn) = Connection::restore(now, &bytes, explicit(), &options) else { return Ok(()) };
+        for (what, a, b, fin) in acks {
+            let at = conn.positions();
+            match what {
+                0 => { let _ = conn.write(vec![0; a as usize].into()); }
+                1 => { conn.read(a as usize); let _ = conn.acknowledge(b % 3_000); }
+                2 => if fin { conn.shutdown() } else { let _ = conn.acknowledge_end(); },
+                3 => {
+                    now = now + ms(a.into());
+                    conn.handle_timeout(now);
+                }
+                _ => {
+                    let (seq, ack) = (at.received.0.wrapping_add(a % 3_000), at.sent_acknowledged.0.wrapping_add(b));
+                    let mut segment = seg(seq, ack).data(b % 2_000);
+                    segment.tuple = conn.tuple().reversed();
+                    if fin {
+                        segment = segment.and(Flags::FIN);
+                    }
+                    if conn.negotiated().timestamps {
+                        segment = segment.stamp(a, b);
+                    }
+                    conn.handle_segment(now, &segment);
+                }
+            }
+            for i in 0.. {
+                if conn.poll_transmit(now).is_none() {
+                    break;
+                }
+                prop_assert!(i < 2_000, "it sends without end");
+            }
+        }
+        let _ = conn.capture(now, Contents::COMMITTED);
+    }
 }
 
 /// The layout of `docs/endpoint-state.md`, written out: a version that changes it needs another
