@@ -11,6 +11,7 @@
 //! | [`topology`], [`host`], [`link`] | namespaces, addresses, cables that can be cut |
 //! | [`impairment`] | the fate of frames on a bad link, without a clock |
 //! | [`traffic`] | verified connections of all kinds, with the waits of each |
+//! | [`crowd`] | the same in many processes, for many connections |
 //! | [`load`] | as much as goes, counted, for benchmarks |
 //! | [`attack`] | forged segments and an eavesdropper |
 //! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
@@ -46,6 +47,7 @@
 pub mod attack;
 pub mod clock;
 mod congestion;
+pub mod crowd;
 pub mod demo;
 pub mod error;
 pub mod host;

@@ -15,6 +15,9 @@ use crate::clock::wait_until;
 use crate::error::LabError;
 use crate::host::{Host, Program};
 
+/// In a log, what a line says by which a node takes over.
+const TOOK_OVER: &str = " took over ";
+
 /// In a configuration, stands for the node's own directory.
 pub const DIRECTORY: &str = "{directory}";
 
@@ -79,6 +82,11 @@ impl Node {
         &self.host
     }
 
+    /// Its host, to be changed.
+    pub fn host_mut(&mut self) -> &mut Host {
+        &mut self.host
+    }
+
     /// Its directory, for files that its configuration names.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -138,6 +146,14 @@ impl Node {
     /// Lets a frozen program go on.
     pub fn thaw(&self) -> Result<(), LabError> {
         self.signal(Signal::CONT)
+    }
+
+    /// When the program last took over, by its log.
+    pub fn took_over_at(&self) -> Option<Duration> {
+        let log = self.log();
+        let line = log.lines().rev().find(|line| line.contains(TOOK_OVER))?;
+        let time = humantime::parse_rfc3339(line.split_whitespace().next()?).ok()?;
+        Some(self.host.clock().at(time))
     }
 
     /// What the program says of itself.

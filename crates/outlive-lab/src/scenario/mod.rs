@@ -2,18 +2,27 @@
 
 pub mod compare;
 pub mod course;
-pub mod failover;
+pub mod experiment;
+mod failover;
+pub mod fault;
 mod flood;
 mod forged;
 mod healing;
 mod links;
 pub mod mix;
+pub mod ordeal;
 mod routing;
+mod senders;
+mod stage;
 mod stopped;
 pub mod summary;
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+
+use self::fault::Fault;
+use crate::crowd::WorkerProgram;
 use crate::error::LabError;
 use crate::picture::Picture;
 use crate::report::Report;
@@ -35,6 +44,25 @@ pub struct Settings {
     pub rounds: usize,
     /// How long each measurement counts, for `compare`.
     pub seconds: f64,
+    /// The program of traffic processes.
+    pub worker: WorkerProgram,
+    /// What is harmed, for `failover`.
+    pub contender: Contender,
+    /// The harm, for `failover`.
+    pub fault: Fault,
+    /// How many connections, for `failover`.
+    pub connections: u64,
+    /// The IP versions, for `failover`: false for 4, true for 6.
+    pub ipv6: Vec<bool>,
+}
+
+/// A cluster of two machines, of which one stands by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Contender {
+    /// A pair of Outlive nodes.
+    Outlive,
+    /// HAProxy with keepalived, which moves the addresses.
+    Haproxy,
 }
 
 /// A thing that can stand between clients and servers.
@@ -59,6 +87,11 @@ impl Default for Settings {
             workload: String::new(),
             rounds: 5,
             seconds: 1.0,
+            worker: WorkerProgram::this(&[]),
+            contender: Contender::Outlive,
+            fault: Fault::Kill,
+            connections: 10_000,
+            ipv6: vec![false, true],
         }
     }
 }
@@ -109,34 +142,39 @@ pub const SCENARIOS: &[Scenario] = &[
         run: healing::run,
     },
     Scenario {
+        name: "failover",
+        about: "many connections from many processes, and one fault: what do they see of it",
+        run: failover::run,
+    },
+    Scenario {
         name: "failover-kill",
         about: "traffic of all kinds; the active node's program is killed, later started again",
-        run: failover::kill,
+        run: experiment::kill,
     },
     Scenario {
         name: "failover-cut",
         about: "the same; the active node's cable is cut, later whole again",
-        run: failover::cut,
+        run: experiment::cut,
     },
     Scenario {
         name: "failover-freeze",
         about: "the same; the active node's program is frozen, later goes on",
-        run: failover::freeze,
+        run: experiment::freeze,
     },
     Scenario {
         name: "failover-series",
         about: "kill, cut, freeze, kill, one after the other, each to the active node",
-        run: failover::series,
+        run: experiment::series,
     },
     Scenario {
         name: "failover-inspect",
         about: "kill and cut; the listener looks at the first data before it chooses a server",
-        run: failover::inspect,
+        run: experiment::inspect,
     },
     Scenario {
         name: "failover-bad",
         about: "kill and cut over links with loss, jitter, reordering and duplication",
-        run: failover::bad_links,
+        run: experiment::bad_links,
     },
     Scenario {
         name: "forged-routing",

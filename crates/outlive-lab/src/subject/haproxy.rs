@@ -12,6 +12,11 @@ use crate::clock::wait_until;
 use crate::error::LabError;
 use crate::host::{Host, Program};
 
+/// No logging, no health checks, no stickiness: nothing that the other subjects do not do either.
+/// Splicing is on, because it is HAProxy at its best.
+pub(super) const DEFAULTS: &str = "defaults\n  mode tcp\n  option splice-auto\n  timeout connect 5s\n  \
+                                   timeout client 1h\n  timeout server 1h\n";
+
 /// A running HAProxy.
 pub struct HaProxy {
     name: String,
@@ -70,12 +75,11 @@ impl Subject for HaProxy {
     }
 }
 
-/// IPv4 goes to IPv4 and IPv6 to IPv6. No logging, no health checks, no stickiness: nothing that
-/// the other subjects do not do either. Splicing is on, because it is HAProxy at its best.
+/// IPv4 goes to IPv4 and IPv6 to IPv6.
 fn config_text(node: &Host, server: &Host, threads: usize, ports: &[u16]) -> String {
     let mut text = format!(
         "global\n  nbthread {threads}\n  maxconn 4000\n\
-         defaults\n  mode tcp\n  option splice-auto\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
+         {DEFAULTS}"
     );
     for &port in ports {
         for ipv6 in [false, true] {

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
-use super::Subject;
+use super::{Cluster, Machine, Subject};
 use crate::clock::retry_until;
 use crate::error::LabError;
 use crate::host::Host;
@@ -115,6 +116,62 @@ impl Subject for Pair {
 
     fn address(&self, ipv6: bool, port: u16) -> SocketAddr {
         SocketAddr::new(addresses(VIRTUAL)[usize::from(ipv6)], port)
+    }
+}
+
+impl Cluster for Pair {
+    fn machines(&mut self) -> [&mut dyn Machine; 2] {
+        [&mut self.a, &mut self.b]
+    }
+
+    fn is_whole(&mut self) -> Result<bool, LabError> {
+        Pair::is_whole(self)
+    }
+
+    fn describe(&mut self) -> Result<Map<String, Value>, LabError> {
+        let status = self.by_role()?.0.status()?;
+        let mut map = Map::new();
+        map.insert("epoch".to_owned(), status.epoch.clone().into());
+        map.insert("counters".to_owned(), status.counters().into());
+        Ok(map)
+    }
+}
+
+impl Machine for Node {
+    fn host(&self) -> &Host {
+        Node::host(self)
+    }
+
+    fn host_mut(&mut self) -> &mut Host {
+        Node::host_mut(self)
+    }
+
+    fn start(&mut self) -> Result<(), LabError> {
+        Node::start(self)
+    }
+
+    fn kill(&mut self) -> Result<(), LabError> {
+        Node::kill(self)
+    }
+
+    fn kill_all(&mut self) -> Result<(), LabError> {
+        Node::kill(self)
+    }
+
+    fn freeze(&self) -> Result<(), LabError> {
+        Node::freeze(self)
+    }
+
+    fn thaw(&self) -> Result<(), LabError> {
+        Node::thaw(self)
+    }
+
+    fn serves(&mut self) -> Result<bool, LabError> {
+        self.is(|status| status.role == "active")
+    }
+
+    fn took_over_at(&self) -> Option<Duration> {
+        Node::took_over_at(self)
     }
 }
 
