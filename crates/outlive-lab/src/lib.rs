@@ -12,6 +12,7 @@
 //! | [`impairment`] | the fate of frames on a bad link, without a clock |
 //! | [`traffic`] | verified connections of all kinds, with the waits of each |
 //! | [`crowd`] | the same in many processes, for many connections |
+//! | [`synthetic`] | peers without sockets, for very many |
 //! | [`load`] | as much as goes, counted, for benchmarks |
 //! | [`attack`] | forged segments and an eavesdropper |
 //! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
@@ -59,8 +60,10 @@ pub mod picture;
 pub mod privilege;
 pub mod report;
 pub mod scenario;
+mod scratch;
 mod segment;
 pub mod subject;
+pub mod synthetic;
 pub mod topology;
 pub mod traffic;
 mod wire;

@@ -46,6 +46,9 @@ struct Arguments {
     /// failover: how many connections, half of them idle
     #[arg(long, default_value_t = 10_000)]
     connections: u64,
+    /// failover: peers without kernel sockets, for a million connections
+    #[arg(long, conflicts_with = "subject")]
+    synthetic: bool,
     /// failover: what is harmed
     #[arg(long, value_enum, default_value = "outlive")]
     subject: Contender,
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         contender: arguments.subject,
         fault: arguments.fault,
         connections: arguments.connections,
+        synthetic: arguments.synthetic,
         ipv6: arguments.ip.versions(),
         ..Settings::default()
     };

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::clock::wait_until;
 use crate::error::LabError;
 use crate::host::{Host, Program};
+use crate::scratch;
 
 /// In a log, what a line says by which a node takes over.
 const TOOK_OVER: &str = " took over ";
@@ -54,6 +55,16 @@ pub struct Survival {
 }
 
 impl Status {
+    /// One of the numbers of the program's core, such as `open`; nothing if it is not told.
+    pub fn core(&self, name: &str) -> Option<u64> {
+        self.more.get("core")?.get(name)?.as_u64()
+    }
+
+    /// What the program has counted under that name since its start.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters().get(name).and_then(Value::as_u64).unwrap_or(0)
+    }
+
     /// What the program has counted since its start, without the zeros.
     pub fn counters(&self) -> Map<String, Value> {
         let counters = self.more.get("core").and_then(|core| core.get("counters"));
@@ -70,8 +81,7 @@ impl Node {
     pub fn new(host: Host, program: &Path, config: &str) -> Result<Self, LabError> {
         let failed =
             |source| LabError::Program { program: "writing a configuration".into(), source };
-        let directory =
-            tempfile::Builder::new().prefix("outlive-lab-").tempdir().map_err(failed)?;
+        let directory = scratch::directory().map_err(failed)?;
         let config = config.replace(DIRECTORY, &directory.path().to_string_lossy());
         fs::write(directory.path().join("node.toml"), config).map_err(failed)?;
         Ok(Self { running: None, host, program: program.to_owned(), directory })

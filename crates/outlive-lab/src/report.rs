@@ -80,6 +80,24 @@ impl Report {
         totals
     }
 
+    /// Several reports as one: sums, all problems, and nothing of what else was measured.
+    pub fn sum(scenario: &str, mut reports: Vec<Report>) -> Self {
+        let mut sum = reports.remove(0);
+        sum.scenario = scenario.to_owned();
+        sum.measured.clear();
+        for report in reports {
+            sum.ok &= report.ok;
+            sum.problems.extend(report.problems);
+            sum.connections += report.connections;
+            sum.connections_lost += report.connections_lost;
+            sum.bytes_verified += report.bytes_verified;
+            sum.bytes_wrong += report.bytes_wrong;
+            sum.lost.extend(report.lost);
+        }
+        sum.lost.truncate(MOST_LISTED);
+        sum
+    }
+
     /// Notes a value under `name`.
     pub fn measure(&mut self, name: &str, value: impl Serialize) {
         let value = serde_json::to_value(value).unwrap_or_else(|error| json!(error.to_string()));

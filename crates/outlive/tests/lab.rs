@@ -95,6 +95,18 @@ fn what_clients_of_keepalived_and_haproxy_see_is_measured() {
     assert!(report.bytes_verified > 0 && report.bytes_wrong == 0, "{report}");
 }
 
+#[test]
+fn sessions_of_synthetic_peers_are_served_after_a_takeover() {
+    let settings = Settings { synthetic: true, connections: 2_000, ..settings() };
+    let Some(report) = run("failover", &settings) else { return };
+    assert!(report.ok, "{report}");
+    assert_eq!((report.connections, report.connections_lost), (2_000, 0), "{report}");
+    // A question before the takeover and one after it.
+    assert_eq!((report.bytes_verified, report.bytes_wrong), (2 * 2_000 * 16, 0), "{report}");
+    assert!(number(&report.measured["takeover_to_last_served_ms"]) > 0.0, "{report}");
+    assert_eq!(report.measured["memory_bytes_per_session"].as_array().unwrap().len(), 2);
+}
+
 /// Whether there is such a program; if not, a line says so, and it is a failure where everything
 /// must be there.
 fn is_installed(program: &str) -> bool {

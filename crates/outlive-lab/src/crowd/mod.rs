@@ -24,6 +24,7 @@ use self::message::{Charge, News, Order, Progress};
 use crate::clock::{Clock, wait_until};
 use crate::error::LabError;
 use crate::host::{Host, Program};
+use crate::scratch;
 use crate::traffic::engine::Sender;
 use crate::traffic::{Book, Group, Plan, Side};
 
@@ -182,8 +183,7 @@ impl Worker {
         ledger: Ledger,
     ) -> Result<Self, LabError> {
         let failed = |error| LabError::Traffic("starting a traffic process", error);
-        let directory =
-            tempfile::Builder::new().prefix("outlive-lab-").tempdir().map_err(failed)?;
+        let directory = scratch::directory().map_err(failed)?;
         let socket = directory.path().join("socket");
         let listener = UnixListener::bind(&socket).map_err(failed)?;
         let mut command = Command::new(&program.path);

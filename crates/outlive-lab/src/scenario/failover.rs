@@ -14,7 +14,7 @@ use super::ordeal::Ordeal;
 use super::senders::Watch;
 use super::stage::Stage;
 use super::summary::Distribution;
-use super::{Contender, Settings};
+use super::{Contender, Settings, synthetic};
 use crate::error::LabError;
 use crate::report::{Report, milliseconds};
 use crate::traffic::{Group, Plan, Transfer};
@@ -62,6 +62,9 @@ impl Shares {
 }
 
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
+    if settings.synthetic {
+        return synthetic::run(settings);
+    }
     let observer = &mut Nobody;
     let mut stage = Stage::new(settings, &LABELS)?;
     let mut course = Course::with_book(&stage.lab, &stage.book, observer);

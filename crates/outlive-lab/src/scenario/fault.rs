@@ -7,7 +7,7 @@ use crate::error::LabError;
 use crate::link::Cut;
 use crate::subject::Machine;
 
-/// Harm to the active machine. Made good afterwards, it must come back as standby and have done
+/// Harm to the active machine, or what an operator does to it. Made good afterwards, it must come back as standby and have done
 /// nobody any harm meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -25,6 +25,8 @@ pub enum Fault {
     Partition,
     /// The machine is gone at once, with its network stack, and returns empty.
     Reboot,
+    /// The program is asked to stop (`SIGTERM`), and later started again.
+    Restart,
 }
 
 impl Fault {
@@ -46,6 +48,7 @@ impl Fault {
                 active.host().link().keep_apart()?;
                 standby.host().link().keep_apart()
             }
+            Self::Restart => active.stop(),
             Self::Reboot => {
                 // What a dying kernel says of its sockets must not get out.
                 active.host_mut().unplug();
@@ -58,7 +61,7 @@ impl Fault {
     /// Makes it good; `active` and `standby` are what they were when it was done.
     pub fn heal(self, active: &mut dyn Machine, standby: &mut dyn Machine) -> Result<(), LabError> {
         match self {
-            Self::Kill => active.start(),
+            Self::Kill | Self::Restart => active.start(),
             Self::Freeze => active.thaw(),
             Self::FreezeCut => {
                 active.host().link().restore()?;
@@ -85,13 +88,14 @@ impl Fault {
             Self::Cut => format!("{node}'s cable is cut"),
             Self::Partition => format!("{node} and the other node do not hear each other"),
             Self::Reboot => format!("{node} is switched off"),
+            Self::Restart => format!("{node}'s program is asked to stop"),
         }
     }
 
     /// What makes it good, in words.
     pub fn healing(self, node: &str) -> String {
         match self {
-            Self::Kill => format!("{node}'s program is started again"),
+            Self::Kill | Self::Restart => format!("{node}'s program is started again"),
             Self::Freeze => format!("{node}'s program goes on"),
             Self::FreezeCut => format!("{node}'s cable is whole again and its program goes on"),
             Self::Cut => format!("{node}'s cable is whole again"),

@@ -16,6 +16,7 @@ mod senders;
 mod stage;
 mod stopped;
 pub mod summary;
+mod synthetic;
 
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,8 @@ pub struct Settings {
     pub fault: Fault,
     /// How many connections, for `failover`.
     pub connections: u64,
+    /// Whether the peers are made by the lab, packet by packet, for `failover`.
+    pub synthetic: bool,
     /// The IP versions, for `failover`: false for 4, true for 6.
     pub ipv6: Vec<bool>,
 }
@@ -91,6 +94,7 @@ impl Default for Settings {
             contender: Contender::Outlive,
             fault: Fault::Kill,
             connections: 10_000,
+            synthetic: false,
             ipv6: vec![false, true],
         }
     }

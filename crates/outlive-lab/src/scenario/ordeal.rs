@@ -46,12 +46,18 @@ impl<'a> Ordeal<'a> {
         Ok(Self { fault_at, took_over_at, fault, cluster, harmed })
     }
 
-    /// Makes the harm good and waits at most `limit` until the cluster is whole.
-    pub fn end(self, course: &mut Course<'_>, limit: Duration) -> Result<(), LabError> {
+    /// Makes the harm good.
+    pub fn heal(self, course: &mut Course<'_>) -> Result<&'a mut dyn Cluster, LabError> {
         let [active, standby] = in_order(self.cluster, self.harmed);
         self.fault.heal(active, standby)?;
         course.event(self.fault.healing(active.host().name()));
-        course.wait("the cluster to be whole", limit, || self.cluster.is_whole())?;
+        Ok(self.cluster)
+    }
+
+    /// Makes the harm good and waits at most `limit` until the cluster is whole.
+    pub fn end(self, course: &mut Course<'_>, limit: Duration) -> Result<(), LabError> {
+        let cluster = self.heal(course)?;
+        course.wait("the cluster to be whole", limit, || cluster.is_whole())?;
         course.event("the cluster is whole again");
         Ok(())
     }

@@ -5,12 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tempfile::NamedTempFile;
+use tempfile::TempDir;
 
 use super::Subject;
 use crate::clock::wait_until;
 use crate::error::LabError;
 use crate::host::{Host, Program};
+use crate::scratch;
 
 /// No logging, no health checks, no stickiness: nothing that the other subjects do not do either.
 /// Splicing is on, because it is HAProxy at its best.
@@ -22,7 +23,7 @@ pub struct HaProxy {
     name: String,
     addresses: [SocketAddr; 2],
     _program: Program,
-    _config: NamedTempFile,
+    _directory: TempDir,
 }
 
 impl HaProxy {
@@ -35,18 +36,19 @@ impl HaProxy {
         ports: &[u16],
     ) -> Result<Self, LabError> {
         let failed = |source| LabError::Program { program: "haproxy".into(), source };
-        let config = NamedTempFile::with_prefix("outlive-lab-haproxy-").map_err(failed)?;
+        let directory = scratch::directory().map_err(failed)?;
+        let config = directory.path().join("haproxy.cfg");
         let text = config_text(node, server, threads, ports);
-        std::fs::write(config.path(), text).map_err(failed)?;
+        std::fs::write(&config, text).map_err(failed)?;
         let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(config.path());
+        command.arg("-db").arg("-f").arg(config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let program = node.start(&mut command)?;
         let subject = Self {
             name: format!("haproxy, {threads} thread{}", if threads == 1 { "" } else { "s" }),
             addresses: [node.socket(false, 0), node.socket(true, 0)],
             _program: program,
-            _config: config,
+            _directory: directory,
         };
         subject.wait_until_it_answers(node, ports)?;
         Ok(subject)

@@ -19,6 +19,7 @@ use crate::clock::{retry_until, wait_until};
 use crate::error::LabError;
 use crate::host::{Host, Program};
 use crate::link::INTERFACE;
+use crate::scratch;
 use crate::topology::addresses;
 
 /// Time between two advertisements. keepalived's default is ten times as long; a takeover follows
@@ -82,8 +83,7 @@ struct ProxyMachine {
 impl ProxyMachine {
     fn new(host: Host, priority: u8, servers: &[&Host], ports: &[u16]) -> Result<Self, LabError> {
         let failed = |source| LabError::Program { program: "keepalived".into(), source };
-        let directory =
-            tempfile::Builder::new().prefix("outlive-lab-").tempdir().map_err(failed)?;
+        let directory = scratch::directory().map_err(failed)?;
         let machine = Self { programs: [None, None], host, directory };
         let write = |name: &str, text: String| fs::write(machine.path(name), text).map_err(failed);
         write("haproxy.cfg", haproxy_config(servers, ports))?;
@@ -162,6 +162,15 @@ impl ProxyMachine {
         text
     }
 
+    /// Asked to end, keepalived gives the addresses up and takes its other processes along.
+    fn end_keepalived(&mut self) {
+        if let Some(keepalived) = &mut self.programs[1] {
+            let _ = keepalived.signal_family(Signal::CONT);
+            let _ = keepalived.signal(Signal::TERM);
+            wait_until(Duration::from_secs(2), || !keepalived.is_running());
+        }
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), LabError> {
         for program in self.programs.iter().flatten() {
             program.signal_family(signal)?;
@@ -202,6 +211,12 @@ impl Machine for ProxyMachine {
         Ok(())
     }
 
+    fn stop(&mut self) -> Result<(), LabError> {
+        self.end_keepalived();
+        self.programs = [None, None];
+        Ok(())
+    }
+
     fn freeze(&self) -> Result<(), LabError> {
         self.signal(Signal::STOP)
     }
@@ -224,12 +239,7 @@ impl Machine for ProxyMachine {
 
 impl Drop for ProxyMachine {
     fn drop(&mut self) {
-        // Asked to end, keepalived takes its other processes along.
-        if let Some(keepalived) = &mut self.programs[1] {
-            let _ = keepalived.signal(Signal::CONT);
-            let _ = keepalived.signal(Signal::TERM);
-            wait_until(Duration::from_secs(2), || !keepalived.is_running());
-        }
+        self.end_keepalived();
     }
 }
 

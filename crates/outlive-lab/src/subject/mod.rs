@@ -60,6 +60,9 @@ pub trait Machine {
     /// Ends everything, as a power cut would; nothing must be said to anybody.
     fn kill_all(&mut self) -> Result<(), LabError>;
 
+    /// Asks the programs to stop, and waits until they have.
+    fn stop(&mut self) -> Result<(), LabError>;
+
     /// Freezes the programs: they do nothing, but their sockets and devices stay.
     fn freeze(&self) -> Result<(), LabError>;
 

@@ -2,7 +2,7 @@
 //! what a configuration looks like.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::error::LabError;
 use crate::host::Host;
 use crate::link::INTERFACE;
 use crate::node::{DIRECTORY, Node, Status};
+use crate::scratch;
 use crate::topology::addresses;
 
 /// The last part of the virtual addresses: 10.77.0.100 and fd77::100.
@@ -26,6 +27,9 @@ pub const SOURCE: u8 = 101;
 
 /// How long a pair may take to find itself.
 pub const FORMING: Duration = Duration::from_secs(10);
+
+/// How long a program may take to stop when it is asked to.
+const STOPPING: Duration = Duration::from_secs(20);
 
 /// What a pair is to do.
 #[derive(Debug, Clone)]
@@ -38,6 +42,10 @@ pub struct PairOptions {
     pub peer_lines: String,
     /// Further lines at the end of each pool.
     pub pool_lines: String,
+    /// Further tables at the end.
+    pub more_tables: String,
+    /// Servers that are not hosts of the lab.
+    pub far_servers: Vec<IpAddr>,
 }
 
 impl PairOptions {
@@ -48,6 +56,8 @@ impl PairOptions {
             inspected_ports: Vec::new(),
             peer_lines: String::new(),
             pool_lines: String::new(),
+            more_tables: String::new(),
+            far_servers: Vec::new(),
         }
     }
 }
@@ -70,7 +80,7 @@ impl Pair {
         options: &PairOptions,
     ) -> Result<Self, LabError> {
         let failed = |source| LabError::Program { program: program.display().to_string(), source };
-        let key = tempfile::Builder::new().prefix("outlive-lab-key-").tempdir().map_err(failed)?;
+        let key = scratch::directory().map_err(failed)?;
         let key_file = key.path().join("pair.key");
         generate_key(program, &key_file)?;
         let numbers = (a.number(), b.number());
@@ -158,6 +168,10 @@ impl Machine for Node {
         Node::kill(self)
     }
 
+    fn stop(&mut self) -> Result<(), LabError> {
+        self.terminate(STOPPING)
+    }
+
     fn freeze(&self) -> Result<(), LabError> {
         Node::freeze(self)
     }
@@ -186,6 +200,7 @@ fn generate_key(program: &Path, to: &Path) -> Result<(), LabError> {
     Err(failed(std::io::Error::other(format!("keygen: {}", said.trim()))))
 }
 
+/// The configuration of one node of a pair.
 fn config_text(
     name: &str,
     own: u8,
@@ -195,15 +210,8 @@ fn config_text(
     options: &PairOptions,
 ) -> String {
     let [own, peer] = [own, peer].map(|number| addresses(number)[0]);
-    let sources = addresses(SOURCE).map(|address| format!("\"{address}\"")).join(", ");
-    let mut text = format!(
-        r#"[node]
-name = "{name}"
-interfaces = ["{INTERFACE}"]
-set_sysctls = true
-source_addresses = [{sources}]
-admin_socket = "{DIRECTORY}/admin.sock"
-
+    let peer = format!(
+        r#"
 [peer]
 state = {{ listen = "{own}:7400", peer = "{peer}:7400" }}
 heartbeat = [{{ local = "{own}:7401", peer = "{peer}:7401" }}]
@@ -213,13 +221,34 @@ key_file = "{}"
         key_file.display(),
         options.peer_lines,
     );
+    node_text(name, &peer) + &service_text(servers, options)
+}
+
+/// What belongs to the node itself, and to its peer if there is one.
+fn node_text(name: &str, peer: &str) -> String {
+    let sources = addresses(SOURCE).map(|address| format!("\"{address}\"")).join(", ");
+    format!(
+        r#"[node]
+name = "{name}"
+interfaces = ["{INTERFACE}"]
+set_sysctls = true
+source_addresses = [{sources}]
+admin_socket = "{DIRECTORY}/admin.sock"
+{peer}"#
+    )
+}
+
+/// What both nodes have in common: listeners and pools.
+fn service_text(servers: &[&Host], options: &PairOptions) -> String {
+    let mut text = String::new();
     let direct = options.ports.iter().map(|&port| (port, "direct"));
     let inspected = options.inspected_ports.iter().map(|&port| (port, "inspect"));
     for (port, mode) in direct.chain(inspected) {
         let listen = addresses(VIRTUAL).map(|ip| format!("\"{}\"", SocketAddr::new(ip, port)));
         let both =
             servers.iter().flat_map(|host| [host.socket(false, port), host.socket(true, port)]);
-        let servers: Vec<String> = both.map(|server| format!("\"{server}\"")).collect();
+        let far = options.far_servers.iter().map(|&ip| SocketAddr::new(ip, port));
+        let servers: Vec<String> = both.chain(far).map(|at| format!("\"{at}\"")).collect();
         // Writing to a string cannot fail.
         let _ = write!(
             text,
@@ -240,5 +269,5 @@ servers = [{}]
             options.pool_lines,
         );
     }
-    text
+    text + "\n" + &options.more_tables
 }
