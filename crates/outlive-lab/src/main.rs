@@ -46,6 +46,12 @@ struct Arguments {
     /// failover: how many connections, half of them idle
     #[arg(long, default_value_t = 10_000)]
     connections: u64,
+    /// chaos, false-alarms: how long it goes on
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// endurance: how many changes of the active node
+    #[arg(long, default_value_t = 50)]
+    cycles: u32,
     /// failover: peers without kernel sockets, for a million connections
     #[arg(long, conflicts_with = "subject")]
     synthetic: bool,
@@ -107,6 +113,8 @@ fn main() -> ExitCode {
         contender: arguments.subject,
         fault: arguments.fault,
         connections: arguments.connections,
+        minutes: arguments.minutes,
+        cycles: arguments.cycles,
         synthetic: arguments.synthetic,
         ipv6: arguments.ip.versions(),
         ..Settings::default()

@@ -107,6 +107,36 @@ fn sessions_of_synthetic_peers_are_served_after_a_takeover() {
     assert_eq!(report.measured["memory_bytes_per_session"].as_array().unwrap().len(), 2);
 }
 
+#[test]
+fn random_faults_cost_nothing() {
+    let settings = Settings { minutes: 0.15, seed: 3, ..settings() };
+    let Some(report) = run("chaos", &settings) else { return };
+    assert!(report.ok, "{report}");
+    assert_eq!((report.seed, report.connections_lost, report.bytes_wrong), (3, 0, 0), "{report}");
+    assert!(!report.measured["steps"].as_array().unwrap().is_empty(), "{report}");
+}
+
+#[test]
+fn nothing_adds_up_over_many_changes_of_the_active_node() {
+    let settings = Settings { cycles: 4, ..settings() };
+    let Some(report) = run("endurance", &settings) else { return };
+    assert!(report.ok, "{report}");
+    assert_eq!((report.connections_lost, report.bytes_wrong), (0, 0), "{report}");
+    // After each cycle but the first.
+    assert_eq!(report.measured["memory_kb"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_busy_machine_costs_no_connection() {
+    let settings = Settings { minutes: 0.05, ..settings() };
+    let Some(report) = run("false-alarms", &settings) else { return };
+    assert!(report.ok, "{report}");
+    assert_eq!((report.connections_lost, report.bytes_wrong), (0, 0), "{report}");
+    let alarms = report.measured["alarms"].as_array().unwrap();
+    let timeouts: Vec<&Value> = alarms.iter().map(|row| &row["detection_timeout_ms"]).collect();
+    assert_eq!(timeouts, [100, 20]);
+}
+
 /// Whether there is such a program; if not, a line says so, and it is a failure where everything
 /// must be there.
 fn is_installed(program: &str) -> bool {

@@ -7,18 +7,15 @@ use std::time::Duration;
 use super::course::{Course, Nobody, Observer};
 use super::fault::Fault;
 use super::ordeal::Ordeal;
+use super::rig::{PORT, Rig};
 use super::{Settings, mix};
 use crate::error::LabError;
 use crate::impairment::Impairment;
 use crate::link::LinkKind;
 use crate::picture::Picture;
 use crate::report::Report;
-use crate::subject::Subject;
 use crate::subject::outlive::{FORMING, Pair, PairOptions};
-use crate::topology::Lab;
-use crate::traffic::{Client, Group, Plan, Server, Transfer};
-
-const PORT: u16 = 7000;
+use crate::traffic::{Group, Plan, Transfer};
 
 /// An experiment with a pair.
 #[derive(Debug, Clone)]
@@ -70,29 +67,13 @@ impl Experiment {
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<(Report, Picture), LabError> {
-        let lab = Lab::new(seed)?;
-        let client_host = lab.host("client", 10, self.links.clone())?;
-        let server_hosts = [
-            lab.host("server-1", 20, self.links.clone())?,
-            lab.host("server-2", 21, self.links.clone())?,
-        ];
-        let nodes = (
-            lab.host("node-a", 2, self.links.clone())?,
-            lab.host("node-b", 3, self.links.clone())?,
-        );
-        let mut course = Course::new(&lab, observer);
-        let servers = server_hosts
-            .iter()
-            .map(|host| Server::start(host, course.book(), &[PORT]))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut pair = Pair::start(program, nodes, &server_hosts.each_ref(), &self.pair)?;
+        let mut rig = Rig::new(program, seed, &self.links, &self.pair)?;
+        let mut course = Course::with_book(&rig.lab, &rig.book, observer);
         course.event("the pair is formed");
-
-        let mut client = Client::start(&client_host, course.book(), seed)?;
         if self.http {
-            client.name_host("lab.example");
+            rig.client.name_host("lab.example");
         }
-        let streams = self.open_connections(&client, &pair);
+        let streams = self.open_connections(&rig);
         course.wait_established(Duration::from_secs(30))?;
         course.event("all connections are established");
         let mut in_mid_transfer = true;
@@ -100,28 +81,27 @@ impl Experiment {
             course.wait_progress(&streams, self.pace / 32, Duration::from_secs(60))?;
             course.run_for(self.steady);
             in_mid_transfer &= streams.iter().all(|group| group.open() > 0);
-            self.harm(fault, &mut pair, &streams, &mut course)?;
+            self.harm(fault, &mut rig.pair, &streams, &mut course)?;
         }
         let longest = Duration::from_secs(60 + self.bulk / self.pace.max(1));
         course.wait_over(&streams, longest);
         course.event("the streams are over");
-        client.finish(Duration::from_secs(60));
-        servers.iter().for_each(|server| server.finish(Duration::from_secs(10)));
-        course.event("all connections are closed");
+        rig.close(&mut course, Duration::from_secs(60));
 
-        let mut report = course.report(&self.name, &lab);
+        let mut report = course.report(&self.name, &rig.lab);
         report.require(in_mid_transfer, || "a stream was over before the last fault".to_owned());
-        let status = pair.by_role()?.0.status()?;
+        let status = rig.pair.by_role()?.0.status()?;
         report.measure("epoch", &status.epoch);
         report.measure("counters", status.counters());
         let picture = course.picture(&format!("{}: throughput", self.name));
         Ok((report, picture))
     }
 
-    fn open_connections(&self, client: &Client, pair: &Pair) -> Vec<Arc<Group>> {
+    fn open_connections(&self, rig: &Rig) -> Vec<Arc<Group>> {
+        let client = &rig.client;
         let mut streams = Vec::new();
         for &ipv6 in &self.ipv6 {
-            let to = pair.address(ipv6, PORT);
+            let to = rig.service(ipv6);
             let paced = Transfer {
                 up_pace: Some(self.pace),
                 down_pace: Some(self.pace),

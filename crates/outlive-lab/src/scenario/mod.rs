@@ -1,9 +1,12 @@
 //! The scenarios that the command can run.
 
+mod chaos;
 pub mod compare;
 pub mod course;
+mod endurance;
 pub mod experiment;
 mod failover;
+mod false_alarms;
 pub mod fault;
 mod flood;
 mod forged;
@@ -11,6 +14,7 @@ mod healing;
 mod links;
 pub mod mix;
 pub mod ordeal;
+mod rig;
 mod routing;
 mod senders;
 mod stage;
@@ -19,6 +23,7 @@ pub mod summary;
 mod synthetic;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -53,6 +58,10 @@ pub struct Settings {
     pub fault: Fault,
     /// How many connections, for `failover`.
     pub connections: u64,
+    /// How long it goes on, for `chaos` and `false-alarms`.
+    pub minutes: f64,
+    /// How many changes, for `endurance`.
+    pub cycles: u32,
     /// Whether the peers are made by the lab, packet by packet, for `failover`.
     pub synthetic: bool,
     /// The IP versions, for `failover`: false for 4, true for 6.
@@ -94,6 +103,8 @@ impl Default for Settings {
             contender: Contender::Outlive,
             fault: Fault::Kill,
             connections: 10_000,
+            minutes: 5.0,
+            cycles: 50,
             synthetic: false,
             ipv6: vec![false, true],
         }
@@ -104,6 +115,11 @@ impl Settings {
     /// The program, or the error that says how to get it.
     pub fn program(&self) -> Result<&Path, LabError> {
         self.program.as_deref().ok_or(LabError::NoProgram)
+    }
+
+    /// How long it goes on, for scenarios that are told in minutes.
+    fn time(&self) -> Duration {
+        Duration::try_from_secs_f64(self.minutes * 60.0).unwrap_or_default()
     }
 
     /// Saves a picture if one is wanted.
@@ -179,6 +195,21 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "failover-bad",
         about: "kill and cut over links with loss, jitter, reordering and duplication",
         run: experiment::bad_links,
+    },
+    Scenario {
+        name: "chaos",
+        about: "random faults for some minutes under a mixed load; the seed decides which",
+        run: chaos::run,
+    },
+    Scenario {
+        name: "endurance",
+        about: "one change of the active node after the other; memory at the end as at the beginning",
+        run: endurance::run,
+    },
+    Scenario {
+        name: "false-alarms",
+        about: "all processors fully loaded, and no fault: how often does a node take over",
+        run: false_alarms::run,
     },
     Scenario {
         name: "forged-routing",
