@@ -137,6 +137,18 @@ fn a_busy_machine_costs_no_connection() {
     assert_eq!(timeouts, [100, 20]);
 }
 
+#[test]
+fn what_a_standby_costs_is_measured() {
+    let settings = Settings { rounds: 1, seconds: 0.3, ..settings() };
+    let Some(report) = run("overhead", &settings) else { return };
+    assert!(report.ok, "{report}");
+    for row in report.measured["rows"].as_array().unwrap() {
+        assert!(number(&row["pair_off"]) > 0.0 && number(&row["sync"]) > 0.0, "{report}");
+    }
+    assert!(number(&report.measured["state_bytes_per_session"]) > 0.0, "{report}");
+    assert!(report.measured["state_bytes_per_gigabyte"].is_number(), "{report}");
+}
+
 /// Whether there is such a program; if not, a line says so, and it is a failure where everything
 /// must be there.
 fn is_installed(program: &str) -> bool {

@@ -1,5 +1,6 @@
 //! The scenarios that the command can run.
 
+mod arena;
 mod chaos;
 pub mod compare;
 pub mod course;
@@ -14,6 +15,7 @@ mod healing;
 mod links;
 pub mod mix;
 pub mod ordeal;
+mod overhead;
 mod rig;
 mod routing;
 mod senders;
@@ -205,6 +207,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "endurance",
         about: "one change of the active node after the other; memory at the end as at the beginning",
         run: endurance::run,
+    },
+    Scenario {
+        name: "overhead",
+        about: "what a standby costs: speed without one, and bytes between the nodes",
+        run: overhead::run,
     },
     Scenario {
         name: "false-alarms",

@@ -40,6 +40,8 @@ pub struct PairOptions {
     pub inspected_ports: Vec<u16>,
     /// Further lines of the `[peer]` table, such as `detection_timeout = "100ms"`.
     pub peer_lines: String,
+    /// Further lines of each listener.
+    pub listener_lines: String,
     /// Further lines at the end of each pool.
     pub pool_lines: String,
     /// Further tables at the end.
@@ -55,6 +57,7 @@ impl PairOptions {
             ports: ports.to_vec(),
             inspected_ports: Vec::new(),
             peer_lines: String::new(),
+            listener_lines: String::new(),
             pool_lines: String::new(),
             more_tables: String::new(),
             far_servers: Vec::new(),
@@ -116,6 +119,40 @@ impl Pair {
             return Ok((&mut self.b, &mut self.a));
         }
         Err(LabError::NobodyActive)
+    }
+}
+
+/// One node without a standby.
+pub struct Alone {
+    node: Node,
+    _idle: Host,
+}
+
+impl Alone {
+    /// Starts `program` on the first of the hosts and waits until it serves.
+    pub fn start(
+        program: &Path,
+        (a, b): (Host, Host),
+        servers: &[&Host],
+        options: &PairOptions,
+    ) -> Result<Self, LabError> {
+        let config = node_text("a", "") + &service_text(servers, options);
+        let mut alone = Self { node: Node::new(a, program, &config)?, _idle: b };
+        alone.node.start()?;
+        retry_until(FORMING, "the node to serve", || {
+            alone.node.is(|status| status.role == "active")
+        })?;
+        Ok(alone)
+    }
+}
+
+impl Subject for Alone {
+    fn name(&self) -> &str {
+        "outlive, no standby"
+    }
+
+    fn address(&self, ipv6: bool, port: u16) -> SocketAddr {
+        SocketAddr::new(addresses(VIRTUAL)[usize::from(ipv6)], port)
     }
 }
 
@@ -258,6 +295,7 @@ name = "port-{port}"
 address = [{}]
 mode = "{mode}"
 pool = "port-{port}"
+{}
 
 [[pool]]
 name = "port-{port}"
@@ -265,6 +303,7 @@ servers = [{}]
 {}
 "#,
             listen.join(", "),
+            options.listener_lines,
             servers.join(", "),
             options.pool_lines,
         );
