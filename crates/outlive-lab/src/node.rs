@@ -148,6 +148,19 @@ impl Node {
         })
     }
 
+    /// Asks the active node to hand over to its standby, and waits until it has.
+    pub fn hand_over(&self) -> Result<(), LabError> {
+        let failed = |source| LabError::Program { program: self.asked(), source };
+        let mut command = Command::new(&self.program);
+        command.args(["handover", "--config"]).arg(self.config_path()).stdin(Stdio::null());
+        let output = self.host.namespace().enclose(&mut command).output().map_err(failed)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(failed(std::io::Error::other(said)))
+    }
+
     /// Freezes the program: it does nothing, but its sockets and devices stay.
     pub fn freeze(&self) -> Result<(), LabError> {
         self.signal(Signal::STOP)

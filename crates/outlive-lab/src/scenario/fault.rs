@@ -27,6 +27,8 @@ pub enum Fault {
     Reboot,
     /// The program is asked to stop (`SIGTERM`), and later started again.
     Restart,
+    /// It is asked to hand over to the standby, and goes on as standby itself.
+    Handover,
 }
 
 impl Fault {
@@ -49,6 +51,7 @@ impl Fault {
                 standby.host().link().keep_apart()
             }
             Self::Restart => active.stop(),
+            Self::Handover => active.hand_over(),
             Self::Reboot => {
                 // What a dying kernel says of its sockets must not get out.
                 active.host_mut().unplug();
@@ -61,7 +64,8 @@ impl Fault {
     /// Makes it good; `active` and `standby` are what they were when it was done.
     pub fn heal(self, active: &mut dyn Machine, standby: &mut dyn Machine) -> Result<(), LabError> {
         match self {
-            Self::Kill | Self::Restart => active.start(),
+            // What has handed over still runs, unless handing over means to stop.
+            Self::Kill | Self::Restart | Self::Handover => active.start(),
             Self::Freeze => active.thaw(),
             Self::FreezeCut => {
                 active.host().link().restore()?;
@@ -89,6 +93,7 @@ impl Fault {
             Self::Partition => format!("{node} and the other node do not hear each other"),
             Self::Reboot => format!("{node} is switched off"),
             Self::Restart => format!("{node}'s program is asked to stop"),
+            Self::Handover => format!("{node} is asked to hand over"),
         }
     }
 
@@ -101,6 +106,7 @@ impl Fault {
             Self::Cut => format!("{node}'s cable is whole again"),
             Self::Partition => format!("{node} and the other node hear each other again"),
             Self::Reboot => format!("{node} is back, empty"),
+            Self::Handover => format!("{node} is left alone"),
         }
     }
 }

@@ -11,6 +11,7 @@ mod false_alarms;
 pub mod fault;
 mod flood;
 mod forged;
+mod handover;
 mod healing;
 mod links;
 pub mod mix;
@@ -207,6 +208,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "endurance",
         about: "one change of the active node after the other; memory at the end as at the beginning",
         run: endurance::run,
+    },
+    Scenario {
+        name: "handover",
+        about: "planned handovers under full load: retransmissions against a control run",
+        run: handover::run,
     },
     Scenario {
         name: "overhead",

@@ -217,6 +217,12 @@ impl Machine for ProxyMachine {
         Ok(())
     }
 
+    /// There is no such thing: what comes next to it is to end keepalived, which gives the addresses up.
+    fn hand_over(&mut self) -> Result<(), LabError> {
+        self.end_keepalived();
+        Ok(())
+    }
+
     fn freeze(&self) -> Result<(), LabError> {
         self.signal(Signal::STOP)
     }

@@ -63,6 +63,9 @@ pub trait Machine {
     /// Asks the programs to stop, and waits until they have.
     fn stop(&mut self) -> Result<(), LabError>;
 
+    /// Asks it to hand over to the other machine, and waits until it has.
+    fn hand_over(&mut self) -> Result<(), LabError>;
+
     /// Freezes the programs: they do nothing, but their sockets and devices stay.
     fn freeze(&self) -> Result<(), LabError>;
 

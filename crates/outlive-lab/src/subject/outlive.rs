@@ -209,6 +209,10 @@ impl Machine for Node {
         self.terminate(STOPPING)
     }
 
+    fn hand_over(&mut self) -> Result<(), LabError> {
+        Node::hand_over(self)
+    }
+
     fn freeze(&self) -> Result<(), LabError> {
         Node::freeze(self)
     }
