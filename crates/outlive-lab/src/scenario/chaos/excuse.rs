@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::traffic::book::{Lost, Record};
 use crate::traffic::{Book, Side};
 
@@ -19,8 +21,16 @@ pub(super) struct Excuses {
 pub(super) struct Verdict {
     /// Without an excuse.
     pub(super) lost: Vec<Lost>,
-    /// How many with one.
-    pub(super) excused: u64,
+    pub(super) excused: Excused,
+}
+
+/// How many connections were lost with an excuse.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Excused {
+    /// They were open when the active node was harmed whose standby did not hold everything.
+    open_when_not_synchronised: u64,
+    /// They were begun while both nodes were active.
+    begun_while_both_active: u64,
 }
 
 impl Excuses {
@@ -38,21 +48,27 @@ impl Excuses {
     pub(super) fn judge(&self, book: &Book) -> Verdict {
         let records = book.records();
         let client = |id| records.iter().find(|it| it.id == id && it.side == Side::Client);
-        let (excused, lost): (Vec<Lost>, Vec<Lost>) = book
-            .totals()
-            .lost
-            .into_iter()
-            .partition(|lost| client(lost.connection).is_some_and(|it| self.covers(it)));
-        Verdict { lost, excused: excused.len() as u64 }
+        let mut verdict = Verdict { lost: Vec::new(), excused: Excused::default() };
+        for lost in book.totals().lost {
+            let record = client(lost.connection);
+            if record.is_some_and(|it| self.was_open(it)) {
+                verdict.excused.open_when_not_synchronised += 1;
+            } else if record.is_some_and(|it| self.was_begun(it)) {
+                verdict.excused.begun_while_both_active += 1;
+            } else {
+                verdict.lost.push(lost);
+            }
+        }
+        verdict
     }
 
-    fn covers(&self, record: &Record) -> bool {
-        let overlaps =
-            |&(from, until): &(Duration, Duration)| record.opened <= until && record.ended >= from;
-        let begins = |&(from, until): &(Duration, Duration)| {
-            record.opened <= until && record.established.unwrap_or(record.ended) >= from
-        };
-        self.open.iter().any(overlaps) || self.begun.iter().any(begins)
+    fn was_open(&self, record: &Record) -> bool {
+        self.open.iter().any(|&(from, until)| record.opened <= until && record.ended >= from)
+    }
+
+    fn was_begun(&self, record: &Record) -> bool {
+        let established = record.established.unwrap_or(record.ended);
+        self.begun.iter().any(|&(from, until)| record.opened <= until && established >= from)
     }
 }
 
@@ -86,14 +102,15 @@ mod tests {
         book.close(record(8, 8, 9));
         let lost = |excuses: &Excuses| {
             let verdict = excuses.judge(&book);
-            assert_eq!(verdict.lost.len() as u64 + verdict.excused, 3);
-            verdict.lost.iter().map(|lost| lost.connection).collect::<Vec<_>>()
+            let lost: Vec<u64> = verdict.lost.iter().map(|lost| lost.connection).collect();
+            let Excused { open_when_not_synchronised, begun_while_both_active } = verdict.excused;
+            (lost, open_when_not_synchronised, begun_while_both_active)
         };
-        assert_eq!(lost(&Excuses::default()), [1, 2, 8]);
+        assert_eq!(lost(&Excuses::default()), (vec![1, 2, 8], 0, 0));
         let mut excuses = Excuses::default();
         excuses.begun_in(Duration::from_secs(3), Duration::from_secs(5));
-        assert_eq!(lost(&excuses), [1, 8]);
+        assert_eq!(lost(&excuses), (vec![1, 8], 0, 1));
         excuses.open_in(Duration::from_secs(3), Duration::from_secs(5));
-        assert_eq!(lost(&excuses), [8]);
+        assert_eq!(lost(&excuses), (vec![8], 2, 0));
     }
 }
