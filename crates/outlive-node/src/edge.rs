@@ -130,12 +130,17 @@ impl Edge {
         self.announce();
     }
 
-    /// Gives them up. Repeating it is harmless.
-    pub fn deactivate(&mut self) {
+    /// Answers for them no more, but goes on leading to the device what still comes for them.
+    pub fn stop_answering(&mut self) {
         for responder in &mut self.responders {
             // Leaving a multicast group cannot fail in a way that matters.
             let _ = responder.socket.set_addresses(&[]);
         }
+    }
+
+    /// Gives them up. Repeating it is harmless.
+    pub fn deactivate(&mut self) {
+        self.stop_answering();
         if let Err(error) = self.addresses.deactivate() {
             warn!(%error, "a route of a virtual address could not be removed");
         }

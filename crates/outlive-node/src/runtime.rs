@@ -13,7 +13,7 @@ use std::{
     net::TcpListener,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -21,17 +21,19 @@ use std::{
 use mio::{Events, Poll, Token, Waker};
 use outlive_net::fast_path::monotonic;
 use outlive_proxy::{
-    Entropy, Node,
+    Entropy, HandoverProgress, HandoverRefusal, Node,
     config::{Detector, NodeId},
     event::{Event, Severity},
     pair::{heartbeat::Role, order::Outcome},
+    status::Survival as CoreSurvival,
 };
 use outlive_tcp::time::Time;
 use tracing::{debug, info, warn};
 
 use crate::{
     admin::{
-        AdminServer, CoreReport, OpenError, PacketReport, PathReport, PeerReport, Report, Survival,
+        AdminServer, Answer, CoreReport, OpenError, PacketReport, PathReport, PeerReport, Report,
+        Request, Survival,
     },
     clock::{Clock, unix_us},
     detector::{Pending, Responder, ResponderConfig, wire::NodeState},
@@ -58,6 +60,8 @@ const OVERLOOKED: Duration = Duration::from_millis(1);
 const STALL: u32 = 3;
 /// The state connection's unacknowledged data waits for at most this many confirmation timeouts.
 const STATE_PATIENCE: u32 = 3;
+/// What a node that is told to stop takes at most to hand over first.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Turns that the judgement of the peer is put off while the state connection still has something to read.
 const PATIENT_TURNS: u32 = 16;
 
@@ -74,7 +78,9 @@ pub struct Runtime {
     clock: Clock,
     poll: Poll,
     waker: Arc<Waker>,
-    stop: Arc<AtomicBool>,
+    stop: Arc<AtomicU32>,
+    /// It was told to stop, and hands over first; until then at the latest.
+    stopping: Option<Time>,
     settings: Settings,
     /// Turns in which the state connection was not read to its end.
     behind: u32,
@@ -89,14 +95,16 @@ pub struct Runtime {
 /// Ends a node's [`run`](Runtime::run) from another thread.
 #[derive(Clone)]
 pub struct Stopper {
-    stop: Arc<AtomicBool>,
+    /// How often it was told to.
+    stop: Arc<AtomicU32>,
     waker: Arc<Waker>,
 }
 
 impl Stopper {
-    /// Lets the loop end after its present turn.
+    /// Lets the loop end: an active node with a synchronised standby hands over to it first, which takes no longer
+    /// than [`STOP_PATIENCE`]. Told a second time, it ends after its present turn.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop.fetch_add(1, Ordering::Release);
         // Without it the next turn, soon anyway.
         let _ = self.waker.wake();
     }
@@ -213,7 +221,8 @@ impl Runtime {
             clock,
             poll,
             waker,
-            stop: Arc::new(AtomicBool::new(false)),
+            stop: Arc::new(AtomicU32::new(0)),
+            stopping: None,
             settings,
             behind: 0,
             neighbours_wait: false,
@@ -234,7 +243,7 @@ impl Runtime {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         info!(node = %self.name(), "running");
-        while !self.stop.load(Ordering::Acquire) {
+        while !self.has_ended() {
             let wait = self.wait();
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -246,14 +255,46 @@ impl Runtime {
         Ok(())
     }
 
+    /// Whether the node has been told to stop, and has nothing left to hand over.
+    fn has_ended(&mut self) -> bool {
+        let told = self.stop.load(Ordering::Acquire);
+        if told == 0 {
+            return false;
+        }
+        let now = self.clock.now();
+        match self.stopping {
+            _ if told > 1 => true,
+            Some(until) => now >= until || self.node.handover() == HandoverProgress::None,
+            None => {
+                self.stopping = Some(now + STOP_PATIENCE);
+                !self.hand_over_first(now)
+            }
+        }
+    }
+
+    /// Whether there is something to hand over, or to relay, before the node may stop.
+    fn hand_over_first(&mut self, now: Time) -> bool {
+        match self.node.hand_over(now) {
+            Ok(()) => true,
+            Err(HandoverRefusal::UnderWay | HandoverRefusal::NotActive) => {
+                self.node.handover() != HandoverProgress::None
+            }
+            Err(HandoverRefusal::NotSurvivable(CoreSurvival::NoPeer)) => false,
+            Err(reason) => {
+                warn!(%reason, "stopping without a handover");
+                false
+            }
+        }
+    }
+
     fn name(&self) -> char {
         if self.settings.proxy.node == NodeId::A { 'a' } else { 'b' }
     }
 
     /// How long the loop may wait for something to happen.
     fn wait(&self) -> Duration {
-        let busy = self.packets.is_readable() || self.neighbours_wait || self.events_wait;
-        if busy || self.behind > 0 {
+        let packets = self.packets.is_readable() || self.node.has_arrived();
+        if packets || self.neighbours_wait || self.events_wait || self.behind > 0 {
             return Duration::ZERO;
         }
         if self.overlooked {
@@ -304,10 +345,14 @@ impl Runtime {
     /// would be time to ask the peer.
     fn drive_fast_path(&mut self, now: Time, began: Duration) {
         let Some(path) = &mut self.fast_path else { return };
-        self.events_wait = path.report(now, &mut self.node);
         let pair = &self.settings.proxy.pair;
         let time = if pair.enabled { pair.detection_timeout } else { 4 * IDLE_TURN };
-        path.serve(self.node.serves().then_some(began + time));
+        let serves = self.node.serves();
+        path.serve(serves.then_some(began + time));
+        self.events_wait = path.report(now, &mut self.node);
+        if !serves && !self.events_wait {
+            self.node.fast_path_is_quiet();
+        }
     }
 
     fn handle_ready(&mut self, event: &mio::event::Event) {
@@ -388,6 +433,15 @@ impl Runtime {
 
     /// Does what the core wants done, and sends what it has made.
     fn settle(&mut self, now: Time) {
+        self.obey(now);
+        if self.node.has_arrived() {
+            self.packets.hand_in(now, &self.edge.tun, &mut self.node);
+            self.obey(now);
+        }
+        self.packets.transmit(&self.edge.tun, &mut self.node);
+    }
+
+    fn obey(&mut self, now: Time) {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::Activate { epoch } => {
@@ -397,6 +451,10 @@ impl Runtime {
                 Event::Deactivate { epoch } => {
                     debug!(%epoch, "giving the virtual addresses up");
                     self.edge.deactivate();
+                }
+                Event::Relay { epoch } => {
+                    debug!(%epoch, "answering for the virtual addresses no more");
+                    self.edge.stop_answering();
                 }
                 Event::Announce => self.edge.announce(),
                 Event::CloseStateConnection(reason) => {
@@ -412,7 +470,6 @@ impl Runtime {
                 },
             }
         }
-        self.packets.transmit(&self.edge.tun, &mut self.node);
     }
 
     /// Tells the peer what there is to tell.
@@ -431,7 +488,16 @@ impl Runtime {
 
     fn answer_admin(&mut self, now: Time) {
         let Runtime { admin, node, state, heartbeats, packets, settings, .. } = self;
-        admin.drive(|| report(now, node, state.as_ref(), heartbeats.as_ref(), packets, settings));
+        admin.drive(|request| match request {
+            Request::Status => {
+                let (state, heartbeats) = (state.as_ref(), heartbeats.as_ref());
+                Box::new(report(now, node, state, heartbeats, packets, settings)).into()
+            }
+            Request::HandOver => match node.hand_over(now) {
+                Ok(()) => Answer::done("handing over"),
+                Err(reason) => Answer::refusal(reason),
+            },
+        });
     }
 }
 
@@ -607,6 +673,12 @@ fn report(
         .to_owned(),
         epoch: status.epoch.to_string(),
         unsure: status.unsure,
+        handover: match status.handover {
+            HandoverProgress::None => "none",
+            HandoverProgress::UnderWay => "under-way",
+            HandoverProgress::Relaying => "relaying",
+        }
+        .to_owned(),
         survival: Survival::of(&status, peer.as_ref()),
         peer,
         core: CoreReport::of(&status),

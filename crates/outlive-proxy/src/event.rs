@@ -19,6 +19,12 @@ pub enum Event {
         /// The epoch that this node has yielded to.
         epoch: Epoch,
     },
+    /// The other node has taken over as planned. Answer for the virtual addresses no more, but go on leading them
+    /// to the device: late packets are passed on, until [`Deactivate`](Self::Deactivate).
+    Relay {
+        /// The epoch that the other node has begun.
+        epoch: Epoch,
+    },
     /// Announce the virtual addresses again.
     Announce,
     /// Close the state connection; the dialing side tries again.
@@ -86,6 +92,8 @@ pub enum TakeoverCause {
     BothPassive,
     /// An external detector said so.
     Ordered,
+    /// The active node asked for it.
+    Handover,
 }
 
 impl fmt::Display for TakeoverCause {
@@ -98,6 +106,7 @@ impl fmt::Display for TakeoverCause {
             TakeoverCause::Restarted => f.write_str("the peer has started anew"),
             TakeoverCause::BothPassive => f.write_str("both nodes were passive"),
             TakeoverCause::Ordered => f.write_str("told to by an external detector"),
+            TakeoverCause::Handover => f.write_str("handed over by the active node"),
         }
     }
 }
@@ -143,6 +152,17 @@ pub enum LogEvent {
         /// The other one's epoch.
         epoch: Epoch,
     },
+    /// The active node is about to hand over.
+    HandoverBegun,
+    /// The standby has taken over as it was asked to; this node is the standby now.
+    HandedOver {
+        /// The epoch that the other node has begun.
+        epoch: Epoch,
+        /// Sessions handed over.
+        sessions: usize,
+    },
+    /// The standby was lost before it took over: this node goes on.
+    HandoverFailed,
     /// The standby holds everything: a failure would be survived.
     Synchronised {
         /// The epoch that begins.
@@ -208,12 +228,14 @@ impl LogEvent {
     pub fn severity(&self) -> Severity {
         match self {
             LogEvent::SessionClosed { .. } => Severity::Debug,
+            LogEvent::TookOver { cause: TakeoverCause::Handover, .. } => Severity::Info,
             LogEvent::PeerGone { .. }
             | LogEvent::TookOver { .. }
             | LogEvent::WentAlone { .. }
             | LogEvent::SteppedDown { .. }
             | LogEvent::StateClosed
             | LogEvent::StoodStill { .. }
+            | LogEvent::HandoverFailed
             | LogEvent::ServerFailed { .. }
             | LogEvent::PortsExhausted { .. } => Severity::Warning,
             _ => Severity::Info,
@@ -242,6 +264,16 @@ impl fmt::Display for LogEvent {
             }
             LogEvent::SteppedDown { epoch } => {
                 write!(f, "the other node is active in epoch {epoch}: stepping down")
+            }
+            LogEvent::HandoverBegun => f.write_str("handing over to the standby"),
+            LogEvent::HandedOver { epoch, sessions } => {
+                write!(
+                    f,
+                    "handed {sessions} sessions over: the other node is active in epoch {epoch}"
+                )
+            }
+            LogEvent::HandoverFailed => {
+                f.write_str("the standby was lost before it took over: this node goes on serving")
             }
             LogEvent::Synchronised { epoch, sessions } => {
                 write!(

@@ -40,7 +40,7 @@ mod timer;
 
 pub use self::{
     flows::Side,
-    node::{Entropy, Node},
+    node::{Entropy, HandoverProgress, HandoverRefusal, Node},
     proxy::Verdict,
     replication::{MAX_STATE_MESSAGE, StateError},
 };

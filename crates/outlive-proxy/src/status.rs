@@ -7,6 +7,7 @@ use outlive_tcp::{time::Time, wire::Endpoint};
 use crate::{
     config::NodeId,
     counters::{Counter, Counters},
+    node::HandoverProgress,
     pair::{
         Epoch, Pair,
         heartbeat::{Beliefs, Role},
@@ -35,6 +36,8 @@ pub struct Status {
     pub silence: Vec<Duration>,
     /// The state connection is there.
     pub state_connected: bool,
+    /// How far a planned handover has come.
+    pub handover: HandoverProgress,
     /// Bytes of changes that wait to be sent to the standby.
     pub backlog: usize,
     /// Sessions, by what they are.
@@ -87,7 +90,13 @@ pub enum Survival {
 }
 
 impl Status {
-    pub(crate) fn of(proxy: &Proxy, pair: &Pair, state_connected: bool, now: Time) -> Self {
+    pub(crate) fn of(
+        proxy: &Proxy,
+        pair: &Pair,
+        state_connected: bool,
+        handover: HandoverProgress,
+        now: Time,
+    ) -> Self {
         let beliefs = pair.beliefs();
         let (establishing, open, over) = proxy.census();
         let mut counters = proxy.counters.clone();
@@ -102,6 +111,7 @@ impl Status {
             peer: pair.watch().alive(now),
             silence: pair.watch().silence(now),
             state_connected,
+            handover,
             backlog: proxy.journal.backlog(),
             sessions: SessionCensus { establishing, open, over },
             delegated: proxy.delegated(),
@@ -117,11 +127,15 @@ impl Status {
 
     /// Whether a failure now would be survived, and if not, why.
     pub fn survival(&self) -> Survival {
-        match (self.has_peer, self.peer, self.state_connected, self.synchronised) {
-            (false, ..) => Survival::NoPeer,
-            (_, None, ..) => Survival::PeerGone,
-            (_, _, false, _) => Survival::NotConnected,
-            (_, _, _, false) => Survival::Synchronising,
+        let Some(peer) = self.peer else {
+            return if self.has_peer { Survival::PeerGone } else { Survival::NoPeer };
+        };
+        // A standby that was started anew says so before the old connection is known to be gone.
+        let standby = peer.role == Role::Standby && peer.synchronised;
+        let agrees = if self.role == Role::Active { standby } else { peer.role == Role::Active };
+        match (self.state_connected, self.synchronised && agrees) {
+            (false, _) => Survival::NotConnected,
+            (_, false) => Survival::Synchronising,
             _ => Survival::Yes,
         }
     }

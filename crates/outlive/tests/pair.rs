@@ -1,6 +1,8 @@
 //! Two running nodes, real kernels at both ends.
 
 mod common;
+#[path = "pair/handover.rs"]
+mod handover;
 mod routed;
 
 use common::{Network, Node, VIRTUAL, connect, echo_server, outlive, say};

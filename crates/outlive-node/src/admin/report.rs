@@ -24,6 +24,9 @@ pub struct Report {
     pub epoch: String,
     /// It stood still for longer than the detection timeout, and asks its peer before it goes on.
     pub unsure: bool,
+    /// A planned handover: `none`, `under-way`, or `relaying` if the other node has taken over and late packets are
+    /// passed on to it.
+    pub handover: String,
     /// The other node; `None`: there is none in the configuration.
     pub peer: Option<PeerReport>,
     /// What would happen if the active node failed now.
@@ -190,6 +193,11 @@ impl fmt::Display for Report {
         if self.unsure {
             writeln!(f, "It stood still, and asks its peer before it goes on.")?;
         }
+        match self.handover.as_str() {
+            "under-way" => writeln!(f, "It is handing over to its peer.")?,
+            "relaying" => writeln!(f, "It has handed over, and passes late packets on.")?,
+            _ => {}
+        }
         if let Some(peer) = &self.peer {
             write!(f, "{peer}")?;
         }
@@ -299,6 +307,7 @@ pub(super) mod tests {
             role: "active".into(),
             epoch: "3a".into(),
             unsure: false,
+            handover: "none".into(),
             survival: Survival { survives: true, because: None },
             peer: Some(peer),
             core: CoreReport {

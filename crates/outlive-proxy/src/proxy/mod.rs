@@ -8,6 +8,7 @@
 mod clock;
 mod delegation;
 mod icmp;
+mod relay;
 mod replica;
 mod splice;
 mod stranger;
@@ -42,7 +43,7 @@ use crate::{
     },
     outbox::Outbox,
     ports::Ports,
-    replication::journal::Journal,
+    replication::{journal::Journal, relay::PacketQueue},
     session::{Phase, Session, Sessions},
 };
 
@@ -71,6 +72,19 @@ pub(crate) struct Posture {
     pub(crate) silent_until: Time,
     /// When a new session may have effects.
     pub(crate) release: Release,
+    /// Whether it is about to stop serving, or has stopped a moment ago.
+    pub(crate) leaving: Leaving,
+}
+
+/// How far a planned handover has come, for packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// There is none.
+    No,
+    /// What is being opened may finish; what is new waits.
+    Settling,
+    /// Nothing may change any more, or it is another node's to change.
+    Settled,
 }
 
 /// When a new session may have effects (invariant 2).
@@ -121,6 +135,10 @@ pub(crate) struct Proxy {
     pub(crate) posture: Posture,
     pub(crate) counters: Counters,
     pub(crate) outbox: Outbox,
+    /// Packets that the peer has to handle.
+    pub(crate) to_relay: PacketQueue,
+    /// Packets that the shell shall hand in (again).
+    pub(crate) arrived: PacketQueue,
     pub(crate) journal: Journal,
     pub(crate) keys: KeyRing,
     pub(crate) sequence_key: [u8; 16],
@@ -155,9 +173,17 @@ impl Proxy {
             listeners,
             addresses: config.virtual_addresses(),
             clock,
-            posture: Posture { active: false, unsure: false, silent_until: Time::NEVER, release },
+            posture: Posture {
+                active: false,
+                unsure: false,
+                silent_until: Time::NEVER,
+                release,
+                leaving: Leaving::No,
+            },
             counters: Counters::default(),
             outbox: Outbox::default(),
+            to_relay: PacketQueue::default(),
+            arrived: PacketQueue::default(),
             journal: Journal::default(),
             keys: KeyRing::default(),
             sequence_key: keys.sequence,
@@ -195,6 +221,12 @@ impl Proxy {
         offload: Offload,
     ) -> Verdict {
         self.counters.count(Counter::PacketsIn);
+        if self.posture.unsure {
+            return self.drop(Counter::DropUnsure);
+        }
+        if self.posture.leaving == Leaving::Settled {
+            return self.handle_late(now, buffer, start, end, offload);
+        }
         if !self.posture.active {
             if fault::on(Fault::ResetFromOldOwner)
                 && let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
@@ -203,9 +235,6 @@ impl Proxy {
                 self.outbox.send(&reset);
             }
             return self.drop(Counter::DropPassive);
-        }
-        if self.posture.unsure {
-            return self.drop(Counter::DropUnsure);
         }
         let packet = match TcpPacket::parse(buffer, start, end, offload) {
             Ok(packet) => packet,
@@ -221,7 +250,11 @@ impl Proxy {
         if !packet.checksum_ok() {
             return self.drop(Counter::DropChecksum);
         }
-        match self.find(&packet.tuple()) {
+        let flow = self.find(&packet.tuple());
+        if flow.is_none() && self.posture.leaving == Leaving::Settling {
+            return self.keep(now, &buffer[start..end], offload);
+        }
+        match flow {
             Some(Flow::Session(slot, side)) => self.session_packet(now, slot, side, packet),
             Some(Flow::Opening(slot, Side::Client)) => {
                 self.opening_client_packet(now, slot, &packet)
@@ -276,6 +309,11 @@ impl Proxy {
         if self.log.len() < LOG_LIMIT {
             self.log.push_back(event);
         }
+    }
+
+    /// Whether sessions are this node's to change and to end.
+    pub(crate) fn decides(&self) -> bool {
+        self.posture.active && self.posture.leaving != Leaving::Settled
     }
 
     /// How long the session may be idle.

@@ -151,7 +151,7 @@ impl Proxy {
         }
     }
 
-    fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
+    pub(super) fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
         self.counters.count(Counter::Forwarded);
         Verdict::Forward { range: packet.range(), offload: packet.offload() }
     }

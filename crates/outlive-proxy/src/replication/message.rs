@@ -2,6 +2,7 @@
 //!
 //! A message is a kind (1 byte) and a body, network byte order. See `docs/replication.md`.
 
+use super::relay::RelayPart;
 use crate::{config::NodeId, opening::keys::EpochKey, pair::Epoch};
 
 /// The largest message, in bytes.
@@ -25,6 +26,13 @@ pub(crate) enum Message<'a> {
     Complete { number: u64, key: EpochKey },
     /// The standby has applied everything up to this number.
     Confirm { number: u64 },
+    /// The active node, in `epoch`, asks the standby to take its place now: everything was told, and the active node
+    /// changes nothing any more. Its clock stands at `clock_us`.
+    Handover { epoch: Epoch, clock_us: u64 },
+    /// The standby has done so; it is active in `epoch`, and the roles on this connection are exchanged.
+    Taken { epoch: Epoch },
+    /// A part of a packet that reached the passive node and is the active node's to handle.
+    Relay(RelayPart<'a>),
 }
 
 /// Who is there.
@@ -35,6 +43,8 @@ pub(crate) struct Hello {
     pub(crate) incarnation: u64,
     pub(crate) epoch: Epoch,
     pub(crate) active: bool,
+    /// It understands [`Message::Handover`] and what follows from it. Earlier builds of this version do not say so.
+    pub(crate) hands_over: bool,
 }
 
 /// Why a message cannot be obeyed; the connection is to be closed.
@@ -64,6 +74,9 @@ const SNAPSHOT: u8 = 3;
 const CHANGES: u8 = 4;
 const COMPLETE: u8 = 5;
 const CONFIRM: u8 = 6;
+const HANDOVER: u8 = 16;
+const TAKEN: u8 = 17;
+const RELAY: u8 = 18;
 
 impl<'a> Message<'a> {
     /// Appends the message.
@@ -73,7 +86,9 @@ impl<'a> Message<'a> {
                 out.push(HELLO);
                 out.extend(MAGIC);
                 out.extend(hello.protocol.to_be_bytes());
-                let flags = u8::from(hello.node == NodeId::B) | u8::from(hello.active) << 1;
+                let flags = u8::from(hello.node == NodeId::B)
+                    | u8::from(hello.active) << 1
+                    | u8::from(hello.hands_over) << 2;
                 out.push(flags);
                 out.extend(hello.incarnation.to_be_bytes());
                 out.extend(hello.epoch.0.to_be_bytes());
@@ -103,6 +118,19 @@ impl<'a> Message<'a> {
                 out.push(CONFIRM);
                 out.extend(number.to_be_bytes());
             }
+            Message::Handover { epoch, clock_us } => {
+                out.push(HANDOVER);
+                out.extend(epoch.0.to_be_bytes());
+                out.extend(clock_us.to_be_bytes());
+            }
+            Message::Taken { epoch } => {
+                out.push(TAKEN);
+                out.extend(epoch.0.to_be_bytes());
+            }
+            Message::Relay(part) => {
+                out.push(RELAY);
+                part.encode(out);
+            }
         }
     }
 
@@ -125,6 +153,12 @@ impl<'a> Message<'a> {
                 Message::Complete { number, key }
             }
             CONFIRM => Message::Confirm { number: body.u64()? },
+            HANDOVER => {
+                let epoch = Epoch(body.u64()?);
+                Message::Handover { epoch, clock_us: body.u64()? }
+            }
+            TAKEN => Message::Taken { epoch: Epoch(body.u64()?) },
+            RELAY => Message::Relay(RelayPart::decode(body.rest()).ok_or(StateError::Malformed)?),
             _ => return Err(StateError::Malformed),
         };
         if body.0.is_empty() { Ok(message) } else { Err(StateError::Malformed) }
@@ -145,6 +179,7 @@ impl Hello {
             protocol,
             node: if flags & 1 == 0 { NodeId::A } else { NodeId::B },
             active: flags & 2 != 0,
+            hands_over: flags & 4 != 0,
             incarnation: body.u64()?,
             epoch: Epoch(body.u64()?),
         })
@@ -172,6 +207,7 @@ impl<'a> Body<'a> {
 
 #[cfg(test)]
 mod tests {
+    use outlive_tcp::wire::{Checksum, Offload, Segmentation};
     use proptest::prelude::*;
 
     use super::*;
@@ -183,6 +219,11 @@ mod tests {
             incarnation: 7,
             epoch: Epoch(8),
             active: true,
+            hands_over: true,
+        };
+        let offload = Offload {
+            checksum: Checksum::Partial,
+            segmentation: Segmentation::Tcp { size: 1_448, ecn: true },
         };
         vec![
             Message::Hello(hello),
@@ -191,6 +232,9 @@ mod tests {
             Message::Changes { last: 9, changes: b"abc" },
             Message::Complete { number: 9, key: EpochKey { epoch: Epoch(4), key: [5; 16] } },
             Message::Confirm { number: 11 },
+            Message::Handover { epoch: Epoch(8), clock_us: 5 },
+            Message::Taken { epoch: Epoch(13) },
+            Message::Relay(RelayPart { offload, last: true, bytes: b"abc" }),
         ]
     }
 
@@ -208,11 +252,30 @@ mod tests {
     fn the_layout_of_the_hello_is_fixed() {
         let mut bytes = Vec::new();
         examples()[0].encode(&mut bytes);
-        let golden = b"\x01OLST\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
+        let golden = b"\x01OLST\0\x01\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
         assert_eq!(bytes, golden);
+        // A peer of the same version that does not hand over yet is understood.
+        let mut earlier = bytes.clone();
+        earlier[7] = 3;
+        let Ok(Message::Hello(hello)) = Message::decode(&earlier) else { panic!("not a hello") };
+        assert!(!hello.hands_over && hello.active);
         let mut newer = bytes.clone();
         newer[6] = 2;
         assert_eq!(Message::decode(&newer), Err(StateError::Version(2)));
+    }
+
+    #[test]
+    fn the_layout_of_a_handover_is_fixed() {
+        let golden: [&[u8]; 3] = [
+            b"\x10\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x05",
+            b"\x11\0\0\0\0\0\0\0\x0d",
+            b"\x12\x1e\x05\xa8abc",
+        ];
+        for (message, golden) in examples()[6..].iter().zip(golden) {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            assert_eq!(bytes, golden);
+        }
     }
 
     proptest! {

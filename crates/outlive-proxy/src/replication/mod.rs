@@ -4,6 +4,7 @@
 
 pub(crate) mod journal;
 pub(crate) mod message;
+pub(crate) mod relay;
 
 use std::collections::VecDeque;
 
@@ -13,10 +14,14 @@ pub use self::message::{MAX_STATE_MESSAGE, StateError};
 use self::{
     journal::ReceivedChange,
     message::{Hello, Message, PROTOCOL},
+    relay::Assembly,
 };
 use crate::{
     opening::keys::EpochKey,
-    pair::heartbeat::{Beliefs, Role},
+    pair::{
+        Epoch,
+        heartbeat::{Beliefs, Role},
+    },
     proxy::Proxy,
 };
 
@@ -44,6 +49,15 @@ enum Stage {
     Receiving,
 }
 
+/// Active: whether the standby is asked to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    No,
+    /// In this epoch, once everything was told.
+    Wanted(Epoch),
+    Asked,
+}
+
 /// Something that the node has to act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
@@ -55,6 +69,12 @@ pub(crate) enum LinkEvent {
     Paired(EpochKey, u64),
     /// Standby: it holds everything, and the epoch begins.
     Synchronised(EpochKey),
+    /// Standby: it is to take over; the active node's clock stands at that.
+    Handover(u64),
+    /// Active: the standby has taken over, and is active in that epoch.
+    Taken(Epoch),
+    /// Active: a packet that reached the passive node was added to those that wait for the device.
+    Relayed,
 }
 
 /// One end of the state connection.
@@ -67,11 +87,26 @@ pub(crate) struct Link {
     outgoing: VecDeque<Vec<u8>>,
     /// Standby: to be confirmed.
     confirm: Option<u64>,
+    /// The peer understands a handover.
+    peer_hands_over: bool,
+    asking: Asking,
+    /// The roles were exchanged on this connection: what the peer said before may still come.
+    exchanged: bool,
+    assembly: Assembly,
 }
 
 impl Link {
     pub(crate) fn new() -> Self {
-        Link { stage: Stage::Down, peer: 0, outgoing: VecDeque::new(), confirm: None }
+        Link {
+            stage: Stage::Down,
+            peer: 0,
+            outgoing: VecDeque::new(),
+            confirm: None,
+            peer_hands_over: false,
+            asking: Asking::No,
+            exchanged: false,
+            assembly: Assembly::default(),
+        }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -93,8 +128,33 @@ impl Link {
             incarnation: me.incarnation,
             epoch: me.epoch,
             active,
+            hands_over: true,
         };
         self.say(&Message::Hello(hello));
+    }
+
+    /// Whether the standby could be asked to take over.
+    pub(crate) fn peer_hands_over(&self) -> bool {
+        self.peer_hands_over
+    }
+
+    /// Active in `epoch`: asks the standby to take over, behind everything that was told.
+    pub(crate) fn hand_over(&mut self, epoch: Epoch) {
+        self.asking = Asking::Wanted(epoch);
+    }
+
+    /// Active: the standby has taken over. From now on it tells, on the same connection.
+    pub(crate) fn handed_over(&mut self) {
+        self.asking = Asking::No;
+        self.exchanged = true;
+        self.stage = Stage::Expecting;
+    }
+
+    /// Standby: this node has taken over, in `epoch`, because it was asked to. From now on it tells.
+    pub(crate) fn took_over(&mut self, now: Time, epoch: Epoch, proxy: &mut Proxy) {
+        self.confirm = None;
+        self.say(&Message::Taken { epoch });
+        self.begin(now, proxy);
     }
 
     /// The connection is gone.
@@ -156,8 +216,42 @@ impl Link {
                 Message::Confirm { number },
                 Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired,
             ) => Ok(Some(LinkEvent::Confirmed(number))),
+            (Message::Handover { epoch, clock_us }, Stage::Receiving) => {
+                // If this node was late, the active one has gone on alone meanwhile.
+                let wanted = me.synchronised && me.epoch == epoch;
+                Ok(wanted.then_some(LinkEvent::Handover(clock_us)))
+            }
+            (Message::Taken { epoch }, Stage::Paired) if self.asking == Asking::Asked => {
+                Ok(Some(LinkEvent::Taken(epoch)))
+            }
+            // Its heartbeat was faster.
+            (Message::Taken { .. } | Message::Confirm { .. }, Stage::Expecting)
+                if self.exchanged =>
+            {
+                Ok(None)
+            }
+            (
+                Message::Relay(part),
+                Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired,
+            ) => {
+                let whole = self.assembly.add(part).map_err(|()| StateError::Malformed)?;
+                Ok(whole.map(|(packet, offload)| {
+                    proxy.relayed(now, packet, offload);
+                    LinkEvent::Relayed
+                }))
+            }
             _ => Err(StateError::Unexpected),
         }
+    }
+
+    fn begin(&mut self, now: Time, proxy: &mut Proxy) {
+        proxy.journal.start();
+        self.say(&Message::Begin {
+            clock_us: proxy.clock.micros(now),
+            sequence_key: proxy.sequence_key,
+            sessions: proxy.sessions.len() as u64,
+        });
+        self.stage = Stage::Snapshot { slot: 0 };
     }
 
     fn greeted(
@@ -172,19 +266,12 @@ impl Link {
             return Err(StateError::SameName);
         }
         self.peer = hello.incarnation;
-        self.stage = match (active, hello.active) {
-            (true, false) => {
-                proxy.journal.start();
-                self.say(&Message::Begin {
-                    clock_us: proxy.clock.micros(now),
-                    sequence_key: proxy.sequence_key,
-                    sessions: proxy.sessions.len() as u64,
-                });
-                Stage::Snapshot { slot: 0 }
-            }
-            (false, true) => Stage::Expecting,
-            _ => Stage::Waiting,
-        };
+        self.peer_hands_over = hello.hands_over;
+        match (active, hello.active) {
+            (true, false) => self.begin(now, proxy),
+            (false, true) => self.stage = Stage::Expecting,
+            _ => self.stage = Stage::Waiting,
+        }
         Ok(())
     }
 
@@ -205,16 +292,27 @@ impl Link {
             Message::Confirm { number }.encode(out);
             return true;
         }
-        if !matches!(self.stage, Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired)
-        {
-            return false;
+        match self.stage {
+            Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired => {}
+            Stage::Expecting | Stage::Receiving if self.peer_hands_over => {
+                return proxy.to_relay.part(now, MAX_STATE_MESSAGE - HEAD, |part| {
+                    Message::Relay(part).encode(out);
+                });
+            }
+            _ => return false,
         }
         let mut changes = Vec::new();
-        let telling = self.stage != Stage::Paired;
+        let telling = self.stage != Stage::Paired || self.asking != Asking::No;
         if (telling || proxy.journal.is_due(now))
             && let Some(last) = proxy.journal.fetch(MAX_STATE_MESSAGE - HEAD, &mut changes)
         {
             Message::Changes { last, changes: &changes }.encode(out);
+            return true;
+        }
+        if let (Stage::Paired, Asking::Wanted(epoch)) = (self.stage, self.asking) {
+            self.asking = Asking::Asked;
+            let clock_us = proxy.clock.micros(now);
+            Message::Handover { epoch, clock_us }.encode(out);
             return true;
         }
         let Stage::Snapshot { slot } = self.stage else { return false };
