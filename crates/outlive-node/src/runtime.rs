@@ -10,10 +10,10 @@
 
 use std::{
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -23,7 +23,7 @@ use outlive_net::fast_path::monotonic;
 use outlive_proxy::{
     Entropy, HandoverProgress, HandoverRefusal, Node,
     config::{Detector, NodeId},
-    event::{Event, Severity},
+    event::{Event, LogEvent, Severity},
     pair::{heartbeat::Role, order::Outcome},
     status::Survival as CoreSurvival,
 };
@@ -42,6 +42,7 @@ use crate::{
     heartbeat::{HeartbeatConfig, Heartbeats, Outgoing},
     packets::PacketPath,
     preflight::Plan,
+    reload::reload,
     settings::{PeerSettings, Problem, Settings},
     state::{EndpointConfig, Failure, StateEndpoint, StateEvent},
 };
@@ -79,6 +80,8 @@ pub struct Runtime {
     poll: Poll,
     waker: Arc<Waker>,
     stop: Arc<AtomicU32>,
+    /// It was told to read its file again.
+    reload: Arc<AtomicBool>,
     /// It was told to stop, and hands over first; until then at the latest.
     stopping: Option<Time>,
     settings: Settings,
@@ -92,15 +95,22 @@ pub struct Runtime {
     overlooked: bool,
 }
 
-/// Ends a node's [`run`](Runtime::run) from another thread.
+/// Ends a node's [`run`](Runtime::run), or has it reload, from another thread.
 #[derive(Clone)]
 pub struct Stopper {
     /// How often it was told to.
     stop: Arc<AtomicU32>,
+    reload: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
 
 impl Stopper {
+    /// Lets the node, and its peer, read their files again, and obey them if nothing is wrong with them.
+    pub fn reload(&self) {
+        self.reload.store(true, Ordering::Release);
+        let _ = self.waker.wake();
+    }
+
     /// Lets the loop end: an active node with a synchronised standby hands over to it first, which takes no longer
     /// than [`STOP_PATIENCE`]. Told a second time, it ends after its present turn.
     pub fn stop(&self) {
@@ -222,6 +232,7 @@ impl Runtime {
             poll,
             waker,
             stop: Arc::new(AtomicU32::new(0)),
+            reload: Arc::new(AtomicBool::new(false)),
             stopping: None,
             settings,
             behind: 0,
@@ -233,7 +244,7 @@ impl Runtime {
 
     /// What ends [`run`](Self::run).
     pub fn stopper(&self) -> Stopper {
-        Stopper { stop: self.stop.clone(), waker: self.waker.clone() }
+        Stopper { stop: self.stop.clone(), reload: self.reload.clone(), waker: self.waker.clone() }
     }
 
     /// Turns until it is [stopped](Stopper). Then everything that was set up is removed.
@@ -335,6 +346,9 @@ impl Runtime {
         if !behind && !self.overlooks_heartbeats(now) {
             self.node.handle_timeout(now);
             self.settle(now);
+        }
+        if self.reload.swap(false, Ordering::AcqRel) && self.reload_file(now) {
+            self.node.ask_peer_to_reload();
         }
         self.speak(now);
         self.tell_detector(now, order);
@@ -457,11 +471,23 @@ impl Runtime {
                     self.edge.stop_answering();
                 }
                 Event::Announce => self.edge.announce(),
+                Event::AddressesChanged => {
+                    // Fewer: nothing can be in the way.
+                    let registry = self.poll.registry();
+                    let _ = self.edge.set_addresses(self.node.addresses(), &[], registry);
+                }
+                Event::Reload => {
+                    info!("the peer asks to read the configuration again");
+                    self.reload_file(now);
+                }
                 Event::CloseStateConnection(reason) => {
                     debug!(%reason, "closing the state connection");
                     if let Some(state) = &mut self.state {
                         state.close(now);
                     }
+                }
+                Event::Log(event) if self.settings.log_connections && is_of_connection(&event) => {
+                    info!("{event}");
                 }
                 Event::Log(event) => match event.severity() {
                     Severity::Debug => debug!("{event}"),
@@ -486,13 +512,41 @@ impl Runtime {
         }
     }
 
+    /// Obeys the changed file; the log tells what came of it. Returns whether it could.
+    fn reload_file(&mut self, now: Time) -> bool {
+        let Runtime { settings, node, edge, poll, .. } = self;
+        match reload(now, settings, node, edge, poll.registry()) {
+            Ok(changes) => info!(%changes, "the configuration was read again"),
+            Err(problems) => {
+                for problem in problems {
+                    warn!("the configuration is not obeyed, nothing was changed: {problem}");
+                }
+                return false;
+            }
+        }
+        true
+    }
+
     fn answer_admin(&mut self, now: Time) {
-        let Runtime { admin, node, state, heartbeats, packets, settings, .. } = self;
+        let Runtime { admin, node, state, heartbeats, packets, settings, edge, poll, .. } = self;
         admin.drive(|request| match request {
             Request::Status => {
                 let (state, heartbeats) = (state.as_ref(), heartbeats.as_ref());
                 Box::new(report(now, node, state, heartbeats, packets, settings)).into()
             }
+            Request::Reload => match reload(now, settings, node, edge, poll.registry()) {
+                Ok(changes) => {
+                    info!(%changes, "the configuration was read again");
+                    node.ask_peer_to_reload();
+                    Answer::done(changes)
+                }
+                Err(problems) => {
+                    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                    Answer::refusal(format!("nothing was changed\n{}", told.join("\n")))
+                }
+            },
+            Request::Drain { pool, server } => drain(now, node, &pool, server, true),
+            Request::Undrain { pool, server } => drain(now, node, &pool, server, false),
             Request::HandOver => match node.hand_over(now) {
                 Ok(()) => Answer::done("handing over"),
                 Err(reason) => Answer::refusal(reason),
@@ -679,6 +733,7 @@ fn report(
             HandoverProgress::Relaying => "relaying",
         }
         .to_owned(),
+        same_configuration: status.peer_configuration.map(|peer| peer == status.configuration),
         survival: Survival::of(&status, peer.as_ref()),
         peer,
         core: CoreReport::of(&status),
@@ -691,6 +746,18 @@ fn report(
             read_failures: passed.read_failures,
         },
     }
+}
+
+fn drain(now: Time, node: &mut Node, pool: &str, server: SocketAddr, drains: bool) -> Answer {
+    match node.drain(now, pool, server.into(), drains) {
+        Ok(sessions) => Answer::done(sessions.to_string()),
+        Err(reason) => Answer::refusal(reason),
+    }
+}
+
+/// Whether the event is the end of a client's connection.
+fn is_of_connection(event: &LogEvent) -> bool {
+    matches!(event, LogEvent::SessionClosed { .. } | LogEvent::TurnedAway { .. })
 }
 
 fn millis(time: Duration) -> u64 {

@@ -11,7 +11,9 @@
 //! 4. [`beliefs`](Node::beliefs), for the heartbeats; [`poll_timeout`](Node::poll_timeout), for the next call
 //!    of [`handle_timeout`](Node::handle_timeout).
 
+mod drain;
 mod handover;
+mod reload;
 
 use std::{collections::VecDeque, hash::Hasher, time::Duration};
 
@@ -40,7 +42,11 @@ use crate::{
 };
 
 use self::handover::Handover;
-pub use self::handover::{HandoverProgress, HandoverRefusal};
+pub use self::{
+    drain::DrainRefusal,
+    handover::{HandoverProgress, HandoverRefusal},
+    reload::NoPlace,
+};
 
 /// Random bytes from the operating system, once per process. All secrets that the node makes come from them.
 #[derive(Clone, Copy)]
@@ -76,6 +82,8 @@ pub struct Node {
     /// The next announcement, and the pause after it.
     announcement: Option<(Time, Duration)>,
     handover: Handover,
+    /// What the peer was told, as a fingerprint, if it has said so.
+    peer_configuration: Option<u64>,
     /// The fast path has stopped, if there is one.
     fast_path_quiet: bool,
 }
@@ -119,6 +127,7 @@ impl Node {
             events: VecDeque::new(),
             announcement: None,
             handover: Handover::No,
+            peer_configuration: None,
             fast_path_quiet: true,
         }
     }
@@ -297,6 +306,9 @@ impl Node {
                 self.pair.handed_over(now, epoch);
                 self.handed_over(now, epoch);
             }
+            Some(LinkEvent::Configured { fingerprint, reload }) => {
+                self.peer_configured(fingerprint, reload);
+            }
             Some(LinkEvent::Relayed) | None => {}
         }
         self.follow(now, Hearing::Something);
@@ -324,6 +336,9 @@ impl Node {
         // What is due waits until it is certain that this node is still the one to do it (invariant 7).
         if !self.proxy.posture.unsure {
             self.proxy.expire(now);
+            if self.proxy.expire_retired(now) {
+                self.events.push_back(Event::AddressesChanged);
+            }
         }
         if let Some((_, pause)) = self.announcement.take_if(|(at, _)| *at <= now) {
             self.announce_again(now, pause);
@@ -366,7 +381,12 @@ impl Node {
 
     /// The node as an operator sees it.
     pub fn status(&self, now: Time) -> Status {
-        Status::of(&self.proxy, &self.pair, self.link.is_up(), self.handover(), now)
+        Status {
+            handover: self.handover(),
+            configuration: self.proxy.config.fingerprint(),
+            peer_configuration: self.peer_configuration,
+            ..Status::of(&self.proxy, &self.pair, self.link.is_up(), now)
+        }
     }
 
     /// Panics if something does not hold that must hold after every input. Walks over everything: for tests
@@ -518,6 +538,7 @@ impl Node {
     /// The state connection is no more; what hung on it is settled.
     fn drop_link(&mut self, now: Time) {
         self.link.closed();
+        self.peer_configuration = None;
         self.proxy.journal.stop();
         self.proxy.to_relay.rewind();
         self.handover_disconnected(now);

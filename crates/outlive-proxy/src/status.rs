@@ -38,6 +38,10 @@ pub struct Status {
     pub state_connected: bool,
     /// How far a planned handover has come.
     pub handover: HandoverProgress,
+    /// [Fingerprint](crate::config::Config::fingerprint) of the configuration.
+    pub configuration: u64,
+    /// That of the peer's, if it has said so.
+    pub peer_configuration: Option<u64>,
     /// Bytes of changes that wait to be sent to the standby.
     pub backlog: usize,
     /// Sessions, by what they are.
@@ -72,6 +76,8 @@ pub struct ServerStatus {
     pub sessions: u32,
     /// It has not failed lately.
     pub up: bool,
+    /// It gets no new sessions of some pool, because an operator said so.
+    pub draining: bool,
 }
 
 /// Whether a failure of the active node now would be survived.
@@ -90,13 +96,7 @@ pub enum Survival {
 }
 
 impl Status {
-    pub(crate) fn of(
-        proxy: &Proxy,
-        pair: &Pair,
-        state_connected: bool,
-        handover: HandoverProgress,
-        now: Time,
-    ) -> Self {
+    pub(crate) fn of(proxy: &Proxy, pair: &Pair, state_connected: bool, now: Time) -> Self {
         let beliefs = pair.beliefs();
         let (establishing, open, over) = proxy.census();
         let mut counters = proxy.counters.clone();
@@ -111,7 +111,9 @@ impl Status {
             peer: pair.watch().alive(now),
             silence: pair.watch().silence(now),
             state_connected,
-            handover,
+            handover: HandoverProgress::None,
+            configuration: 0,
+            peer_configuration: None,
             backlog: proxy.journal.backlog(),
             sessions: SessionCensus { establishing, open, over },
             delegated: proxy.delegated(),
@@ -119,7 +121,10 @@ impl Status {
             servers: proxy
                 .pools
                 .servers(now)
-                .map(|(address, sessions, up)| ServerStatus { address, sessions, up })
+                .map(|(address, sessions, up)| {
+                    let draining = proxy.pools.drains().any(|(_, drains)| drains == address);
+                    ServerStatus { address, sessions, up, draining }
+                })
                 .collect(),
             counters,
         }

@@ -378,6 +378,8 @@ impl World {
                 machine.handed_over = true;
             }
             Event::Announce => self.announce(node),
+            // Configurations do not change here.
+            Event::AddressesChanged | Event::Reload => {}
             Event::CloseStateConnection(_) => self.close_state(node),
             Event::Log(log) => {
                 self.check_takeover(node, &log);

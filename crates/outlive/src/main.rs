@@ -6,9 +6,11 @@
 
 mod check;
 mod demo;
+mod drain;
 mod handover;
 mod keygen;
 mod log;
+mod reload;
 mod run;
 mod status;
 mod watch;
@@ -63,6 +65,20 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Have both nodes obey their changed files. Established connections go on; a wrong file changes nothing.
+    Reload {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Give a server no new sessions; those that it has go on. To be asked on the active node.
+    Drain(drain::Options),
+    /// Give a server new sessions again.
+    Undrain {
+        #[command(flatten)]
+        which: Which,
+        /// The server: POOL/ADDRESS:PORT.
+        member: drain::Member,
+    },
     /// Move everything from the active node to its standby, without a connection noticing. To be asked on the active node.
     Handover {
         #[command(flatten)]
@@ -86,6 +102,9 @@ fn main() -> ExitCode {
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::check(&config),
         Command::Status { which, json } => status::status(which, json),
+        Command::Reload { which } => reload::reload(which),
+        Command::Drain(options) => drain::drain(options),
+        Command::Undrain { which, member } => drain::undrain(which, member),
         Command::Handover { which } => handover::hand_over(which),
         Command::Watch { config, check } => watch::watch(&config, check),
         Command::Keygen { output, watch } => keygen::keygen(output.as_deref(), watch.as_deref()),

@@ -19,14 +19,32 @@ pub use report::{
 };
 pub use server::{AdminServer, OpenError};
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// A question to a node, or an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// How is it? Answered with a [`Report`].
     Status,
+    /// Read the configuration file again and obey it, and have the peer do the same.
+    Reload,
+    /// Give the server at `server` (address with port) of the pool of that name no new sessions.
+    Drain {
+        /// The pool.
+        pool: String,
+        /// The server.
+        server: SocketAddr,
+    },
+    /// Give it some again.
+    Undrain {
+        /// The pool.
+        pool: String,
+        /// The server.
+        server: SocketAddr,
+    },
     /// Move everything to the standby. Answered when it has begun; how it ends is seen in the report.
     #[serde(rename = "handover")]
     HandOver,

@@ -244,6 +244,8 @@ mod tests {
                 events.iter().for_each(|event| server.handle_ready(event.token()));
                 server.drive(|request| match request {
                     Request::Status => Box::new(example()).into(),
+                    Request::Reload => Answer::done("nothing is different"),
+                    Request::Drain { .. } | Request::Undrain { .. } => Answer::done("0"),
                     Request::HandOver => Answer::refusal("not now"),
                 });
             }
@@ -260,6 +262,7 @@ mod tests {
                 assert_eq!(report, example());
                 assert!(text.starts_with('{') && !text.contains('\n'));
             }
+            assert_eq!(order(path, &Request::Reload).unwrap(), "nothing is different");
             let refused = order(path, &Request::HandOver);
             assert!(matches!(refused, Err(AskError::Refused(reason)) if reason == "not now"));
             let mode = fs::metadata(path).unwrap().permissions().mode();

@@ -25,6 +25,7 @@ use outlive_tcp::{time::Time, wire::Offload};
 use super::Node;
 use crate::{
     clock::HANDOVER_MARGIN,
+    config::Detector,
     counters::Counter,
     event::{CloseReason, Event, LogEvent, TakeoverCause},
     pair::{Decision, Epoch},
@@ -61,6 +62,8 @@ pub enum HandoverRefusal {
     NotActive,
     /// One is under way.
     UnderWay,
+    /// An external detector decides which node is active.
+    Watched,
     /// It stood still, and does not know whether it is still the active one.
     Unsure,
     /// The standby does not hold everything.
@@ -73,6 +76,7 @@ impl fmt::Display for HandoverRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             HandoverRefusal::NotActive => "this node is not the active one: ask the other",
+            HandoverRefusal::Watched => "an external detector decides which node is active, and switches the packets: only it can move them",
             HandoverRefusal::UnderWay => "a handover is under way",
             HandoverRefusal::Unsure => "this node stood still, and asks its peer whether it is still active: try again",
             HandoverRefusal::NotSurvivable(Survival::NoPeer) => "this node has no peer in its configuration",
@@ -106,6 +110,9 @@ impl Node {
         self.turn(now);
         if !self.pair.is_active() {
             return Err(HandoverRefusal::NotActive);
+        }
+        if self.proxy.config.pair.detector == Detector::External {
+            return Err(HandoverRefusal::Watched);
         }
         if self.handover != Handover::No {
             return Err(HandoverRefusal::UnderWay);

@@ -13,8 +13,12 @@ use crate::{counters::Counter, event::End, replication::journal::Change, session
 impl Proxy {
     /// The next instant at which [`expire`](Self::expire) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        let timers =
-            [self.sessions.next_deadline(), self.openings.next_deadline(), self.wake_up.deadline()];
+        let timers = [
+            self.sessions.next_deadline(),
+            self.openings.next_deadline(),
+            self.wake_up.deadline(),
+            self.retired.deadline(),
+        ];
         timers.into_iter().flatten().min()
     }
 

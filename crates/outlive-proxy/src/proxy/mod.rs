@@ -8,6 +8,7 @@
 mod clock;
 mod delegation;
 mod icmp;
+mod reconfigure;
 mod relay;
 mod replica;
 mod splice;
@@ -28,7 +29,11 @@ use outlive_tcp::{
 };
 
 pub(crate) use self::splice::{Prefix, shown_scale};
-use self::{delegation::Delegation, wake::WakeUp};
+use self::{
+    delegation::Delegation,
+    reconfigure::{Listeners, Retired},
+    wake::WakeUp,
+};
 use crate::{
     balance::{Pools, ServerId},
     clock::PairClock,
@@ -129,8 +134,12 @@ pub(crate) struct Keys {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) config: Config,
+    /// Those that are configured, by address: their places.
     listeners: BTreeMap<Endpoint, u16>,
-    addresses: Vec<IpAddr>,
+    places: Listeners,
+    /// Those that are configured, and retired ones.
+    pub(crate) addresses: Vec<IpAddr>,
+    retired: Retired,
     pub(crate) clock: PairClock,
     pub(crate) posture: Posture,
     pub(crate) counters: Counters,
@@ -166,12 +175,12 @@ const LOG_LIMIT: usize = 4_096;
 
 impl Proxy {
     pub(crate) fn new(config: Config, keys: Keys, clock: PairClock, now: Time) -> Self {
-        let listeners = config.listeners.iter().enumerate();
-        let listeners = listeners.map(|(i, l)| (l.address, i as u16)).collect();
         let release = if config.pair.enabled { Release::Held } else { Release::Now };
-        Proxy {
-            listeners,
-            addresses: config.virtual_addresses(),
+        let mut proxy = Proxy {
+            listeners: BTreeMap::new(),
+            places: Listeners::default(),
+            addresses: Vec::new(),
+            retired: Retired::default(),
             clock,
             posture: Posture {
                 active: false,
@@ -191,7 +200,7 @@ impl Proxy {
             flows: FlowTable::new(keys.table),
             sessions: Sessions::new(config.limits.sessions, now),
             openings: Openings::new(&config.limits, now),
-            pools: Pools::new(&config),
+            pools: Pools::new(config.mtu),
             ports: Ports::new(config.node, config.source_addresses.clone()),
             port_seed: u32::from_be_bytes([
                 keys.table[0],
@@ -207,8 +216,10 @@ impl Proxy {
             delegation: Delegation::default(),
             unreachables: (Time::ZERO, 0),
             picture: 0,
-            config,
-        }
+            config: config.clone(),
+        };
+        proxy.reconfigure(now, config);
+        proxy
     }
 
     /// One IP packet in `buffer[start..end]`; what is before it is headroom.
@@ -291,7 +302,7 @@ impl Proxy {
 
     /// The listener with that index.
     pub(crate) fn listener(&self, index: u16) -> Option<&Listener> {
-        self.config.listeners.get(usize::from(index))
+        self.places.get(index)
     }
 
     pub(crate) fn is_ours(&self, address: IpAddr) -> bool {

@@ -2,8 +2,15 @@
 //!
 //! A message is a kind (1 byte) and a body, network byte order. See `docs/replication.md`.
 
+use outlive_tcp::wire::Endpoint;
+
 use super::relay::RelayPart;
-use crate::{config::NodeId, opening::keys::EpochKey, pair::Epoch};
+use crate::{
+    config::NodeId,
+    opening::keys::EpochKey,
+    pair::Epoch,
+    session::record::{decode_endpoint, encode_endpoint},
+};
 
 /// The largest message, in bytes.
 pub const MAX_STATE_MESSAGE: usize = 32 << 10;
@@ -33,6 +40,10 @@ pub(crate) enum Message<'a> {
     Taken { epoch: Epoch },
     /// A part of a packet that reached the passive node and is the active node's to handle.
     Relay(RelayPart<'a>),
+    /// Which configuration the sender obeys; `reload`: the receiver shall read its own again.
+    Configuration { fingerprint: u64, reload: bool },
+    /// The server gets no new sessions of that pool any more, or gets some again.
+    Drain { drains: bool, server: Endpoint, pool: &'a str },
 }
 
 /// Who is there.
@@ -77,6 +88,8 @@ const CONFIRM: u8 = 6;
 const HANDOVER: u8 = 16;
 const TAKEN: u8 = 17;
 const RELAY: u8 = 18;
+const CONFIGURATION: u8 = 19;
+const DRAIN: u8 = 20;
 
 impl<'a> Message<'a> {
     /// Appends the message.
@@ -131,6 +144,17 @@ impl<'a> Message<'a> {
                 out.push(RELAY);
                 part.encode(out);
             }
+            Message::Configuration { fingerprint, reload } => {
+                out.push(CONFIGURATION);
+                out.extend(fingerprint.to_be_bytes());
+                out.push(u8::from(*reload));
+            }
+            Message::Drain { drains, server, pool } => {
+                out.push(DRAIN);
+                out.push(u8::from(*drains));
+                encode_endpoint(*server, out);
+                out.extend_from_slice(pool.as_bytes());
+            }
         }
     }
 
@@ -158,6 +182,16 @@ impl<'a> Message<'a> {
                 Message::Handover { epoch, clock_us: body.u64()? }
             }
             TAKEN => Message::Taken { epoch: Epoch(body.u64()?) },
+            CONFIGURATION => {
+                let (fingerprint, [reload]) = (body.u64()?, body.take()?);
+                Message::Configuration { fingerprint, reload: reload != 0 }
+            }
+            DRAIN => {
+                let [drains] = body.take()?;
+                let server = decode_endpoint(&body.take()?);
+                let pool = std::str::from_utf8(body.rest()).map_err(|_| StateError::Malformed)?;
+                Message::Drain { drains: drains != 0, server, pool }
+            }
             RELAY => Message::Relay(RelayPart::decode(body.rest()).ok_or(StateError::Malformed)?),
             _ => return Err(StateError::Malformed),
         };
@@ -235,6 +269,12 @@ mod tests {
             Message::Handover { epoch: Epoch(8), clock_us: 5 },
             Message::Taken { epoch: Epoch(13) },
             Message::Relay(RelayPart { offload, last: true, bytes: b"abc" }),
+            Message::Configuration { fingerprint: 3, reload: true },
+            Message::Drain {
+                drains: true,
+                server: Endpoint::new([10, 0, 0, 2].into(), 80),
+                pool: "web",
+            },
         ]
     }
 
@@ -266,10 +306,12 @@ mod tests {
 
     #[test]
     fn the_layout_of_a_handover_is_fixed() {
-        let golden: [&[u8]; 3] = [
+        let golden: [&[u8]; 5] = [
             b"\x10\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x05",
             b"\x11\0\0\0\0\0\0\0\x0d",
             b"\x12\x1e\x05\xa8abc",
+            b"\x13\0\0\0\0\0\0\0\x03\x01",
+            b"\x14\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\0\0\x02\0\x50web",
         ];
         for (message, golden) in examples()[6..].iter().zip(golden) {
             let mut bytes = Vec::new();

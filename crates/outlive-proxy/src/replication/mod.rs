@@ -8,7 +8,7 @@ pub(crate) mod relay;
 
 use std::collections::VecDeque;
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{time::Time, wire::Endpoint};
 
 pub use self::message::{MAX_STATE_MESSAGE, StateError};
 use self::{
@@ -73,6 +73,8 @@ pub(crate) enum LinkEvent {
     Handover(u64),
     /// Active: the standby has taken over, and is active in that epoch.
     Taken(Epoch),
+    /// The peer obeys the configuration with that fingerprint, and perhaps asks this node to reload.
+    Configured { fingerprint: u64, reload: bool },
     /// Active: a packet that reached the passive node was added to those that wait for the device.
     Relayed,
 }
@@ -143,6 +145,22 @@ impl Link {
         self.asking = Asking::Wanted(epoch);
     }
 
+    /// Says which configuration is obeyed here, if there is a peer that understands it.
+    pub(crate) fn say_configuration(&mut self, fingerprint: u64, reload: bool) {
+        if self.peer_hands_over {
+            self.say(&Message::Configuration { fingerprint, reload });
+        }
+    }
+
+    /// Tells the standby, if there is one that understands it, that a server drains, or drains no longer.
+    pub(crate) fn say_drain(&mut self, pool: &str, server: Endpoint, drains: bool) {
+        let telling =
+            matches!(self.stage, Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired);
+        if telling && self.peer_hands_over {
+            self.say(&Message::Drain { drains, server, pool });
+        }
+    }
+
     /// Active: the standby has taken over. From now on it tells, on the same connection.
     pub(crate) fn handed_over(&mut self) {
         self.asking = Asking::No;
@@ -189,6 +207,7 @@ impl Link {
                 proxy.clock.follow(now, clock_us);
                 proxy.sequence_key = sequence_key;
                 proxy.begin_picture(now);
+                proxy.pools.forget_drains();
                 self.stage = Stage::Receiving;
                 Ok(None)
             }
@@ -216,6 +235,15 @@ impl Link {
                 Message::Confirm { number },
                 Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired,
             ) => Ok(Some(LinkEvent::Confirmed(number))),
+            (Message::Configuration { fingerprint, reload }, stage)
+                if !matches!(stage, Stage::Down | Stage::Greeting) =>
+            {
+                Ok(Some(LinkEvent::Configured { fingerprint, reload }))
+            }
+            (Message::Drain { drains, server, pool }, Stage::Receiving) => {
+                proxy.pools.drain(pool, server, drains);
+                Ok(None)
+            }
             (Message::Handover { epoch, clock_us }, Stage::Receiving) => {
                 // If this node was late, the active one has gone on alone meanwhile.
                 let wanted = me.synchronised && me.epoch == epoch;
@@ -252,6 +280,9 @@ impl Link {
             sessions: proxy.sessions.len() as u64,
         });
         self.stage = Stage::Snapshot { slot: 0 };
+        for (pool, server) in proxy.pools.drains() {
+            self.say_drain(pool, server, true);
+        }
     }
 
     fn greeted(
@@ -267,6 +298,7 @@ impl Link {
         }
         self.peer = hello.incarnation;
         self.peer_hands_over = hello.hands_over;
+        self.say_configuration(proxy.config.fingerprint(), false);
         match (active, hello.active) {
             (true, false) => self.begin(now, proxy),
             (false, true) => self.stage = Stage::Expecting,

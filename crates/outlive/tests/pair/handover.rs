@@ -168,18 +168,53 @@ fn nobody_notices_that_the_nodes_take_turns() {
         nodes[from].is("standby");
     }
     load.goes_on();
+    load.stop();
+    for node in &nodes {
+        let resets = &node.status()["core"]["counters"]["resets_sent"];
+        assert_eq!(resets, 0, "somebody was reset");
+    }
+}
 
-    // A node that is told to stop hands over first.
-    let [a, b] = nodes;
+/// The procedure of `docs/operations.md`, with the same version in the part of the new one.
+#[test]
+fn both_nodes_are_upgraded_under_load() {
+    let Some(network) = Network::new() else { return };
+    let [a_host, b_host, client, server] = [1, 2, 10, 20].map(|number| network.host(number));
+    echo_server(&server, "10.77.0.20:7");
+    echo_server(&server, "[fd77::20]:7");
+    let configs = [network.config("a", 1, 2, LISTENERS), network.config("b", 2, 1, LISTENERS)];
+    let a = Node::start(&a_host, &configs[0]);
+    a.is("active");
+    let b = Node::start(&b_host, &configs[1]);
+    b.is_survivable();
+    let load = Load::start(&client);
+    load.goes_on();
+
+    // The standby first.
+    assert_eq!(b.stop(), Some(0));
+    load.goes_on();
+    // One that is too new is refused, and the node that serves says so and serves on.
+    let mut stranger = connect(&b_host, "10.77.0.1".parse().unwrap(), 7400);
+    stranger.write_all(b"OLSC\x63\x01\0\0\0\0\0\0\0\0\0\x01").unwrap();
+    a.until("a word about the version", |_| a.log().contains("version 99"));
+    load.goes_on();
+    let b = Node::start(&b_host, &configs[1]);
+    b.is_survivable();
+
+    // Then the active one: being told to stop, it hands over.
     a.is_survivable();
     assert_eq!(a.stop(), Some(0));
     b.is("active");
     load.goes_on();
     let a = Node::start(&a_host, &configs[0]);
     a.is_survivable();
-    assert_eq!(b.stop(), Some(0));
+    b.is_survivable();
+    load.goes_on();
+
+    // And whoever wants to may go back.
+    let (done, said) = hand_over(&configs[1]);
+    assert!(done, "{said}");
+    a.is("active");
     load.goes_on();
     load.stop();
-    let resets = &a.status()["core"]["counters"]["resets_sent"];
-    assert_eq!(resets, 0, "somebody was reset");
 }
