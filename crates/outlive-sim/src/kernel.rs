@@ -85,6 +85,9 @@ impl World {
         if let Some(kernel) = &mut machine.kernel {
             let until = now + machine.config.pair.detection_timeout;
             kernel.lease = if serves { until } else { Time::ZERO };
+            if !serves && kernel.events.is_empty() {
+                machine.node.fast_path_is_quiet();
+            }
         }
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Machine {
     pub(crate) was_synchronised: bool,
     /// When it was synchronised last.
     pub(crate) synchronised_since: Time,
+    /// In the present turn it has handed over as planned.
+    pub(crate) handed_over: bool,
     /// Active: the incarnation of the synchronised standby.
     pub(crate) paired_with: Option<u32>,
     /// Active: since when.
@@ -115,6 +117,7 @@ impl Machine {
             held: BTreeSet::new(),
             was_synchronised: false,
             synchronised_since: now,
+            handed_over: false,
             paired_with: None,
             active_since: None,
             lost_standby: None,

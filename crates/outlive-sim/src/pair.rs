@@ -234,12 +234,12 @@ impl World {
         self.machine(node).was_synchronised = before.synchronised;
         self.hear_kernel(node);
         let forwarded = self.tell(node, input);
-        if !self.fetch(node, forwarded) {
+        if !self.fetch(node, forwarded) || !self.hand_in(node) {
             return;
         }
         let now = self.clock(node);
         self.machine(node).node.handle_timeout(now);
-        if !self.fetch(node, Vec::new()) {
+        if !self.fetch(node, Vec::new()) || !self.hand_in(node) {
             return;
         }
         let machine = self.machine(node);
@@ -271,14 +271,30 @@ impl World {
         Vec::new()
     }
 
+    /// Hands in the packets that the node has kept, or was given by its peer. False if it died meanwhile.
+    fn hand_in(&mut self, node: NodeIndex) -> bool {
+        let (now, mut packet) = (self.clock(node), Vec::new());
+        while let Some(offload) = self.machine(node).node.poll_arrived(now, &mut packet) {
+            let forwarded = self.tell_offloaded(node, &packet, offload);
+            if !self.fetch(node, forwarded) {
+                return false;
+            }
+            packet.clear();
+        }
+        true
+    }
+
     fn tell_packet(&mut self, node: NodeIndex, packet: &[u8]) -> Vec<Vec<u8>> {
+        self.tell_offloaded(node, packet, Offload::default())
+    }
+
+    fn tell_offloaded(&mut self, node: NodeIndex, packet: &[u8], offload: Offload) -> Vec<Vec<u8>> {
         let now = self.clock(node);
         let mut buffer = vec![0; HEADROOM];
         buffer.extend_from_slice(packet);
         let end = buffer.len();
         let machine = self.machine(node);
-        let verdict =
-            machine.node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
+        let verdict = machine.node.handle_packet(now, &mut buffer, HEADROOM, end, offload);
         let Verdict::Forward { range, offload } = verdict else { return Vec::new() };
         let packets = device::transmit(buffer[range].to_vec(), offload);
         if let Some(came) = Seen::of(&mut packet.to_vec()) {
@@ -367,7 +383,14 @@ impl World {
                 self.announce(node);
             }
             Event::Deactivate { .. } => self.machine(node).claims = false,
+            Event::Relay { .. } => {
+                let machine = self.machine(node);
+                machine.claims = false;
+                machine.handed_over = true;
+            }
             Event::Announce => self.announce(node),
+            // Configurations do not change here.
+            Event::AddressesChanged | Event::Reload => {}
             Event::CloseStateConnection(_) => self.close_state(node),
             Event::Log(log) => {
                 self.check_takeover(node, &log);

@@ -108,6 +108,8 @@ pub enum Fault {
     Resume(NodeIndex),
     /// A new process starts in place of a dead one.
     Restart(NodeIndex),
+    /// It is told to hand over to the other node, if it is the active one and can.
+    Handover(NodeIndex),
     /// Nothing goes from one place to another.
     Cut(Place, Place),
     /// Heartbeats of a node do not arrive on one of the paths.

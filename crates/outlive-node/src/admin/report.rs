@@ -24,6 +24,11 @@ pub struct Report {
     pub epoch: String,
     /// It stood still for longer than the detection timeout, and asks its peer before it goes on.
     pub unsure: bool,
+    /// A planned handover: `none`, `under-way`, or `relaying` if the other node has taken over and late packets are
+    /// passed on to it.
+    pub handover: String,
+    /// Whether the peer obeys the same configuration; `None`: it has not said so.
+    pub same_configuration: Option<bool>,
     /// The other node; `None`: there is none in the configuration.
     pub peer: Option<PeerReport>,
     /// What would happen if the active node failed now.
@@ -113,6 +118,8 @@ pub struct ServerReport {
     pub sessions: u64,
     /// It has not failed lately.
     pub up: bool,
+    /// It gets no new sessions of some pool, because an operator said so.
+    pub draining: bool,
 }
 
 /// Established sessions whose packets the kernel translates.
@@ -176,6 +183,7 @@ impl CoreReport {
             address: server.address.to_string(),
             sessions: server.sessions.into(),
             up: server.up,
+            draining: server.draining,
         };
         let counter =
             |counter: &Counter| (counter.name().to_owned(), status.counters.value(*counter));
@@ -205,6 +213,11 @@ impl fmt::Display for Report {
         if self.unsure {
             writeln!(f, "It stood still, and asks its peer before it goes on.")?;
         }
+        match self.handover.as_str() {
+            "under-way" => writeln!(f, "It is handing over to its peer.")?,
+            "relaying" => writeln!(f, "It has handed over, and passes late packets on.")?,
+            _ => {}
+        }
         if let Some(peer) = &self.peer {
             write!(f, "{peer}")?;
         }
@@ -224,6 +237,19 @@ impl fmt::Display for Report {
                 f,
                 "  Server {} is passed over: it refused or did not answer.",
                 server.address
+            )?;
+        }
+        if self.same_configuration == Some(false) {
+            writeln!(
+                f,
+                "The two nodes have DIFFERENT configurations (or versions): give both the same file, and reload."
+            )?;
+        }
+        for server in core.servers.iter().filter(|server| server.draining) {
+            writeln!(
+                f,
+                "  Server {} is draining: it gets no new sessions, {} left.",
+                server.address, server.sessions
             )?;
         }
         match &self.survival {
@@ -307,9 +333,21 @@ pub(super) mod tests {
             synchronised: true,
             paths: vec![path, down],
         };
-        let up = ServerReport { address: "10.0.0.21:443".into(), sessions: 13, up: true };
-        let servers =
-            vec![ServerReport { address: "10.0.0.22:443".into(), sessions: 0, up: false }, up];
+        let up = ServerReport {
+            address: "10.0.0.21:443".into(),
+            sessions: 13,
+            up: true,
+            draining: false,
+        };
+        let servers = vec![
+            ServerReport {
+                address: "10.0.0.22:443".into(),
+                sessions: 0,
+                up: false,
+                draining: false,
+            },
+            up,
+        ];
         Report {
             version: "0.1.0".into(),
             node: "a".into(),
@@ -317,6 +355,8 @@ pub(super) mod tests {
             role: "active".into(),
             epoch: "3a".into(),
             unsure: false,
+            handover: "none".into(),
+            same_configuration: Some(true),
             survival: Survival { survives: true, because: None },
             peer: Some(peer),
             core: CoreReport {

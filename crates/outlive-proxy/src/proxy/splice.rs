@@ -151,7 +151,7 @@ impl Proxy {
         }
     }
 
-    fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
+    pub(super) fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
         self.counters.count(Counter::Forwarded);
         Verdict::Forward { range: packet.range(), offload: packet.offload() }
     }
@@ -261,7 +261,7 @@ impl Proxy {
         }
         let phase = session.phase;
         if valid && !phase.is_over() {
-            self.end_session(now, slot, Phase::Reset(side));
+            self.end_session(now, slot, Phase::Reset(side), End::Reset(side));
         }
         if !valid {
             self.counters.count(Counter::ResetOutside);
@@ -278,13 +278,13 @@ impl Proxy {
     }
 
     /// This node has seen the session end.
-    pub(crate) fn end_session(&mut self, now: Time, slot: usize, phase: Phase) {
+    pub(crate) fn end_session(&mut self, now: Time, slot: usize, phase: Phase, end: End) {
         if !self.set_over(now, slot, phase) {
             return;
         }
-        let (end, counter) = match phase {
-            Phase::Reset(side) => (End::Reset(side), Counter::SessionsReset),
-            _ => (End::Finished, Counter::SessionsFinished),
+        let counter = match phase {
+            Phase::Reset(_) => Counter::SessionsReset,
+            _ => Counter::SessionsFinished,
         };
         self.counters.count(counter);
         let client = self.sessions[slot].tuple(Side::Client);
@@ -299,7 +299,9 @@ impl Proxy {
             return;
         }
         if session.streams.finished() {
-            self.end_session(now, slot, Phase::TimeWait);
+            // The other one's was acknowledged before.
+            let first = side.other();
+            self.end_session(now, slot, Phase::TimeWait, End::Finished { first });
         } else {
             let client = session.tuple(Side::Client);
             self.journal.append(&Change::HalfClosed { client, side });

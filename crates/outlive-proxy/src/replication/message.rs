@@ -2,7 +2,15 @@
 //!
 //! A message is a kind (1 byte) and a body, network byte order. See `docs/replication.md`.
 
-use crate::{config::NodeId, opening::keys::EpochKey, pair::Epoch};
+use outlive_tcp::wire::Endpoint;
+
+use super::relay::RelayPart;
+use crate::{
+    config::NodeId,
+    opening::keys::EpochKey,
+    pair::Epoch,
+    session::record::{decode_endpoint, encode_endpoint},
+};
 
 /// The largest message, in bytes.
 pub const MAX_STATE_MESSAGE: usize = 32 << 10;
@@ -25,6 +33,17 @@ pub(crate) enum Message<'a> {
     Complete { number: u64, key: EpochKey },
     /// The standby has applied everything up to this number.
     Confirm { number: u64 },
+    /// The active node, in `epoch`, asks the standby to take its place now: everything was told, and the active node
+    /// changes nothing any more. Its clock stands at `clock_us`.
+    Handover { epoch: Epoch, clock_us: u64 },
+    /// The standby has done so; it is active in `epoch`, and the roles on this connection are exchanged.
+    Taken { epoch: Epoch },
+    /// A part of a packet that reached the passive node and is the active node's to handle.
+    Relay(RelayPart<'a>),
+    /// Which configuration the sender obeys; `reload`: the receiver shall read its own again.
+    Configuration { fingerprint: u64, reload: bool },
+    /// The server gets no new sessions of that pool any more, or gets some again.
+    Drain { drains: bool, server: Endpoint, pool: &'a str },
 }
 
 /// Who is there.
@@ -35,6 +54,8 @@ pub(crate) struct Hello {
     pub(crate) incarnation: u64,
     pub(crate) epoch: Epoch,
     pub(crate) active: bool,
+    /// It understands [`Message::Handover`] and what follows from it. Earlier builds of this version do not say so.
+    pub(crate) hands_over: bool,
 }
 
 /// Why a message cannot be obeyed; the connection is to be closed.
@@ -64,6 +85,11 @@ const SNAPSHOT: u8 = 3;
 const CHANGES: u8 = 4;
 const COMPLETE: u8 = 5;
 const CONFIRM: u8 = 6;
+const HANDOVER: u8 = 16;
+const TAKEN: u8 = 17;
+const RELAY: u8 = 18;
+const CONFIGURATION: u8 = 19;
+const DRAIN: u8 = 20;
 
 impl<'a> Message<'a> {
     /// Appends the message.
@@ -73,7 +99,9 @@ impl<'a> Message<'a> {
                 out.push(HELLO);
                 out.extend(MAGIC);
                 out.extend(hello.protocol.to_be_bytes());
-                let flags = u8::from(hello.node == NodeId::B) | u8::from(hello.active) << 1;
+                let flags = u8::from(hello.node == NodeId::B)
+                    | u8::from(hello.active) << 1
+                    | u8::from(hello.hands_over) << 2;
                 out.push(flags);
                 out.extend(hello.incarnation.to_be_bytes());
                 out.extend(hello.epoch.0.to_be_bytes());
@@ -103,6 +131,30 @@ impl<'a> Message<'a> {
                 out.push(CONFIRM);
                 out.extend(number.to_be_bytes());
             }
+            Message::Handover { epoch, clock_us } => {
+                out.push(HANDOVER);
+                out.extend(epoch.0.to_be_bytes());
+                out.extend(clock_us.to_be_bytes());
+            }
+            Message::Taken { epoch } => {
+                out.push(TAKEN);
+                out.extend(epoch.0.to_be_bytes());
+            }
+            Message::Relay(part) => {
+                out.push(RELAY);
+                part.encode(out);
+            }
+            Message::Configuration { fingerprint, reload } => {
+                out.push(CONFIGURATION);
+                out.extend(fingerprint.to_be_bytes());
+                out.push(u8::from(*reload));
+            }
+            Message::Drain { drains, server, pool } => {
+                out.push(DRAIN);
+                out.push(u8::from(*drains));
+                encode_endpoint(*server, out);
+                out.extend_from_slice(pool.as_bytes());
+            }
         }
     }
 
@@ -125,6 +177,22 @@ impl<'a> Message<'a> {
                 Message::Complete { number, key }
             }
             CONFIRM => Message::Confirm { number: body.u64()? },
+            HANDOVER => {
+                let epoch = Epoch(body.u64()?);
+                Message::Handover { epoch, clock_us: body.u64()? }
+            }
+            TAKEN => Message::Taken { epoch: Epoch(body.u64()?) },
+            CONFIGURATION => {
+                let (fingerprint, [reload]) = (body.u64()?, body.take()?);
+                Message::Configuration { fingerprint, reload: reload != 0 }
+            }
+            DRAIN => {
+                let [drains] = body.take()?;
+                let server = decode_endpoint(&body.take()?);
+                let pool = std::str::from_utf8(body.rest()).map_err(|_| StateError::Malformed)?;
+                Message::Drain { drains: drains != 0, server, pool }
+            }
+            RELAY => Message::Relay(RelayPart::decode(body.rest()).ok_or(StateError::Malformed)?),
             _ => return Err(StateError::Malformed),
         };
         if body.0.is_empty() { Ok(message) } else { Err(StateError::Malformed) }
@@ -145,6 +213,7 @@ impl Hello {
             protocol,
             node: if flags & 1 == 0 { NodeId::A } else { NodeId::B },
             active: flags & 2 != 0,
+            hands_over: flags & 4 != 0,
             incarnation: body.u64()?,
             epoch: Epoch(body.u64()?),
         })
@@ -172,6 +241,7 @@ impl<'a> Body<'a> {
 
 #[cfg(test)]
 mod tests {
+    use outlive_tcp::wire::{Checksum, Offload, Segmentation};
     use proptest::prelude::*;
 
     use super::*;
@@ -183,6 +253,11 @@ mod tests {
             incarnation: 7,
             epoch: Epoch(8),
             active: true,
+            hands_over: true,
+        };
+        let offload = Offload {
+            checksum: Checksum::Partial,
+            segmentation: Segmentation::Tcp { size: 1_448, ecn: true },
         };
         vec![
             Message::Hello(hello),
@@ -191,6 +266,15 @@ mod tests {
             Message::Changes { last: 9, changes: b"abc" },
             Message::Complete { number: 9, key: EpochKey { epoch: Epoch(4), key: [5; 16] } },
             Message::Confirm { number: 11 },
+            Message::Handover { epoch: Epoch(8), clock_us: 5 },
+            Message::Taken { epoch: Epoch(13) },
+            Message::Relay(RelayPart { offload, last: true, bytes: b"abc" }),
+            Message::Configuration { fingerprint: 3, reload: true },
+            Message::Drain {
+                drains: true,
+                server: Endpoint::new([10, 0, 0, 2].into(), 80),
+                pool: "web",
+            },
         ]
     }
 
@@ -208,11 +292,32 @@ mod tests {
     fn the_layout_of_the_hello_is_fixed() {
         let mut bytes = Vec::new();
         examples()[0].encode(&mut bytes);
-        let golden = b"\x01OLST\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
+        let golden = b"\x01OLST\0\x01\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
         assert_eq!(bytes, golden);
+        // A peer of the same version that does not hand over yet is understood.
+        let mut earlier = bytes.clone();
+        earlier[7] = 3;
+        let Ok(Message::Hello(hello)) = Message::decode(&earlier) else { panic!("not a hello") };
+        assert!(!hello.hands_over && hello.active);
         let mut newer = bytes.clone();
         newer[6] = 2;
         assert_eq!(Message::decode(&newer), Err(StateError::Version(2)));
+    }
+
+    #[test]
+    fn the_layout_of_a_handover_is_fixed() {
+        let golden: [&[u8]; 5] = [
+            b"\x10\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x05",
+            b"\x11\0\0\0\0\0\0\0\x0d",
+            b"\x12\x1e\x05\xa8abc",
+            b"\x13\0\0\0\0\0\0\0\x03\x01",
+            b"\x14\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\0\0\x02\0\x50web",
+        ];
+        for (message, golden) in examples()[6..].iter().zip(golden) {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            assert_eq!(bytes, golden);
+        }
     }
 
     proptest! {

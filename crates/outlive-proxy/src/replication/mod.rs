@@ -4,19 +4,24 @@
 
 pub(crate) mod journal;
 pub(crate) mod message;
+pub(crate) mod relay;
 
 use std::collections::VecDeque;
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{time::Time, wire::Endpoint};
 
 pub use self::message::{MAX_STATE_MESSAGE, StateError};
 use self::{
     journal::ReceivedChange,
     message::{Hello, Message, PROTOCOL},
+    relay::Assembly,
 };
 use crate::{
     opening::keys::EpochKey,
-    pair::heartbeat::{Beliefs, Role},
+    pair::{
+        Epoch,
+        heartbeat::{Beliefs, Role},
+    },
     proxy::Proxy,
 };
 
@@ -44,6 +49,15 @@ enum Stage {
     Receiving,
 }
 
+/// Active: whether the standby is asked to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    No,
+    /// In this epoch, once everything was told.
+    Wanted(Epoch),
+    Asked,
+}
+
 /// Something that the node has to act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
@@ -55,6 +69,14 @@ pub(crate) enum LinkEvent {
     Paired(EpochKey, u64),
     /// Standby: it holds everything, and the epoch begins.
     Synchronised(EpochKey),
+    /// Standby: it is to take over; the active node's clock stands at that.
+    Handover(u64),
+    /// Active: the standby has taken over, and is active in that epoch.
+    Taken(Epoch),
+    /// The peer obeys the configuration with that fingerprint, and perhaps asks this node to reload.
+    Configured { fingerprint: u64, reload: bool },
+    /// Active: a packet that reached the passive node was added to those that wait for the device.
+    Relayed,
 }
 
 /// One end of the state connection.
@@ -67,11 +89,26 @@ pub(crate) struct Link {
     outgoing: VecDeque<Vec<u8>>,
     /// Standby: to be confirmed.
     confirm: Option<u64>,
+    /// The peer understands a handover.
+    peer_hands_over: bool,
+    asking: Asking,
+    /// The roles were exchanged on this connection: what the peer said before may still come.
+    exchanged: bool,
+    assembly: Assembly,
 }
 
 impl Link {
     pub(crate) fn new() -> Self {
-        Link { stage: Stage::Down, peer: 0, outgoing: VecDeque::new(), confirm: None }
+        Link {
+            stage: Stage::Down,
+            peer: 0,
+            outgoing: VecDeque::new(),
+            confirm: None,
+            peer_hands_over: false,
+            asking: Asking::No,
+            exchanged: false,
+            assembly: Assembly::default(),
+        }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -93,8 +130,49 @@ impl Link {
             incarnation: me.incarnation,
             epoch: me.epoch,
             active,
+            hands_over: true,
         };
         self.say(&Message::Hello(hello));
+    }
+
+    /// Whether the standby could be asked to take over.
+    pub(crate) fn peer_hands_over(&self) -> bool {
+        self.peer_hands_over
+    }
+
+    /// Active in `epoch`: asks the standby to take over, behind everything that was told.
+    pub(crate) fn hand_over(&mut self, epoch: Epoch) {
+        self.asking = Asking::Wanted(epoch);
+    }
+
+    /// Says which configuration is obeyed here, if there is a peer that understands it.
+    pub(crate) fn say_configuration(&mut self, fingerprint: u64, reload: bool) {
+        if self.peer_hands_over {
+            self.say(&Message::Configuration { fingerprint, reload });
+        }
+    }
+
+    /// Tells the standby, if there is one that understands it, that a server drains, or drains no longer.
+    pub(crate) fn say_drain(&mut self, pool: &str, server: Endpoint, drains: bool) {
+        let telling =
+            matches!(self.stage, Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired);
+        if telling && self.peer_hands_over {
+            self.say(&Message::Drain { drains, server, pool });
+        }
+    }
+
+    /// Active: the standby has taken over. From now on it tells, on the same connection.
+    pub(crate) fn handed_over(&mut self) {
+        self.asking = Asking::No;
+        self.exchanged = true;
+        self.stage = Stage::Expecting;
+    }
+
+    /// Standby: this node has taken over, in `epoch`, because it was asked to. From now on it tells.
+    pub(crate) fn took_over(&mut self, now: Time, epoch: Epoch, proxy: &mut Proxy) {
+        self.confirm = None;
+        self.say(&Message::Taken { epoch });
+        self.begin(now, proxy);
     }
 
     /// The connection is gone.
@@ -129,6 +207,7 @@ impl Link {
                 proxy.clock.follow(now, clock_us);
                 proxy.sequence_key = sequence_key;
                 proxy.begin_picture(now);
+                proxy.pools.forget_drains();
                 self.stage = Stage::Receiving;
                 Ok(None)
             }
@@ -156,7 +235,53 @@ impl Link {
                 Message::Confirm { number },
                 Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired,
             ) => Ok(Some(LinkEvent::Confirmed(number))),
+            (Message::Configuration { fingerprint, reload }, stage)
+                if !matches!(stage, Stage::Down | Stage::Greeting) =>
+            {
+                Ok(Some(LinkEvent::Configured { fingerprint, reload }))
+            }
+            (Message::Drain { drains, server, pool }, Stage::Receiving) => {
+                proxy.pools.drain(pool, server, drains);
+                Ok(None)
+            }
+            (Message::Handover { epoch, clock_us }, Stage::Receiving) => {
+                // If this node was late, the active one has gone on alone meanwhile.
+                let wanted = me.synchronised && me.epoch == epoch;
+                Ok(wanted.then_some(LinkEvent::Handover(clock_us)))
+            }
+            (Message::Taken { epoch }, Stage::Paired) if self.asking == Asking::Asked => {
+                Ok(Some(LinkEvent::Taken(epoch)))
+            }
+            // Its heartbeat was faster.
+            (Message::Taken { .. } | Message::Confirm { .. }, Stage::Expecting)
+                if self.exchanged =>
+            {
+                Ok(None)
+            }
+            (
+                Message::Relay(part),
+                Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired,
+            ) => {
+                let whole = self.assembly.add(part).map_err(|()| StateError::Malformed)?;
+                Ok(whole.map(|(packet, offload)| {
+                    proxy.relayed(now, packet, offload);
+                    LinkEvent::Relayed
+                }))
+            }
             _ => Err(StateError::Unexpected),
+        }
+    }
+
+    fn begin(&mut self, now: Time, proxy: &mut Proxy) {
+        proxy.journal.start();
+        self.say(&Message::Begin {
+            clock_us: proxy.clock.micros(now),
+            sequence_key: proxy.sequence_key,
+            sessions: proxy.sessions.len() as u64,
+        });
+        self.stage = Stage::Snapshot { slot: 0 };
+        for (pool, server) in proxy.pools.drains() {
+            self.say_drain(pool, server, true);
         }
     }
 
@@ -172,19 +297,13 @@ impl Link {
             return Err(StateError::SameName);
         }
         self.peer = hello.incarnation;
-        self.stage = match (active, hello.active) {
-            (true, false) => {
-                proxy.journal.start();
-                self.say(&Message::Begin {
-                    clock_us: proxy.clock.micros(now),
-                    sequence_key: proxy.sequence_key,
-                    sessions: proxy.sessions.len() as u64,
-                });
-                Stage::Snapshot { slot: 0 }
-            }
-            (false, true) => Stage::Expecting,
-            _ => Stage::Waiting,
-        };
+        self.peer_hands_over = hello.hands_over;
+        self.say_configuration(proxy.config.fingerprint(), false);
+        match (active, hello.active) {
+            (true, false) => self.begin(now, proxy),
+            (false, true) => self.stage = Stage::Expecting,
+            _ => self.stage = Stage::Waiting,
+        }
         Ok(())
     }
 
@@ -205,16 +324,27 @@ impl Link {
             Message::Confirm { number }.encode(out);
             return true;
         }
-        if !matches!(self.stage, Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired)
-        {
-            return false;
+        match self.stage {
+            Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired => {}
+            Stage::Expecting | Stage::Receiving if self.peer_hands_over => {
+                return proxy.to_relay.part(now, MAX_STATE_MESSAGE - HEAD, |part| {
+                    Message::Relay(part).encode(out);
+                });
+            }
+            _ => return false,
         }
         let mut changes = Vec::new();
-        let telling = self.stage != Stage::Paired;
+        let telling = self.stage != Stage::Paired || self.asking != Asking::No;
         if (telling || proxy.journal.is_due(now))
             && let Some(last) = proxy.journal.fetch(MAX_STATE_MESSAGE - HEAD, &mut changes)
         {
             Message::Changes { last, changes: &changes }.encode(out);
+            return true;
+        }
+        if let (Stage::Paired, Asking::Wanted(epoch)) = (self.stage, self.asking) {
+            self.asking = Asking::Asked;
+            let clock_us = proxy.clock.micros(now);
+            Message::Handover { epoch, clock_us }.encode(out);
             return true;
         }
         let Stage::Snapshot { slot } = self.stage else { return false };

@@ -107,6 +107,7 @@ impl Builder<'_, '_> {
             fast_path: fast_path?,
             admin_socket,
             log: log?,
+            log_connections: node.log_connections,
             peer,
             watch,
         })
