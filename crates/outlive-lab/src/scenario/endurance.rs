@@ -68,6 +68,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
             });
         }
     }
+    report.add_logs(&mut rig.pair);
     Ok(report)
 }
 

@@ -69,6 +69,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     report.measure("retransmissions_handover", totals[1]);
     report.measure("no_more_than_in_control", totals[1] <= totals[0]);
     report.measure("rounds", rounds);
+    report.add_logs(&mut rig.pair);
     Ok(report)
 }
 

@@ -236,6 +236,10 @@ impl Machine for ProxyMachine {
         Ok(addresses_held.iter().any(|held| held.address.addr() == addresses(VIRTUAL)[0]))
     }
 
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
     fn took_over_at(&self) -> Option<Duration> {
         let since = fs::read_to_string(self.path("since")).ok()?;
         let since = Duration::try_from_secs_f64(since.trim().parse().ok()?).ok()?;
