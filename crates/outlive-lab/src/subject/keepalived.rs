@@ -253,8 +253,8 @@ impl Drop for ProxyMachine {
     }
 }
 
-/// What fits into 20,000 descriptors: two for a connection, and a pipe for each fourth.
-const MOST_CONNECTIONS: u32 = 7_900;
+/// Connections that fit into 20,000 descriptors: two for each, and a pipe for each fourth.
+pub const MOST_CONNECTIONS: u64 = 7_900;
 
 /// Each port leads to the same port of all servers, IPv4 to IPv4 and IPv6 to IPv6.
 fn haproxy_config(servers: &[&Host], ports: &[u16]) -> String {
