@@ -49,6 +49,34 @@ fn client(number: u16) -> Endpoint {
     Endpoint::new([10, 0, 0, 10].into(), 10_000 + number)
 }
 
+/// One direct listener before one server.
+fn config(proxy_protocol: Option<ProxyProtocol>, limits: Limits) -> Config {
+    Config {
+        node: NodeId::A,
+        listeners: vec![Listener {
+            name: "web".into(),
+            address: listener(),
+            opening: OpeningMode::Direct,
+            routes: Vec::new(),
+            default_pool: Some(PoolId(0)),
+            idle_timeout: Duration::from_secs(3_600),
+        }],
+        pools: vec![Pool {
+            name: "web".into(),
+            balance: Balance::RoundRobin,
+            servers: vec![Server { address: server() }],
+            proxy_protocol,
+            connect_timeout: Duration::from_secs(3),
+            retry_after: Duration::from_secs(10),
+        }],
+        source_addresses: vec![[10, 0, 0, 101].into()],
+        pair: PairConfig::alone(),
+        timeouts: Timeouts::default(),
+        limits,
+        mtu: 1_500,
+    }
+}
+
 impl Bench {
     fn new(limits: Limits) -> Self {
         Self::telling(None, limits)
@@ -56,30 +84,7 @@ impl Bench {
 
     /// Whose server wants to be told of the client.
     fn telling(proxy_protocol: Option<ProxyProtocol>, limits: Limits) -> Self {
-        let config = Config {
-            node: NodeId::A,
-            listeners: vec![Listener {
-                name: "web".into(),
-                address: listener(),
-                opening: OpeningMode::Direct,
-                routes: Vec::new(),
-                default_pool: Some(PoolId(0)),
-                idle_timeout: Duration::from_secs(3_600),
-            }],
-            pools: vec![Pool {
-                name: "web".into(),
-                balance: Balance::RoundRobin,
-                servers: vec![Server { address: server() }],
-                proxy_protocol,
-                connect_timeout: Duration::from_secs(3),
-                retry_after: Duration::from_secs(10),
-            }],
-            source_addresses: vec![[10, 0, 0, 101].into()],
-            pair: PairConfig::alone(),
-            timeouts: Timeouts::default(),
-            limits,
-            mtu: 1_500,
-        };
+        let config = config(proxy_protocol, limits);
         config.validate().unwrap();
         let now = Time::from_micros(1_000_000);
         let mut node = Node::new(config, Entropy([7; 32]), 1_700_000_000_000_000, now);
@@ -235,6 +240,44 @@ fn answered_clients_that_say_nothing_count_as_half_open() {
     bench.pass(Duration::from_secs(61));
     assert_eq!(bench.sessions(), [0, 1, 0]);
     assert_eq!(bench.syn(32)[0].tuple.destination, server());
+}
+
+/// The ACK and the first segment of a client that was challenged are lost, and its second segment comes: nothing
+/// proves that it belongs to a handshake, but to reset it would end a connection that lives.
+#[test]
+fn a_challenged_client_whose_first_segment_was_lost_is_not_reset() {
+    let mut bench = Bench::new(Limits { half_open: 1, ..Limits::default() });
+    let syn = bench.syn(0)[0];
+    bench.accept(syn);
+    let second = |number, ack| Segment {
+        payload: b"later",
+        ..segment(client(number), listener(), CLIENT_ISN + 1_401, Some(ack), Flags::PSH)
+    };
+    assert_eq!(bench.send(second(1, CLIENT_ISN)).len(), 1, "nobody was challenged: a reset");
+    let challenge = bench.syn(2)[0];
+    assert_eq!(challenge.tuple.destination, client(2));
+    assert!(bench.send(second(2, challenge.seq + 1)).is_empty());
+    let first = segment(client(2), listener(), CLIENT_ISN + 1, Some(challenge.seq + 1), Flags::PSH);
+    let out = bench.send(Segment { payload: b"first", ..first });
+    assert_eq!(
+        out[0].tuple.destination,
+        server(),
+        "its first segment, repeated, opens the session"
+    );
+}
+
+/// Setting up takes a node as long as it takes; the peer can be heard only afterwards.
+#[test]
+fn the_time_to_look_for_a_peer_counts_from_the_first_turn() {
+    use outlive_proxy::{Entropy, Node, config::PairConfig, pair::heartbeat::Role};
+    let config = Config { pair: PairConfig::default(), ..config(None, Limits::default()) };
+    let mut node = Node::new(config, Entropy([7; 32]), 1 << 50, Time::ZERO);
+    let ready = Time::ZERO + Duration::from_secs(60);
+    node.begin(ready);
+    node.handle_timeout(ready + Duration::from_millis(1));
+    assert_eq!(node.beliefs().role, Role::Joining);
+    node.handle_timeout(ready + Duration::from_secs(60));
+    assert_eq!(node.beliefs().role, Role::Active);
 }
 
 /// The bytes of an inserted header are not the client's: acknowledgments of them say nothing to it. Once they

@@ -59,6 +59,7 @@ impl Proxy {
             hop_limit: DEFAULT_HOP_LIMIT,
         };
         self.outbox.send(&segment);
+        self.cookie_sent(now);
         self.counters.count(Counter::CookiesSent);
     }
 

@@ -163,6 +163,8 @@ pub(crate) struct Proxy {
     pub(crate) spent: SpentCookies,
     pub(crate) suspects: Suspects,
     wake_up: WakeUp,
+    /// Until then, a client may come with a cookie that this node has sent.
+    own_cookies_until: Time,
     delegation: Delegation,
     /// Port unreachables sent in the second that began then.
     unreachables: (Time, u32),
@@ -213,6 +215,7 @@ impl Proxy {
             spent: SpentCookies::new(keys.table, now),
             suspects: Suspects::new(keys.table),
             wake_up: WakeUp::default(),
+            own_cookies_until: Time::ZERO,
             delegation: Delegation::default(),
             unreachables: (Time::ZERO, 0),
             picture: 0,

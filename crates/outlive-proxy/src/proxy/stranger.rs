@@ -45,7 +45,9 @@ impl Proxy {
         if let Some(verdict) = self.accept_cookie(now, listener, packet) {
             return verdict;
         }
-        let cookies = self.listener(listener).is_some_and(|l| l.opening != OpeningMode::Direct);
+        // It may be the second segment of a client whose ACK and first segment were lost.
+        let answers = self.listener(listener).is_some_and(|l| l.opening != OpeningMode::Direct);
+        let cookies = answers || self.cookies_may_come(now);
         if cookies && !self.suspects.persists(now, &packet.tuple()) {
             return self.drop(Counter::DropCookie);
         }

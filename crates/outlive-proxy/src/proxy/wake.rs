@@ -73,6 +73,16 @@ impl Proxy {
         now < self.wake_up.cookies_until
     }
 
+    /// A cookie was sent: its client may come back with it for some time.
+    pub(crate) fn cookie_sent(&mut self, now: Time) {
+        self.own_cookies_until = now + COOKIE_LIFETIME;
+    }
+
+    /// Whether a client may still come with anybody's cookie.
+    pub(crate) fn cookies_may_come(&self, now: Time) -> bool {
+        now < self.own_cookies_until || self.cookies_may_be_the_others(now)
+    }
+
     pub(crate) fn wake_some(&mut self, now: Time) {
         let Some((mut slot, _)) = self.wake_up.next.take_if(|(_, at)| *at <= now) else { return };
         self.wake_up.answers_until = now + ANSWER_TIME;
