@@ -311,7 +311,7 @@ impl Node {
                 // Sessions that waited while there was no standby.
                 self.proxy.confirmed(now, number);
             }
-            Some(LinkEvent::Synchronised(key)) => self.synchronised(key),
+            Some(LinkEvent::Synchronised(key)) => self.synchronised(now, key),
             Some(LinkEvent::Handover(clock_us)) => self.take_over_as_asked(now, clock_us),
             Some(LinkEvent::Taken(epoch)) => {
                 self.pair.handed_over(now, epoch);
@@ -590,9 +590,10 @@ impl Node {
     }
 
     /// Standby: it holds everything.
-    fn synchronised(&mut self, key: EpochKey) {
+    fn synchronised(&mut self, now: Time, key: EpochKey) {
         self.pair.synchronised(key.epoch);
         self.proxy.keys.add(key);
+        self.proxy.keys.restore(now);
         let sessions = self.proxy.sessions.len();
         self.log(LogEvent::Synchronised { epoch: key.epoch, sessions });
     }

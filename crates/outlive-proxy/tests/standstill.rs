@@ -82,3 +82,20 @@ fn a_node_whose_peer_serves_by_now_says_nothing_more() {
     assert!(!node.asks());
     assert_eq!(poll_all(&mut node), 0, "what waited is forgotten");
 }
+
+/// Setting a node up can take longer than it would listen for its peer, on a busy machine.
+#[test]
+fn a_node_that_was_slow_to_start_listens_before_it_serves() {
+    let start = Time::from_micros(1_000_000);
+    let mut node = Node::new(config(), Entropy([3; 32]), 1_700_000_000_000_000, start);
+    let began = start + 5 * PairConfig::default().join_timeout;
+    node.handle_timeout(began);
+    assert_eq!(node.beliefs().role, Role::Joining, "it has not listened yet");
+    let mut now = began;
+    while node.beliefs().role == Role::Joining {
+        now = now + Duration::from_millis(20);
+        node.handle_timeout(now);
+    }
+    assert_eq!(node.beliefs().role, Role::Active);
+    assert!(now.since(began) >= PairConfig::default().join_timeout);
+}

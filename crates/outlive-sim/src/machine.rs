@@ -67,6 +67,8 @@ pub(crate) struct Machine {
     pub(crate) synchronised_since: Time,
     /// In the present turn it has handed over as planned.
     pub(crate) handed_over: bool,
+    /// In the present turn it has taken over as planned.
+    pub(crate) took_over: bool,
     /// Active: the incarnation of the synchronised standby.
     pub(crate) paired_with: Option<u32>,
     /// Active: since when.
@@ -118,6 +120,7 @@ impl Machine {
             was_synchronised: false,
             synchronised_since: now,
             handed_over: false,
+            took_over: false,
             paired_with: None,
             active_since: None,
             lost_standby: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outlive_proxy::{
     Verdict,
-    event::Event,
+    event::{Event, LogEvent, TakeoverCause},
     pair::heartbeat::{Heartbeat, Role},
 };
 use outlive_tcp::{time::Time, wire::Offload};
@@ -393,6 +393,8 @@ impl World {
             Event::AddressesChanged | Event::Reload => {}
             Event::CloseStateConnection(_) => self.close_state(node),
             Event::Log(log) => {
+                self.machine(node).took_over |=
+                    matches!(log, LogEvent::TookOver { cause: TakeoverCause::Handover, .. });
                 self.check_takeover(node, &log);
                 situations::of_event(&log, &mut self.situations);
             }

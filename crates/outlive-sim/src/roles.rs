@@ -71,9 +71,11 @@ impl World {
             self.situations.insert(BOTH_ACTIVE);
             self.wire.both_acted = true;
         }
+        // One that takes over as planned has been told of everything that could have had an effect.
+        let as_planned = std::mem::take(&mut self.machine(node).took_over);
         self.exempt(|world, tuple| {
             // A handshake from before this node had everything cannot be proved to be without effect.
-            let early = world.wire.was_answered_before(tuple, since);
+            let early = !as_planned && world.wire.was_answered_before(tuple, since);
             let lonely = world.wire.was_answered_alone(tuple);
             !promised && !world.was_told(node, tuple)
                 || (lonely || early) && !world.known_to(node, tuple)

@@ -95,6 +95,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("handover-several", handed_over(several())),
         ("handover-loss", handed_over(both_ways().link(lossy()))),
         ("handover-back", handed_over(several()).fault(ms(60), Fault::Handover(1))),
+        ("handover-late-words", handed_over(late_words()).fault(ms(30), Fault::Handover(1))),
         ("handover-v6", handed_over(server_first().v6())),
         ("standby-joins", idle().standby_joins(ms(3))),
         ("standby-joins-slow", slow_server().standby_joins(ms(3))),
@@ -117,6 +118,14 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("standstill", standstill()),
         ("first-words-lost", first_words_lost()),
     ]
+}
+
+/// A client that has been answered, and takes its time.
+fn late_words() -> Scenario {
+    let asked = len(&HTTP);
+    let server = [Await(asked), Send(4_000), AwaitEnd, Close];
+    let client = [Sleep(ms(50)), Send(asked), Await(4_000), Close, AwaitEnd];
+    Scenario::inspect(&server).client(NOW, HTTP, &client)
 }
 
 /// The active node hands over in the midst of it, not long after the beginning.

@@ -33,8 +33,8 @@ use crate::{
     status::Survival,
 };
 
-/// How long connections that are being opened may take to finish. Servers answer sooner, or their clients repeat
-/// what they said to the other node.
+/// How long servers that were asked for a connection may take to answer. What is not open then, the other node opens
+/// anew.
 const SETTLING: Duration = Duration::from_millis(100);
 /// How long late packets are passed on and relayed: longer than the announcements are repeated, and a packet lives.
 pub(crate) const RELAYING: Duration = Duration::from_secs(2);
@@ -167,7 +167,7 @@ impl Node {
     pub(super) fn advance_handover(&mut self, now: Time) {
         match self.handover {
             Handover::Settling { until } => {
-                let opening = self.proxy.openings.len() > 0 && now < until;
+                let opening = self.proxy.is_connecting() && now < until;
                 let waiting = self.proxy.waiting_since().is_some();
                 if !opening && !waiting && self.fast_path_quiet && self.pair.is_paired() {
                     self.proxy.posture.leaving = Leaving::Settled;
@@ -223,8 +223,13 @@ impl Node {
         self.handover = Handover::Relaying { until: now + RELAYING, epoch };
         self.proxy.posture.active = false;
         self.proxy.posture.leaving = Leaving::Settled;
+        self.proxy.relay_openings(now);
         self.proxy.remove_all_openings();
         self.proxy.abandon_unconfirmed(now);
+        // Until this node has been told everything, the other one completes handshakes of which it knows nothing.
+        let timeouts = &self.proxy.config.timeouts;
+        let remembered = timeouts.time_wait.min(timeouts.reset_linger) / 2;
+        self.proxy.keys.set_aside(now + remembered);
         self.announcement = None;
         self.events.push_back(Event::Relay { epoch });
         self.proxy.journal.stop();

@@ -37,6 +37,11 @@ impl Proxy {
         self.openings.remove(slot)
     }
 
+    /// Whether a server was asked for a connection, and has not answered.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.openings.slots().iter().any(|slot| self.openings[*slot].attempt.is_some())
+    }
+
     /// Forgets every opening (this node serves no longer).
     pub(crate) fn remove_all_openings(&mut self) {
         for slot in self.openings.slots() {

@@ -180,6 +180,10 @@ impl Pair {
             return None;
         }
         self.watch.was_deaf(now);
+        if let State::Joining { since } = &mut self.state {
+            // It has not listened so far: a machine so busy that starting took long would else serve beside its peer.
+            *since = now;
+        }
         if self.is_active() && self.doubt.is_none() {
             self.doubt = Some(Doubt { asked_after: None });
             return Some(gap);

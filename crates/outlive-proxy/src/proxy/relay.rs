@@ -7,14 +7,16 @@
 //! relay: it would need the peer on the same link, send redirects, and ask the firewall.
 
 use outlive_tcp::{
+    segment::{DEFAULT_HOP_LIMIT, Segment},
     time::Time,
-    wire::{Flags, Offload, TcpPacket},
+    wire::{Flags, Offload, Options, TcpPacket, Timestamps},
 };
 
 use super::{Proxy, Verdict};
 use crate::{
     counters::Counter,
     flows::{Flow, Side},
+    opening::{Meeting, Opening},
     session::Phase,
 };
 
@@ -77,6 +79,20 @@ impl Proxy {
         self.forward(&packet)
     }
 
+    /// Connections that are still being opened are the peer's to open now. What their clients have said so far goes to it
+    /// as they said it, before what they said since: nothing of it has been acknowledged, and none of it had an effect.
+    pub(crate) fn relay_openings(&mut self, now: Time) {
+        let mut later = std::mem::take(&mut self.to_relay);
+        for slot in self.openings.slots() {
+            let mut packet = Vec::new();
+            said_so_far(&self.openings[slot]).emit(&mut packet);
+            self.keep(now, &packet, Offload::default());
+        }
+        while let Some((packet, offload)) = later.pop(now) {
+            self.keep(now, &packet, offload);
+        }
+    }
+
     /// The peer has relayed a packet: it waits for the shell to hand it in like one of its own device.
     pub(crate) fn relayed(&mut self, now: Time, packet: Vec<u8>, offload: Offload) {
         if self.arrived.push(now, packet, offload) {
@@ -93,5 +109,37 @@ impl Proxy {
                 self.counters.count(Counter::DropRelayFull);
             }
         }
+    }
+}
+
+/// The SYN of a client that was not answered yet, or all that one has said that was.
+fn said_so_far(opening: &Opening) -> Segment<'_> {
+    let window = |shift: u8| u16::try_from(opening.window >> shift).unwrap_or(u16::MAX);
+    let with_echo =
+        |echo| opening.options.timestamps.map(|_| Timestamps { value: opening.timestamp, echo });
+    let syn = Segment {
+        tuple: opening.tuple,
+        seq: opening.irs,
+        ack: None,
+        flags: Flags::SYN,
+        window: window(0),
+        options: Options { timestamps: with_echo(0), ..opening.options },
+        payload: &[],
+        hop_limit: DEFAULT_HOP_LIMIT,
+    };
+    match &opening.meeting {
+        Meeting::Held { ecn: false } => syn,
+        Meeting::Held { ecn: true } => {
+            Segment { flags: Flags::SYN | Flags::ECE | Flags::CWR, ..syn }
+        }
+        Meeting::Answered { iss, timestamp, data, fin } => Segment {
+            seq: opening.irs + 1,
+            ack: Some(*iss + 1),
+            flags: if *fin { Flags::FIN } else { Flags(0) },
+            window: window(opening.options.window_scale.unwrap_or(0)),
+            options: Options { timestamps: with_echo(*timestamp), ..Options::default() },
+            payload: data,
+            ..syn
+        },
     }
 }

@@ -34,8 +34,9 @@ pub(crate) enum Message<'a> {
     /// The standby has applied everything up to this number.
     Confirm { number: u64 },
     /// The active node, in `epoch`, asks the standby to take its place now: everything was told, and the active node
-    /// changes nothing any more. Its clock stands at `clock_us`.
-    Handover { epoch: Epoch, clock_us: u64 },
+    /// changes nothing any more. Its clock stands at `clock_us`. `keys`: epochs (8) and cookie keys (16) that it believes;
+    /// no handshake with them has had an effect of which the standby was not told.
+    Handover { epoch: Epoch, clock_us: u64, keys: &'a [u8] },
     /// The standby has done so; it is active in `epoch`, and the roles on this connection are exchanged.
     Taken { epoch: Epoch },
     /// A part of a packet that reached the passive node and is the active node's to handle.
@@ -131,10 +132,11 @@ impl<'a> Message<'a> {
                 out.push(CONFIRM);
                 out.extend(number.to_be_bytes());
             }
-            Message::Handover { epoch, clock_us } => {
+            Message::Handover { epoch, clock_us, keys } => {
                 out.push(HANDOVER);
                 out.extend(epoch.0.to_be_bytes());
                 out.extend(clock_us.to_be_bytes());
+                out.extend_from_slice(keys);
             }
             Message::Taken { epoch } => {
                 out.push(TAKEN);
@@ -179,7 +181,7 @@ impl<'a> Message<'a> {
             CONFIRM => Message::Confirm { number: body.u64()? },
             HANDOVER => {
                 let epoch = Epoch(body.u64()?);
-                Message::Handover { epoch, clock_us: body.u64()? }
+                Message::Handover { epoch, clock_us: body.u64()?, keys: body.rest() }
             }
             TAKEN => Message::Taken { epoch: Epoch(body.u64()?) },
             CONFIGURATION => {
@@ -266,7 +268,7 @@ mod tests {
             Message::Changes { last: 9, changes: b"abc" },
             Message::Complete { number: 9, key: EpochKey { epoch: Epoch(4), key: [5; 16] } },
             Message::Confirm { number: 11 },
-            Message::Handover { epoch: Epoch(8), clock_us: 5 },
+            Message::Handover { epoch: Epoch(8), clock_us: 5, keys: b"key" },
             Message::Taken { epoch: Epoch(13) },
             Message::Relay(RelayPart { offload, last: true, bytes: b"abc" }),
             Message::Configuration { fingerprint: 3, reload: true },
@@ -307,7 +309,7 @@ mod tests {
     #[test]
     fn the_layout_of_a_handover_is_fixed() {
         let golden: [&[u8]; 5] = [
-            b"\x10\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x05",
+            b"\x10\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x05key",
             b"\x11\0\0\0\0\0\0\0\x0d",
             b"\x12\x1e\x05\xa8abc",
             b"\x13\0\0\0\0\0\0\0\x03\x01",

@@ -244,9 +244,12 @@ impl Link {
                 proxy.pools.drain(pool, server, drains);
                 Ok(None)
             }
-            (Message::Handover { epoch, clock_us }, Stage::Receiving) => {
+            (Message::Handover { epoch, clock_us, keys }, Stage::Receiving) => {
                 // If this node was late, the active one has gone on alone meanwhile.
                 let wanted = me.synchronised && me.epoch == epoch;
+                if wanted {
+                    proxy.keys.adopt(keys).ok_or(StateError::Malformed)?;
+                }
                 Ok(wanted.then_some(LinkEvent::Handover(clock_us)))
             }
             (Message::Taken { epoch }, Stage::Paired) if self.asking == Asking::Asked => {
@@ -344,7 +347,9 @@ impl Link {
         if let (Stage::Paired, Asking::Wanted(epoch)) = (self.stage, self.asking) {
             self.asking = Asking::Asked;
             let clock_us = proxy.clock.micros(now);
-            Message::Handover { epoch, clock_us }.encode(out);
+            let mut keys = Vec::new();
+            proxy.keys.encode(&mut keys);
+            Message::Handover { epoch, clock_us, keys: &keys }.encode(out);
             return true;
         }
         let Stage::Snapshot { slot } = self.stage else { return false };
