@@ -236,13 +236,22 @@ fn nodes_in_different_networks_are_replaced_by_a_detector() {
     b.kill();
     a.is("active");
     traffic.goes_on();
+
+    // And when it is back, an operator wants it to serve.
+    let b = world.start_node(B);
+    a.is_survivable();
+    b.is_survivable();
+    detector.signal("USR1");
+    b.is("active");
+    a.is("standby");
+    traffic.goes_on();
     assert_eq!(traffic.finish(), 0);
 
     // Whoever watches may go: the packets are led where they were.
     drop(detector);
     let mut stream = connect(world.host(CLIENT), "10.81.100.1".parse().unwrap(), 7);
     say(&mut stream, b"nobody watches");
-    assert_eq!(a.stop(), Some(0));
+    assert_eq!(b.stop(), Some(0));
 }
 
 #[test]
