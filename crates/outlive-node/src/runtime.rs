@@ -411,11 +411,11 @@ impl Runtime {
     fn overlooks_heartbeats(&mut self, now: Time) -> bool {
         let Some(heartbeats) = &self.heartbeats else { return false };
         let timeout = self.settings.proxy.pair.detection_timeout;
-        let heard = heartbeats.last_heard().unwrap_or(now);
-        let due = now.since(heard) >= timeout;
+        let silent = now.since(heartbeats.last_heard().unwrap_or(now));
         // Whoever sends nonsense all the time must not keep a dead peer alive.
-        let patience = heard + timeout * 2;
-        self.overlooked = due && now < patience && heartbeats.overlooks();
+        let judged = silent >= timeout && silent < timeout * 2;
+        // What the thread has read since this turn began is seen by the second look.
+        self.overlooked = (judged && heartbeats.has_unread()) || heartbeats.has_news();
         self.overlooked
     }
 

@@ -262,12 +262,16 @@ impl Watcher {
                 path.readable = path.socket.is_some();
             }
             let Some(socket) = &path.socket else { continue };
-            // The first reports what became of the one before.
-            if let Err(error) = socket.send(&datagram)
-                && error.kind() == io::ErrorKind::ConnectionRefused
-            {
-                refused |= path.is_only;
-                let _ = socket.send(&datagram);
+            match socket.send(&datagram) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    // That is what became of the one before.
+                    refused |= path.is_only;
+                    let _ = socket.send(&datagram);
+                }
+                // Perhaps this machine has other addresses now: the next question begins anew.
+                Err(_) => path.socket = None,
             }
         }
         if refused {
