@@ -128,7 +128,6 @@ impl Status {
         now: Time,
     ) -> Self {
         let beliefs = pair.beliefs();
-        let listeners = proxy.config.listeners.iter().enumerate();
         let mut counters = proxy.counters.clone();
         counters.add(Counter::Made, proxy.outbox.made());
         Status {
@@ -150,11 +149,13 @@ impl Status {
             sessions: survey.census,
             delegated: proxy.delegated(),
             openings: proxy.openings.len(),
-            listeners: listeners
-                .map(|(index, listener)| ListenerStatus {
+            listeners: (proxy.config.listeners.iter())
+                .map(|listener| ListenerStatus {
                     name: listener.name.clone(),
                     address: listener.address,
-                    sessions: survey.by_listener.get(index).copied().unwrap_or(0),
+                    sessions: proxy
+                        .listener_at(listener.address)
+                        .map_or(0, |number| survey.of_listener(number)),
                     opened: proxy.opened.get(&listener.address).copied().unwrap_or(0),
                 })
                 .collect(),

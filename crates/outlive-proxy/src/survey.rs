@@ -14,8 +14,8 @@ pub struct Survey {
     next: usize,
     /// By what they are.
     pub(crate) census: SessionCensus,
-    /// Those that are not over, by the listener's index.
-    pub(crate) by_listener: Vec<usize>,
+    /// Those that are not over, by the listener's number.
+    by_listener: Vec<usize>,
 }
 
 impl Survey {
@@ -36,6 +36,11 @@ impl Survey {
         }
         self.next = end;
         end == all
+    }
+
+    /// Sessions that are not over, of the listener of that number.
+    pub(crate) fn of_listener(&self, number: u16) -> usize {
+        self.by_listener.get(usize::from(number)).copied().unwrap_or(0)
     }
 
     fn count(&mut self, session: &Session) {
