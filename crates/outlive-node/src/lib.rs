@@ -14,6 +14,7 @@
 //! | [`detector`] | what an external detector is told, and its orders |
 //! | [`key`] | the key that both nodes share |
 //! | [`admin`] | the admin socket, and the report it gives |
+//! | [`metrics`] | the same for Prometheus, over HTTP |
 //! | [`clock`] | the clocks that the core is given |
 //!
 //! A node's life: [`Settings::load`](settings::Settings::load), [`preflight::inspect`],
@@ -29,6 +30,7 @@ pub mod edge;
 pub mod fast_path;
 pub mod heartbeat;
 pub mod key;
+pub mod metrics;
 pub mod packets;
 pub mod preflight;
 mod reload;

@@ -77,6 +77,9 @@ pub fn inspect(settings: &Settings) -> Result<Plan, Vec<Problem>> {
     };
     machine.check_interfaces(settings, &mut problems);
     machine.check_virtual_addresses(settings, &mut problems);
+    if let Some(metrics) = &settings.metrics {
+        machine.check_local(settings, metrics, &mut problems);
+    }
     if let Some(peer) = &settings.peer {
         let paths = peer.heartbeat.iter().chain([&peer.state]).map(|path| &path.local);
         for local in paths.chain(&settings.watch) {

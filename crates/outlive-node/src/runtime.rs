@@ -32,14 +32,15 @@ use tracing::{debug, info, warn};
 
 use crate::{
     admin::{
-        AdminServer, Answer, CoreReport, FastPathReport, OpenError, PacketReport, PathReport,
-        PeerReport, Report, Request, Survival,
+        AdminServer, Answer, OpenError, Request,
+        gather::{Sources, gather},
     },
     clock::{Clock, unix_us},
     detector::{Pending, Responder, ResponderConfig, wire::NodeState},
     edge::{Edge, SetUpError},
     fast_path::KernelPath,
     heartbeat::{HeartbeatConfig, Heartbeats, Outgoing},
+    metrics::Metrics,
     packets::PacketPath,
     preflight::Plan,
     reload::reload,
@@ -73,6 +74,7 @@ pub struct Runtime {
     edge: Edge,
     heartbeats: Option<Heartbeats>,
     detector: Option<Responder>,
+    metrics: Option<Metrics>,
     state: Option<StateEndpoint>,
     admin: AdminServer,
     node: Node,
@@ -94,6 +96,8 @@ pub struct Runtime {
     events_wait: bool,
     /// Heartbeats have arrived that have not been read.
     overlooked: bool,
+    /// Sessions are being counted for the metrics.
+    measures: bool,
 }
 
 /// Ends a node's [`run`](Runtime::run), or has it reload, from another thread.
@@ -136,6 +140,9 @@ pub enum StartError {
     /// An address at which an external detector asks, by its number.
     #[error("the address for the external detector cannot be had: {1}")]
     Detector(usize, io::Error),
+    /// The address for metrics.
+    #[error("the address for metrics cannot be listened on: {0}")]
+    Metrics(io::Error),
     /// TUN device, routes, packet sockets.
     #[error(transparent)]
     Edge(#[from] SetUpError),
@@ -159,6 +166,9 @@ impl StartError {
             }
             (StartError::Detector(number, _), _) => {
                 (settings.watch.get(*number).and_then(|address| address.place.clone()), in_use)
+            }
+            (StartError::Metrics(_), _) => {
+                (settings.metrics.as_ref().and_then(|listen| listen.place.clone()), in_use)
             }
             (StartError::Admin(_), _) => (
                 settings.admin_socket.place.clone(),
@@ -220,11 +230,18 @@ impl Runtime {
             true => None,
             false => Some(start_detector(&settings, plan, &node, clock, &waker)?),
         };
+        let metrics = match &settings.metrics {
+            Some(listen) => {
+                Some(Metrics::start(listen.value, waker.clone()).map_err(StartError::Metrics)?)
+            }
+            None => None,
+        };
         Ok(Runtime {
             fast_path,
             edge,
             heartbeats,
             detector,
+            metrics,
             state,
             admin,
             node,
@@ -240,6 +257,7 @@ impl Runtime {
             neighbours_wait: false,
             events_wait: false,
             overlooked: false,
+            measures: false,
         })
     }
 
@@ -307,7 +325,7 @@ impl Runtime {
     /// How long the loop may wait for something to happen.
     fn wait(&self) -> Duration {
         let packets = self.packets.is_readable() || self.node.has_arrived();
-        if packets || self.neighbours_wait || self.events_wait || self.behind > 0 {
+        if packets || self.neighbours_wait || self.events_wait || self.measures || self.behind > 0 {
             return Duration::ZERO;
         }
         if self.overlooked {
@@ -354,7 +372,7 @@ impl Runtime {
         }
         self.speak(now);
         self.tell_detector(now, order);
-        self.answer_admin(now);
+        self.answer(now);
     }
 
     /// Fetches what the kernel has to say of the sessions that were left to it, and lets it go on with them, until it
@@ -394,11 +412,11 @@ impl Runtime {
     fn overlooks_heartbeats(&mut self, now: Time) -> bool {
         let Some(heartbeats) = &self.heartbeats else { return false };
         let timeout = self.settings.proxy.pair.detection_timeout;
-        let heard = heartbeats.last_heard().unwrap_or(now);
-        let due = now.since(heard) >= timeout;
+        let silent = now.since(heartbeats.last_heard().unwrap_or(now));
         // Whoever sends nonsense all the time must not keep a dead peer alive.
-        let patience = heard + timeout * 2;
-        self.overlooked = due && now < patience && heartbeats.overlooks();
+        let judged = silent >= timeout && silent < timeout * 2;
+        // What the thread has read since this turn began is seen by the second look.
+        self.overlooked = (judged && heartbeats.has_unread()) || heartbeats.has_news();
         self.overlooked
     }
 
@@ -529,28 +547,15 @@ impl Runtime {
         true
     }
 
-    fn answer_admin(&mut self, now: Time) {
-        let Runtime {
-            admin,
-            node,
-            state,
-            heartbeats,
-            packets,
-            settings,
-            edge,
-            poll,
-            fast_path,
-            ..
-        } = self;
+    /// Tells operators, and the metrics, how the node is, and obeys them, if somebody asks.
+    fn answer(&mut self, now: Time) {
+        let Runtime { admin, metrics, node, settings, edge, poll, .. } = self;
+        let (state, heartbeats) = (self.state.as_ref(), self.heartbeats.as_ref());
+        let (detector, fast_path) = (self.detector.as_ref(), self.fast_path.as_ref());
+        let packets = &self.packets;
+        let known = Sources { state, heartbeats, detector, fast_path, packets };
         admin.drive(|request| match request {
-            Request::Status => {
-                let (state, heartbeats) = (state.as_ref(), heartbeats.as_ref());
-                Box::new(Report {
-                    fast_path: report_fast_path(node, fast_path.as_ref()),
-                    ..report(now, node, state, heartbeats, packets, settings)
-                })
-                .into()
-            }
+            Request::Status => Box::new(gather(now, &node.status(now), settings, &known)).into(),
             Request::Reload => match reload(now, settings, node, edge, poll.registry()) {
                 Ok(changes) => {
                     info!(%changes, "the configuration was read again");
@@ -569,6 +574,10 @@ impl Runtime {
                 Err(reason) => Answer::refusal(reason),
             },
         });
+        if let Some(metrics) = metrics {
+            let report = |survey: &_| gather(now, &node.status_with(now, survey), settings, &known);
+            self.measures = metrics.turn(node, report);
+        }
     }
 }
 
@@ -583,6 +592,7 @@ impl Drop for Runtime {
         self.state = None;
         self.heartbeats = None;
         self.detector = None;
+        self.metrics = None;
     }
 }
 
@@ -688,91 +698,6 @@ fn outgoing(node: &Node, now: Time) -> Outgoing {
     }
 }
 
-fn report(
-    now: Time,
-    node: &Node,
-    state: Option<&StateEndpoint>,
-    heartbeats: Option<&Heartbeats>,
-    packets: &PacketPath,
-    settings: &Settings,
-) -> Report {
-    let status = node.status(now);
-    let counters = heartbeats.map(Heartbeats::counters).unwrap_or_default();
-    let timeout = settings.proxy.pair.detection_timeout;
-    let peer = settings.peer.as_ref().map(|peer| {
-        let paths: Vec<PathReport> = (peer.heartbeat.iter().zip(counters))
-            .map(|(path, counters)| {
-                let silence = counters.last_heard.map(|at| now.since(at));
-                PathReport {
-                    local: path.local.value.to_string(),
-                    peer: path.peer.to_string(),
-                    alive: silence.is_some_and(|silence| silence < timeout),
-                    heard_ms_ago: silence.map(millis),
-                    sent: counters.sent,
-                    send_failures: counters.send_failures,
-                    received: counters.received,
-                    refused: counters.refused,
-                    replayed: counters.replayed,
-                }
-            })
-            .collect();
-        let failure = state.and_then(StateEndpoint::last_failure);
-        PeerReport {
-            alive: status.peer.is_some(),
-            heard_ms_ago: paths.iter().filter_map(|path| path.heard_ms_ago).min(),
-            connected: status.state_connected,
-            not_connected_because: failure
-                .filter(|_| !status.state_connected)
-                .map(|failure| failure.to_string()),
-            synchronised: status.synchronised,
-            paths,
-        }
-    });
-    let passed = packets.counters();
-    Report {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        node: if status.node == NodeId::A { "a" } else { "b" }.to_owned(),
-        uptime_ms: now.as_millis(),
-        role: match status.role {
-            Role::Joining => "joining",
-            Role::Standby => "standby",
-            Role::Active => "active",
-        }
-        .to_owned(),
-        epoch: status.epoch.to_string(),
-        unsure: status.unsure,
-        handover: match status.handover {
-            HandoverProgress::None => "none",
-            HandoverProgress::UnderWay => "under-way",
-            HandoverProgress::Relaying => "relaying",
-        }
-        .to_owned(),
-        same_configuration: status.peer_configuration.map(|peer| peer == status.configuration),
-        survival: Survival::of(&status, peer.as_ref()),
-        peer,
-        core: CoreReport::of(&status),
-        packets: PacketReport {
-            read: passed.read,
-            read_bytes: passed.read_bytes,
-            written: passed.written,
-            written_bytes: passed.written_bytes,
-            write_failures: passed.write_failures,
-            read_failures: passed.read_failures,
-        },
-        fast_path: FastPathReport::default(),
-    }
-}
-
-fn report_fast_path(node: &Node, path: Result<&KernelPath, &String>) -> FastPathReport {
-    let passed = path.map(KernelPath::passed).unwrap_or_default();
-    FastPathReport {
-        sessions: node.delegated() as u64,
-        packets: passed.packets,
-        bytes: passed.bytes,
-        unavailable_because: path.err().cloned(),
-    }
-}
-
 fn drain(now: Time, node: &mut Node, pool: &str, server: SocketAddr, drains: bool) -> Answer {
     match node.drain(now, pool, server.into(), drains) {
         Ok(sessions) => Answer::done(sessions.to_string()),
@@ -783,8 +708,4 @@ fn drain(now: Time, node: &mut Node, pool: &str, server: SocketAddr, drains: boo
 /// Whether the event is the end of a client's connection.
 fn is_of_connection(event: &LogEvent) -> bool {
     matches!(event, LogEvent::SessionClosed { .. } | LogEvent::TurnedAway { .. })
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

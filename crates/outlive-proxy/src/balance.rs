@@ -7,7 +7,10 @@ use outlive_tcp::{
     wire::{Endpoint, Options},
 };
 
-use crate::config::{Balance, Config, Pool, PoolId};
+use crate::{
+    config::{Balance, Config, Pool, PoolId},
+    status::ServerStatus,
+};
 
 /// A server, in whichever pools it is. Stable for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +61,9 @@ impl Traits {
 struct ServerState {
     address: Endpoint,
     sessions: u32,
+    /// SYNs that it answered, and that it did not.
+    answered: u64,
+    failed: u64,
     /// It refused or did not answer; passed over until then, if there is another.
     down_until: Time,
     learnt: Option<Traits>,
@@ -171,6 +177,8 @@ impl Pools {
         self.servers.push(ServerState {
             address,
             sessions: 0,
+            answered: 0,
+            failed: 0,
             down_until: Time::ZERO,
             learnt: None,
         });
@@ -212,7 +220,9 @@ impl Pools {
     /// `server` refused or did not answer.
     pub(crate) fn failed(&mut self, server: ServerId, pool: PoolId, now: Time) {
         let retry_after = self.pools[usize::from(pool.0)].config.retry_after;
-        self.servers[usize::from(server.0)].down_until = now + retry_after;
+        let state = &mut self.servers[usize::from(server.0)];
+        state.down_until = now + retry_after;
+        state.failed += 1;
     }
 
     /// `server` answered a SYN that offered `offered` with `answered`.
@@ -226,6 +236,7 @@ impl Pools {
         let expected = Traits::expected(self.mtu, self.address(server).addr.is_ipv4());
         let state = &mut self.servers[usize::from(server.0)];
         state.down_until = Time::ZERO;
+        state.answered += 1;
         let before = state.learnt.unwrap_or(expected);
         // What was not offered could not be answered: that says nothing about the server.
         state.learnt = Some(Traits {
@@ -260,9 +271,16 @@ impl Pools {
         *sessions = sessions.saturating_sub(1);
     }
 
-    /// Every server with its sessions and whether it is believed to be up.
-    pub(crate) fn servers(&self, now: Time) -> impl Iterator<Item = (Endpoint, u32, bool)> + '_ {
-        self.servers.iter().map(move |s| (s.address, s.sessions, s.down_until <= now))
+    /// Every server as it is.
+    pub(crate) fn servers(&self, now: Time) -> impl Iterator<Item = ServerStatus> + '_ {
+        self.servers.iter().map(move |server| ServerStatus {
+            address: server.address,
+            sessions: server.sessions,
+            up: server.down_until <= now,
+            draining: self.drains.iter().any(|(_, drains)| *drains == server.address),
+            answered: server.answered,
+            failed: server.failed,
+        })
     }
 }
 

@@ -15,7 +15,7 @@
 //! | `balance`, `ports` | which server, from which source port |
 //! | [`pair`] | roles, epochs, heartbeats |
 //! | `replication` | the conversation with the standby |
-//! | [`counters`], [`event`], [`status`] | what can be seen from outside |
+//! | [`counters`], [`event`], [`status`], [`survey`] | what can be seen from outside |
 #![forbid(unsafe_code)]
 
 mod balance;
@@ -36,6 +36,7 @@ mod proxy_protocol;
 mod replication;
 mod session;
 pub mod status;
+pub mod survey;
 mod timer;
 
 pub use self::{

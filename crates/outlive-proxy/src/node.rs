@@ -39,6 +39,7 @@ use crate::{
     proxy::{Keys, Leaving, Proxy, Release, Verdict},
     replication::{Link, LinkEvent, StateError},
     status::Status,
+    survey::Survey,
 };
 
 use self::handover::Handover;
@@ -390,13 +391,25 @@ impl Node {
         self.proxy.sessions.len()
     }
 
-    /// The node as an operator sees it.
+    /// The node as an operator sees it. Walks over all sessions at once.
     pub fn status(&self, now: Time) -> Status {
+        let mut survey = Survey::new();
+        self.survey(&mut survey, usize::MAX);
+        self.status_with(now, &survey)
+    }
+
+    /// Goes on with a survey of the sessions, over up to `slots` places of the table. Returns whether it is complete.
+    pub fn survey(&self, survey: &mut Survey, slots: usize) -> bool {
+        survey.walk(&self.proxy, slots)
+    }
+
+    /// The node as an operator sees it, with the numbers of sessions that a survey has found.
+    pub fn status_with(&self, now: Time, survey: &Survey) -> Status {
         Status {
             handover: self.handover(),
             configuration: self.proxy.config.fingerprint(),
             peer_configuration: self.peer_configuration,
-            ..Status::of(&self.proxy, &self.pair, self.link.is_up(), now)
+            ..Status::of(&self.proxy, &self.pair, self.link.is_up(), survey, now)
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
         heartbeat::{Beliefs, Role},
     },
     proxy::Proxy,
+    survey::Survey,
 };
 
 /// Everything there is to tell.
@@ -44,10 +45,18 @@ pub struct Status {
     pub peer_configuration: Option<u64>,
     /// Bytes of changes that wait to be sent to the standby.
     pub backlog: usize,
+    /// Sessions that wait for the standby's confirmation.
+    pub unconfirmed: usize,
+    /// For how long the first of them has been waiting.
+    pub waiting: Option<Duration>,
     /// Sessions, by what they are.
     pub sessions: SessionCensus,
+    /// Open ones whose packets the fast path translates.
+    pub delegated: usize,
     /// Connections that are being opened.
     pub openings: usize,
+    /// Every listener.
+    pub listeners: Vec<ListenerStatus>,
     /// Every server.
     pub servers: Vec<ServerStatus>,
     /// Every counter.
@@ -65,6 +74,19 @@ pub struct SessionCensus {
     pub over: usize,
 }
 
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerStatus {
+    /// Its name in the configuration; several have the same one if they were one with several addresses.
+    pub name: String,
+    /// Where clients connect to.
+    pub address: Endpoint,
+    /// Sessions that are not over.
+    pub sessions: usize,
+    /// Sessions that were established here since this node began.
+    pub opened: u64,
+}
+
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerStatus {
@@ -76,6 +98,10 @@ pub struct ServerStatus {
     pub up: bool,
     /// It gets no new sessions of some pool, because an operator said so.
     pub draining: bool,
+    /// Connections that it accepted from this node.
+    pub answered: u64,
+    /// Connections that it refused, or did not answer.
+    pub failed: u64,
 }
 
 /// Whether a failure of the active node now would be survived.
@@ -94,9 +120,14 @@ pub enum Survival {
 }
 
 impl Status {
-    pub(crate) fn of(proxy: &Proxy, pair: &Pair, state_connected: bool, now: Time) -> Self {
+    pub(crate) fn of(
+        proxy: &Proxy,
+        pair: &Pair,
+        state_connected: bool,
+        survey: &Survey,
+        now: Time,
+    ) -> Self {
         let beliefs = pair.beliefs();
-        let (establishing, open, over) = proxy.census();
         let mut counters = proxy.counters.clone();
         counters.add(Counter::Made, proxy.outbox.made());
         Status {
@@ -113,16 +144,22 @@ impl Status {
             configuration: 0,
             peer_configuration: None,
             backlog: proxy.journal.backlog(),
-            sessions: SessionCensus { establishing, open, over },
+            unconfirmed: proxy.unconfirmed(),
+            waiting: proxy.waiting_since().map(|since| now.since(since)),
+            sessions: survey.census,
+            delegated: proxy.delegated(),
             openings: proxy.openings.len(),
-            servers: proxy
-                .pools
-                .servers(now)
-                .map(|(address, sessions, up)| {
-                    let draining = proxy.pools.drains().any(|(_, drains)| drains == address);
-                    ServerStatus { address, sessions, up, draining }
+            listeners: (proxy.config.listeners.iter())
+                .map(|listener| ListenerStatus {
+                    name: listener.name.clone(),
+                    address: listener.address,
+                    sessions: proxy
+                        .listener_at(listener.address)
+                        .map_or(0, |number| survey.of_listener(number)),
+                    opened: proxy.opened.get(&listener.address).copied().unwrap_or(0),
                 })
                 .collect(),
+            servers: proxy.pools.servers(now).collect(),
             counters,
         }
     }

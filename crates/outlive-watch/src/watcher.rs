@@ -48,6 +48,7 @@ pub struct Watcher {
     poll: Poll,
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
+    wish: Arc<AtomicBool>,
     paths: Vec<Path>,
     switches: Option<Switches>,
     to_check: Option<CheckConfig>,
@@ -66,14 +67,22 @@ struct Path {
     readable: bool,
 }
 
-/// Ends a detector's [`run`](Watcher::run) from another thread.
+/// Speaks to a detector that [runs](Watcher::run) from another thread.
 #[derive(Clone)]
-pub struct Stopper {
+pub struct Control {
     stop: Arc<AtomicBool>,
+    wish: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
 
-impl Stopper {
+impl Control {
+    /// Makes the other node the active one, if it holds every session.
+    pub fn move_over(&self) {
+        self.wish.store(true, Ordering::Release);
+        // Without it the next turn, soon anyway.
+        let _ = self.waker.wake();
+    }
+
     /// Lets the loop end after its present turn.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -160,6 +169,7 @@ impl Watcher {
             poll,
             waker,
             stop: Arc::new(AtomicBool::new(false)),
+            wish: Arc::new(AtomicBool::new(false)),
             paths,
             switches,
             to_check: settings.check.clone(),
@@ -168,12 +178,12 @@ impl Watcher {
         })
     }
 
-    /// What ends [`run`](Self::run).
-    pub fn stopper(&self) -> Stopper {
-        Stopper { stop: self.stop.clone(), waker: self.waker.clone() }
+    /// What can be said to it while it [runs](Self::run).
+    pub fn control(&self) -> Control {
+        Control { stop: self.stop.clone(), wish: self.wish.clone(), waker: self.waker.clone() }
     }
 
-    /// Watches until it is [stopped](Stopper). Packets then go on being led where they are.
+    /// Watches until it is [stopped](Control::stop). Packets then go on being led where they are.
     ///
     /// # Errors
     /// The system no longer lets the loop wait for its sockets.
@@ -216,6 +226,9 @@ impl Watcher {
         while let Some(success) = self.check.as_ref().and_then(Check::poll) {
             self.judge.checked(now, success);
         }
+        if self.wish.swap(false, Ordering::Acquire) {
+            self.judge.wished(now);
+        }
         self.judge.handle_timeout(now);
         self.act(now);
     }
@@ -249,12 +262,16 @@ impl Watcher {
                 path.readable = path.socket.is_some();
             }
             let Some(socket) = &path.socket else { continue };
-            // The first reports what became of the one before.
-            if let Err(error) = socket.send(&datagram)
-                && error.kind() == io::ErrorKind::ConnectionRefused
-            {
-                refused |= path.is_only;
-                let _ = socket.send(&datagram);
+            match socket.send(&datagram) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    // That is what became of the one before.
+                    refused |= path.is_only;
+                    let _ = socket.send(&datagram);
+                }
+                // Perhaps this machine has other addresses now: the next question begins anew.
+                Err(_) => path.socket = None,
             }
         }
         if refused {

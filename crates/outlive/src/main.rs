@@ -56,7 +56,7 @@ enum Command {
         json: bool,
     },
     /// Watch a pair from a third machine until SIGTERM or SIGINT: when the active node fails, redirect the packets to
-    /// the standby, and tell it to take over.
+    /// the standby, and tell it to take over. SIGUSR1 has that done now.
     Watch {
         /// The configuration file of the detector.
         #[arg(short, long, value_name = "FILE")]

@@ -4,11 +4,11 @@ use std::{io, path::Path, process::ExitCode, thread};
 
 use outlive_watch::{
     settings::{Settings, SwitchSettings},
-    watcher::{Stopper, Watcher},
+    watcher::{Control, Watcher},
 };
 use sd_notify::NotifyState;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGINT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
 use tracing::error;
@@ -29,7 +29,7 @@ pub(crate) fn watch(path: &Path, only_check: bool) -> ExitCode {
         describe(path, &settings);
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = stop_on_signal(watcher.stopper()) {
+    if let Err(error) = obey_signals(watcher.control()) {
         error!(%error, "signals cannot be received");
         return ExitCode::FAILURE;
     }
@@ -61,12 +61,16 @@ fn describe(path: &Path, settings: &Settings) {
     }
 }
 
-fn stop_on_signal(stopper: Stopper) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+fn obey_signals(control: Control) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                control.move_over();
+                continue;
+            }
             let _ = sd_notify::notify(&[NotifyState::Stopping]);
-            stopper.stop();
+            control.stop();
         }
     })?;
     Ok(())

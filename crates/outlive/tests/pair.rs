@@ -129,6 +129,133 @@ fn a_pair_may_be_as_quick_as_it_can_be_configured() {
 }
 
 #[test]
+fn metrics_can_be_scraped_before_and_after_a_takeover() {
+    let Some(network) = Network::new() else { return };
+    let [a_host, b_host, client, server] = [1, 2, 10, 20].map(|number| network.host(number));
+    echo_server(&server, "10.77.0.20:7");
+    let metrics =
+        |number: u8| format!("{LISTENER}\n[metrics]\nlisten = \"10.77.0.{number}:9464\"\n");
+    let mut a = Node::start(&a_host, &network.config("a", 1, 2, &metrics(1)));
+    a.is("active");
+    let b = Node::start(&b_host, &network.config("b", 2, 1, &metrics(2)));
+    a.is_survivable();
+    b.is_survivable();
+    let mut streams = [(); 3].map(|()| connect(&client, VIRTUAL.parse().unwrap(), 7));
+    streams.iter_mut().for_each(|stream| say(stream, b"before"));
+
+    let text = scrape(&client, "10.77.0.1:9464");
+    for line in [
+        "outlive_role{role=\"active\"} 1",
+        "outlive_survivable 1",
+        "outlive_synchronised 1",
+        "outlive_sessions{state=\"open\"} 3",
+        "outlive_listener_sessions{listener=\"echo\",address=\"10.77.0.100:7\"} 3",
+        "outlive_listener_sessions_opened_total{listener=\"echo\",address=\"10.77.0.100:7\"} 3",
+        "outlive_server_connections_total{server=\"10.77.0.20:7\"} 3",
+        "outlive_takeovers_total 0",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is missing in:\n{text}");
+    }
+
+    a.kill();
+    streams.iter_mut().for_each(|stream| say(stream, b"after"));
+    let text = scrape(&client, "10.77.0.2:9464");
+    for line in [
+        "outlive_role{role=\"active\"} 1",
+        "outlive_survivable 0",
+        "outlive_peer_alive 0",
+        "outlive_sessions{state=\"open\"} 3",
+        "outlive_listener_sessions_opened_total{listener=\"echo\",address=\"10.77.0.100:7\"} 0",
+        "outlive_takeovers_total 1",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn a_detector_decides_for_nodes_that_announce_themselves_and_tells_a_command() {
+    let Some(network) = Network::new() else { return };
+    let [a_host, b_host, client, server, third] =
+        [1, 2, 10, 20, 30].map(|number| network.host(number));
+    echo_server(&server, "10.77.0.20:7");
+    let external = |number: u8| {
+        let watch = format!("[watch]\nlisten = [\"10.77.0.{number}:7402\"]");
+        format!("detector = \"external\"\n{watch}\n{LISTENER}")
+    };
+    let mut a = Node::start(&a_host, &network.config("a", 1, 2, &external(1)));
+    let b = Node::start(&b_host, &network.config("b", 2, 1, &external(2)));
+    // Nobody watches, so nobody would tell b.
+    let because = |status: &serde_json::Value| status["survival"]["because"].to_string();
+    let unwatched = |status: &serde_json::Value| because(status).contains("no external detector");
+    a.until("unwatched", unwatched);
+
+    let told = network.path("told");
+    let detector = format!(
+        r#"
+[watch]
+key_file = "watch.key"
+timeout = "300ms"
+
+[node.a]
+addresses = ["10.77.0.1:7402"]
+
+[node.b]
+addresses = ["10.77.0.2:7402"]
+
+[check]
+address = "10.77.0.100:7"
+send = "hello"
+timeout = "1s"
+failures = 1
+
+[[switch]]
+driver = "exec"
+command = ["/bin/sh", "-c", "echo \"$@\" >> {}", "switch"]
+"#,
+        told.display()
+    );
+    let config = network.path("watch.toml");
+    std::fs::write(&config, detector).unwrap();
+    let made = |arguments: &[&std::ffi::OsStr]| outlive().args(arguments).output().unwrap();
+    let (pair_key, watch_key) = (network.path("pair.key"), network.path("watch.key"));
+    let keygen = ["keygen".as_ref(), "--watch".as_ref(), pair_key.as_os_str()];
+    let output = ["--output".as_ref(), watch_key.as_os_str()];
+    assert!(made(&[keygen.as_slice(), &output].concat()).status.success());
+    let checked =
+        made(&["watch".as_ref(), "--check".as_ref(), "--config".as_ref(), config.as_ref()]);
+    assert!(checked.status.success(), "{checked:?}");
+
+    let _detector = Node::watch(&third, &config);
+    a.is_survivable();
+    b.is_survivable();
+    let mut stream = connect(&client, VIRTUAL.parse().unwrap(), 7);
+    say(&mut stream, b"before");
+    a.kill();
+    b.is("active");
+    say(&mut stream, b"after");
+    let told = std::fs::read_to_string(told).unwrap();
+    let lines: Vec<Vec<&str>> = told.lines().map(|line| line.split(' ').collect()).collect();
+    let [first, last] = &lines[..] else { panic!("{told}") };
+    assert_eq!(
+        (&first[..3], &last[..3]),
+        (&["redirect", "a", "b"][..], &["redirect", "b", "a"][..])
+    );
+}
+
+/// The metrics at `address`, asked for from `host`.
+fn scrape(host: &outlive_net::netns::Namespace, address: &str) -> String {
+    use std::io::{Read, Write};
+    let (ip, port) = address.split_once(':').unwrap();
+    let mut stream = connect(host, ip.parse().unwrap(), port.parse().unwrap());
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    body.to_owned()
+}
+
+#[test]
 fn a_stopped_node_leaves_nothing_behind() {
     let Some(network) = Network::new() else { return };
     let [host, server] = [1, 20].map(|number| network.host(number));

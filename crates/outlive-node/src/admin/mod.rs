@@ -10,13 +10,14 @@
 //! `{"error":"..."}`. Several requests may follow each other on a connection.
 
 mod client;
-mod report;
+pub(crate) mod gather;
+pub(crate) mod report;
 mod server;
 
 pub use client::{AskError, ask, order};
 pub use report::{
-    CoreReport, FastPathReport, PacketReport, PathReport, PeerReport, Report, ServerReport,
-    Survival,
+    CoreReport, DetectorReport, FastPathReport, ListenerReport, PacketReport, PathReport,
+    PeerReport, Report, ServerReport, Survival,
 };
 pub use server::{AdminServer, OpenError};
 

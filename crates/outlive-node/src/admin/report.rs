@@ -1,6 +1,6 @@
 //! How a node is: as JSON for programs, in words for people.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use outlive_proxy::{
     counters::Counter,
@@ -8,6 +8,9 @@ use outlive_proxy::{
     status::{self as core, Status},
 };
 use serde::{Deserialize, Serialize};
+
+/// An external detector that was not heard for this long, in milliseconds, is not there.
+const DETECTOR_SILENCE: u64 = 10_000;
 
 /// How a node is. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,9 @@ pub struct Report {
     pub same_configuration: Option<bool>,
     /// The other node; `None`: there is none in the configuration.
     pub peer: Option<PeerReport>,
+    /// External detectors; `None`: none is provided for in the configuration.
+    #[serde(default)]
+    pub detector: Option<DetectorReport>,
     /// What would happen if the active node failed now.
     pub survival: Survival,
     /// What the core counts.
@@ -56,6 +62,21 @@ pub struct PeerReport {
     pub synchronised: bool,
     /// Each way that heartbeats take.
     pub paths: Vec<PathReport>,
+}
+
+/// External detectors, as far as they were heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetectorReport {
+    /// This node becomes active only when a detector says so.
+    pub decides: bool,
+    /// How long ago one was last heard; `None`: never.
+    pub heard_ms_ago: Option<u64>,
+    /// Questions answered, orders among them.
+    pub questions: u64,
+    /// Orders to take over.
+    pub orders: u64,
+    /// Datagrams that were not understood, not authentic, or meant for the other node.
+    pub refused: u64,
 }
 
 /// A heartbeat path.
@@ -103,10 +124,32 @@ pub struct CoreReport {
     pub openings: u64,
     /// Bytes of changes that wait to be sent to the standby.
     pub backlog_bytes: u64,
+    /// Sessions that wait for the standby's confirmation.
+    #[serde(default)]
+    pub unconfirmed: u64,
+    /// For how long the first of them has been waiting.
+    #[serde(default)]
+    pub waiting_ms: Option<u64>,
+    /// Every listener, once for each of its addresses.
+    #[serde(default)]
+    pub listeners: Vec<ListenerReport>,
     /// Every server.
     pub servers: Vec<ServerReport>,
     /// Everything else, each under its name; since the start.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// A listener at one of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where clients connect to.
+    pub address: String,
+    /// Sessions that are not over.
+    pub sessions: u64,
+    /// Sessions established here since the start.
+    pub opened: u64,
 }
 
 /// A server, as this node sees it.
@@ -120,6 +163,12 @@ pub struct ServerReport {
     pub up: bool,
     /// It gets no new sessions of some pool, because an operator said so.
     pub draining: bool,
+    /// Connections that it accepted from this node.
+    #[serde(default)]
+    pub answered: u64,
+    /// Connections that it refused, or did not answer.
+    #[serde(default)]
+    pub failed: u64,
 }
 
 /// Established sessions whose packets the kernel translates.
@@ -154,10 +203,21 @@ pub struct PacketReport {
 
 impl Survival {
     /// In words what the core says.
-    pub(crate) fn of(status: &Status, peer: Option<&PeerReport>) -> Self {
+    pub(crate) fn of(
+        status: &Status,
+        peer: Option<&PeerReport>,
+        detector: Option<&DetectorReport>,
+    ) -> Self {
+        let undetected = detector.filter(|detector| {
+            detector.decides && detector.heard_ms_ago.is_none_or(|ago| ago > DETECTOR_SILENCE)
+        });
         let because = match status.survival() {
             _ if status.role == Role::Joining => {
                 "this node has just started and looks for its peer".to_owned()
+            }
+            core::Survival::Yes if undetected.is_some() => {
+                "no external detector has been heard lately, and only one may decide that the standby takes over"
+                    .to_owned()
             }
             core::Survival::Yes => return Survival { survives: true, because: None },
             core::Survival::NoPeer => "this node has no peer in its configuration".to_owned(),
@@ -184,6 +244,14 @@ impl CoreReport {
             sessions: server.sessions.into(),
             up: server.up,
             draining: server.draining,
+            answered: server.answered,
+            failed: server.failed,
+        };
+        let listener = |listener: &core::ListenerStatus| ListenerReport {
+            name: listener.name.clone(),
+            address: listener.address.to_string(),
+            sessions: listener.sessions as u64,
+            opened: listener.opened,
         };
         let counter =
             |counter: &Counter| (counter.name().to_owned(), status.counters.value(*counter));
@@ -193,6 +261,9 @@ impl CoreReport {
             over: status.sessions.over as u64,
             openings: status.openings as u64,
             backlog_bytes: status.backlog as u64,
+            unconfirmed: status.unconfirmed as u64,
+            waiting_ms: status.waiting.map(millis),
+            listeners: status.listeners.iter().map(listener).collect(),
             servers: status.servers.iter().map(server).collect(),
             counters: Counter::ALL.iter().map(counter).collect(),
         }
@@ -220,6 +291,9 @@ impl fmt::Display for Report {
         }
         if let Some(peer) = &self.peer {
             write!(f, "{peer}")?;
+        }
+        if let Some(detector) = &self.detector {
+            writeln!(f, "{detector}")?;
         }
         let core = &self.core;
         writeln!(
@@ -296,6 +370,21 @@ impl fmt::Display for PeerReport {
     }
 }
 
+impl fmt::Display for DetectorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decides = if self.decides { ", which decides who is active" } else { "" };
+        match self.heard_ms_ago {
+            Some(ago) => write!(f, "External detector{decides}: heard {} ago.", span(ago)),
+            None => write!(f, "External detector{decides}: never heard."),
+        }
+    }
+}
+
+/// Milliseconds, rounded down.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A time as people say it.
 fn span(ms: u64) -> String {
     let (s, m, h) = (ms / 1_000, ms / 60_000, ms / 3_600_000);
@@ -309,10 +398,10 @@ fn span(ms: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(in crate::admin) fn example() -> Report {
+    pub(crate) fn example() -> Report {
         let path = PathReport {
             local: "10.0.0.1:7401".into(),
             peer: "10.0.0.2:7401".into(),
@@ -338,16 +427,25 @@ pub(super) mod tests {
             sessions: 13,
             up: true,
             draining: false,
+            answered: 20,
+            failed: 0,
         };
-        let servers = vec![
-            ServerReport {
-                address: "10.0.0.22:443".into(),
-                sessions: 0,
-                up: false,
-                draining: false,
-            },
-            up,
-        ];
+        let address = "10.0.0.22:443".into();
+        let down = ServerReport {
+            address,
+            sessions: 0,
+            up: false,
+            draining: false,
+            answered: 0,
+            failed: 2,
+        };
+        let servers = vec![down, up];
+        let listeners = vec![ListenerReport {
+            name: "web".into(),
+            address: "10.0.0.100:443".into(),
+            sessions: 12,
+            opened: 20,
+        }];
         Report {
             version: "0.1.0".into(),
             node: "a".into(),
@@ -359,12 +457,16 @@ pub(super) mod tests {
             same_configuration: Some(true),
             survival: Survival { survives: true, because: None },
             peer: Some(peer),
+            detector: None,
             core: CoreReport {
                 establishing: 1,
                 open: 11,
                 over: 4,
                 openings: 1,
                 backlog_bytes: 0,
+                unconfirmed: 2,
+                waiting_ms: Some(3),
+                listeners,
                 servers,
                 counters: [("takeovers".into(), 1)].into(),
             },
@@ -390,6 +492,18 @@ pub(super) mod tests {
             report
                 .to_string()
                 .contains("The kernel translates none of them itself: it is too old.\n")
+        );
+        let detector = DetectorReport {
+            decides: true,
+            heard_ms_ago: Some(40),
+            questions: 9,
+            orders: 0,
+            refused: 0,
+        };
+        report.detector = Some(detector);
+        let said = report.to_string();
+        assert!(
+            said.contains("External detector, which decides who is active: heard 40 ms ago.\n")
         );
         report.peer = None;
         report.survival = Survival { survives: false, because: Some("of the moon".into()) };

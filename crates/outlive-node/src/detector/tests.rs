@@ -82,7 +82,8 @@ impl World {
                 return news;
             }
             assert!(start.elapsed() < Duration::from_secs(20), "waited in vain");
-            self.poll.poll(&mut events, Some(Duration::from_millis(50))).unwrap();
+            // A signal may interrupt it.
+            let _ = self.poll.poll(&mut events, Some(Duration::from_millis(50)));
         }
     }
 }

@@ -25,6 +25,8 @@ const WAKER: Token = Token(usize::MAX);
 const PRIORITY: u8 = 19;
 /// Datagrams read of one socket before others get their turn.
 const BUDGET: usize = 32;
+/// The pause after a turn in which not everything could be read: more comes than detectors can mean.
+const BREATH: Duration = Duration::from_millis(1);
 /// After this long a challenge is replaced; the one before is still accepted. So an order that somebody has recorded
 /// is worth nothing after twice the time.
 const CHALLENGE_LIFE: Duration = Duration::from_secs(2);
@@ -40,6 +42,8 @@ pub(super) struct Listener {
     poll: Poll,
     waker: Arc<Waker>,
     readable: Vec<bool>,
+    /// Not everything could be read in the last turn.
+    flooded: bool,
     challenges: Challenges,
     complained: Option<Time>,
 }
@@ -92,6 +96,7 @@ impl Listener {
         }
         Ok(Listener {
             readable: vec![true; shared.sockets.len()],
+            flooded: true,
             challenges: Challenges::new(clock.now())?,
             config,
             clock,
@@ -112,8 +117,12 @@ impl Listener {
         let _ = privilege::set_realtime(PRIORITY);
         let mut events = Events::with_capacity(16);
         while !self.shared.stop.load(Ordering::Acquire) {
-            let busy = self.readable.contains(&true);
-            let wait = if busy { Duration::ZERO } else { Duration::from_secs(1) };
+            let flooded = self.flooded;
+            if flooded {
+                // With its priority this thread could take a whole core from the packets.
+                std::thread::sleep(BREATH);
+            }
+            let wait = if flooded { Duration::ZERO } else { Duration::from_secs(1) };
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -128,6 +137,7 @@ impl Listener {
             for socket in 0..self.readable.len() {
                 self.receive(socket);
             }
+            self.flooded = self.readable.contains(&true);
         }
     }
 

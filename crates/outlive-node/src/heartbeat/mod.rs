@@ -205,9 +205,13 @@ impl Heartbeats {
 
     /// Whether something has arrived that the thread has not read yet: on a machine so busy that even this thread has to
     /// wait, the peer must not be taken for silent before. Makes a system call for each path.
-    pub fn overlooks(&self) -> bool {
+    pub fn has_unread(&self) -> bool {
+        self.shared.sockets.iter().any(|socket| socket.peek(&mut [0]).is_ok())
+    }
+
+    /// Whether there is something to [take](Self::take).
+    pub fn has_news(&self) -> bool {
         self.shared.arrived.load(Ordering::Acquire)
-            || self.shared.sockets.iter().any(|socket| socket.peek(&mut [0]).is_ok())
     }
 
     /// What has happened on each path.

@@ -39,6 +39,9 @@ impl Settings {
         let watch = |of: &Settings| of.watch.iter().map(|placed| placed.value).collect::<Vec<_>>();
         let place = new.watch.first().and_then(|placed| placed.place.as_ref());
         fixed(watch(self) != watch(new), place, "watch");
+        let metrics = |of: &Settings| of.metrics.as_ref().map(|placed| placed.value);
+        let place = new.metrics.as_ref().and_then(|placed| placed.place.as_ref());
+        fixed(metrics(self) != metrics(new), place, "where metrics are asked for");
         let times = "how the nodes watch each other (times and detector in [peer])";
         match (&self.peer, &new.peer) {
             (Some(old), Some(peer)) => {

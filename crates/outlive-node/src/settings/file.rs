@@ -19,6 +19,7 @@ pub(super) struct File {
     pub(super) node: Spanned<Node>,
     pub(super) peer: Option<Spanned<Peer>>,
     pub(super) watch: Option<Spanned<Watch>>,
+    pub(super) metrics: Option<Metrics>,
     #[serde(default)]
     pub(super) listener: Vec<Spanned<Listener>>,
     #[serde(default)]
@@ -65,6 +66,12 @@ pub(super) struct Peer {
 #[serde(deny_unknown_fields)]
 pub(super) struct Watch {
     pub(super) listen: Spanned<Vec<Text>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) listen: Text,
 }
 
 #[derive(Deserialize)]

@@ -65,6 +65,8 @@ pub struct Settings {
     pub peer: Option<PeerSettings>,
     /// Where an external detector may ask, and give its orders; empty if there is none.
     pub watch: Vec<Placed<SocketAddr>>,
+    /// Where metrics may be asked for.
+    pub metrics: Option<Placed<SocketAddr>>,
 }
 
 /// How packets for the virtual addresses find the active node.

@@ -64,6 +64,7 @@ impl Proxy {
             self.prefixes.insert(slot, Prefix { bytes: prefix.clone(), repeated: 0, sent: false });
         }
         self.counters.count(Counter::SessionsOpened);
+        *self.opened.entry(record.client.own).or_default() += 1;
         let change = self.journal.append(&Change::Opened { record: &record, prefix: &prefix });
         self.await_release(now, slot, change, first);
     }

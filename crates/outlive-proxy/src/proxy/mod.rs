@@ -143,6 +143,8 @@ pub(crate) struct Proxy {
     pub(crate) clock: PairClock,
     pub(crate) posture: Posture,
     pub(crate) counters: Counters,
+    /// Sessions established here, by the listener's address.
+    pub(crate) opened: BTreeMap<Endpoint, u64>,
     pub(crate) outbox: Outbox,
     /// Packets that the peer has to handle.
     pub(crate) to_relay: PacketQueue,
@@ -192,6 +194,7 @@ impl Proxy {
                 leaving: Leaving::No,
             },
             counters: Counters::default(),
+            opened: BTreeMap::new(),
             outbox: Outbox::default(),
             to_relay: PacketQueue::default(),
             arrived: PacketQueue::default(),
@@ -390,15 +393,6 @@ impl Proxy {
             self.forget_session(now, oldest);
         }
         true
-    }
-
-    /// Sessions by what they are: waiting, open, over.
-    pub(crate) fn census(&self) -> (usize, usize, usize) {
-        self.sessions.iter().fold((0, 0, 0), |(waiting, open, over), (_, s)| match s.phase {
-            Phase::Unconfirmed | Phase::Answering => (waiting + 1, open, over),
-            Phase::Open => (waiting, open + 1, over),
-            Phase::TimeWait | Phase::Reset(_) => (waiting, open, over + 1),
-        })
     }
 
     /// What must hold after every input. Costs a walk over everything: for tests and the simulator.

@@ -59,6 +59,11 @@ impl Proxy {
     }
 
     /// How long the oldest session has been waiting.
+    /// How many sessions wait for the standby's confirmation.
+    pub(crate) fn unconfirmed(&self) -> usize {
+        self.awaiting.len()
+    }
+
     pub(crate) fn waiting_since(&self) -> Option<Time> {
         self.awaiting.front().map(|a| a.since)
     }

@@ -44,6 +44,11 @@ impl Sessions {
         self.slab.len()
     }
 
+    /// Slots that may be in use are below this.
+    pub(crate) fn slots(&self) -> usize {
+        self.slab.capacity()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.slab.len() >= self.limit
     }

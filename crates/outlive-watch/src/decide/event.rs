@@ -41,6 +41,13 @@ pub enum Event {
         /// Though it does not hold everything.
         forced: bool,
     },
+    /// An operator wants this node to be active.
+    Wished {
+        /// Which.
+        to: NodeId,
+    },
+    /// An operator wants the other node to be active, but it does not hold every session, or nobody leads.
+    WishRefused,
     /// Nobody leads, but nothing can be done for now.
     Waits(Obstacle),
     /// The switch leads to this node.
@@ -100,6 +107,7 @@ impl Event {
             | Event::Leads { .. }
             | Event::Check { succeeds: true }
             | Event::Switched { .. }
+            | Event::Wished { .. }
             | Event::Waits(Obstacle::MayPass) => false,
             Event::Outcome { outcome, .. } => !outcome.obeys(),
             _ => true,
@@ -127,6 +135,10 @@ impl fmt::Display for Event {
             Event::Redirects { to, forced } => {
                 write!(f, "redirecting the packets to node {}{}", name(to), although(forced))
             }
+            Event::Wished { to } => write!(f, "asked to make node {} the active one", name(to)),
+            Event::WishRefused => f.write_str(
+                "asked to make the other node the active one, but it does not hold every session",
+            ),
             Event::Waits(obstacle) => write!(f, "nothing is done: {obstacle}"),
             Event::Switched { to } => write!(f, "the packets are led to node {}", name(to)),
             Event::SwitchFailed { to } => {

@@ -72,6 +72,8 @@ pub struct CheckRule {
 /// After a takeover for which connections alone were the reason, there is no other of that kind for this long: if the
 /// servers are what has failed, nothing is gained by it.
 const CHECK_HOLD: Duration = Duration::from_secs(60);
+/// How long a move that an operator wants is tried.
+const WISH_PATIENCE: Duration = Duration::from_secs(10);
 /// A switch that failed is tried again after this long.
 const SWITCH_RETRY: Duration = Duration::from_secs(1);
 /// How often a switch that leads where it should is told so again: an interface that was down has lost its routes.
@@ -120,6 +122,8 @@ pub struct Judge {
     next_switch: Time,
     check_misses: u32,
     check_hold: Time,
+    /// The node that an operator wants to be active, and until when that is tried.
+    wish: Option<(NodeId, Time)>,
     actions: VecDeque<Action>,
 }
 
@@ -141,6 +145,7 @@ impl Judge {
             next_switch: now,
             check_misses: 0,
             check_hold: now,
+            wish: None,
             actions: VecDeque::new(),
         }
     }
@@ -194,6 +199,20 @@ impl Judge {
         self.next_switch = now + if success { REASSERT } else { SWITCH_RETRY };
         self.next_order = now;
         self.log(if success { Event::Switched { to } } else { Event::SwitchFailed { to } });
+        self.decide(now);
+    }
+
+    /// An operator wants the other node to be active: this one is to be upgraded, say. Nothing happens, and is told, if
+    /// the other one does not hold everything.
+    pub fn wished(&mut self, now: Time) {
+        let other = self.leader.map(NodeId::other).filter(|other| self.complete(*other));
+        match other {
+            Some(to) => {
+                self.log(Event::Wished { to });
+                self.wish = Some((to, now + WISH_PATIENCE));
+            }
+            None => self.log(Event::WishRefused),
+        }
         self.decide(now);
     }
 
@@ -352,7 +371,10 @@ impl Judge {
                 Ok(plan) => (Some(plan), None),
                 Err(obstacle) => (None, Some(obstacle)),
             },
-            Some(leader) => (self.plan_of_check(now, leader), None),
+            Some(leader) => {
+                let plan = self.plan_of_wish(now, leader);
+                (plan.or_else(|| self.plan_of_check(now, leader)), None)
+            }
         };
         if self.plan != plan {
             self.plan = plan;
@@ -367,6 +389,16 @@ impl Judge {
                 self.log(Event::Waits(obstacle));
             }
         }
+    }
+
+    /// An operator wants another node than the one that leads.
+    fn plan_of_wish(&mut self, now: Time, leader: NodeId) -> Option<Plan> {
+        let (to, until) = self.wish?;
+        if to == leader || now >= until || !self.complete(to) {
+            self.wish = None;
+            return None;
+        }
+        Some(Plan { to, forced: false })
     }
 
     /// Connections fail though the active node answers.

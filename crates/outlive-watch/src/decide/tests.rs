@@ -475,6 +475,30 @@ fn a_node_that_answers_again_in_time_keeps_the_packets() {
 }
 
 #[test]
+fn an_operator_can_have_the_other_node_if_it_holds_everything() {
+    let mut world = World::new(rules());
+    world.node(B).synchronised = false;
+    world.run(MS * 200);
+    world.judge.wished(world.now);
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.done, []);
+    assert!(world.log.contains(&Event::WishRefused));
+
+    world.node(B).synchronised = true;
+    world.run(MS * 200);
+    world.lose_orders = 2;
+    world.judge.wished(world.now);
+    world.b_takes_over(MS * 500, false);
+    // It was wanted once: what happens later is judged as always.
+    let epoch = world.node(B).epoch;
+    let a = world.node(A);
+    (a.role, a.epoch, a.synchronised) = (Role::Standby, epoch, true);
+    world.run(Duration::from_secs(1));
+    world.node(B).lives = false;
+    assert!(world.run_until(MS * 420, |world| world.nodes[0].role == Role::Active));
+}
+
+#[test]
 fn two_failures_in_a_row_are_two_takeovers() {
     let mut world = World::new(rules());
     world.node(A).lives = false;

@@ -122,10 +122,19 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node in `host` with the configuration `config`.
     pub(crate) fn start(host: &Namespace, config: &Path) -> Self {
+        Self::launch(host, "run", config)
+    }
+
+    /// Starts an external detector in `host` with the configuration `config`.
+    pub(crate) fn watch(host: &Namespace, config: &Path) -> Self {
+        Self::launch(host, "watch", config)
+    }
+
+    fn launch(host: &Namespace, what: &str, config: &Path) -> Self {
         let log = config.with_extension("log");
         let file = fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut command = outlive();
-        command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).stderr(file);
+        command.arg(what).arg("--config").arg(config).stdin(Stdio::null()).stderr(file);
         let child = host.enclose(&mut command).spawn().unwrap();
         Node { child, socket: config.with_extension("sock"), log }
     }

@@ -14,7 +14,6 @@ use std::{
     fs,
     net::IpAddr,
     path::PathBuf,
-    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
@@ -141,7 +140,7 @@ listen = ["10.81.{number}.1:7402"]
         Node::start(self.host(number), &config)
     }
 
-    fn start_detector(&self) -> Detector {
+    fn start_detector(&self) -> Node {
         let config = self.path("watch.toml");
         // Patient: the machine may be busy with other tests, and what is slow has not failed.
         let text = r#"
@@ -164,12 +163,7 @@ destinations = ["10.81.100.1", "10.81.100.2", "fd81:100::/64"]
 via = { a = ["10.81.2.1", "fd81:2::1"], b = ["10.81.3.1", "fd81:3::1"] }
 "#;
         fs::write(&config, text).unwrap();
-        let log = fs::File::options().create(true).append(true).open(self.path("watch.log"));
-        let mut command = outlive();
-        command.arg("watch").arg("--config").arg(config);
-        command.stdin(Stdio::null()).stderr(log.unwrap());
-        let child = self.router.enclose(&mut command).spawn().unwrap();
-        Detector { child, log: self.path("watch.log") }
+        Node::watch(&self.router, &config)
     }
 }
 
@@ -210,22 +204,6 @@ fn host(router: &Namespace, number: u8) -> Namespace {
     host
 }
 
-/// A running detector, killed when dropped.
-struct Detector {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Drop for Detector {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("log of the detector:\n{}", fs::read_to_string(&self.log).unwrap());
-        }
-    }
-}
-
 /// Both nodes, whole, with traffic through them.
 fn start(world: &World) -> (Node, Node, Traffic) {
     for address in ["10.81.4.1:7", "[fd81:4::1]:7"] {
@@ -244,7 +222,7 @@ fn start(world: &World) -> (Node, Node, Traffic) {
 #[test]
 fn nodes_in_different_networks_are_replaced_by_a_detector() {
     let Some(world) = World::new() else { return };
-    let _detector = world.start_detector();
+    let detector = world.start_detector();
     let (mut a, mut b, traffic) = start(&world);
 
     a.kill();
@@ -258,13 +236,22 @@ fn nodes_in_different_networks_are_replaced_by_a_detector() {
     b.kill();
     a.is("active");
     traffic.goes_on();
+
+    // And when it is back, an operator wants it to serve.
+    let b = world.start_node(B);
+    a.is_survivable();
+    b.is_survivable();
+    detector.signal("USR1");
+    b.is("active");
+    a.is("standby");
+    traffic.goes_on();
     assert_eq!(traffic.finish(), 0);
 
     // Whoever watches may go: the packets are led where they were.
-    drop(_detector);
+    drop(detector);
     let mut stream = connect(world.host(CLIENT), "10.81.100.1".parse().unwrap(), 7);
     say(&mut stream, b"nobody watches");
-    assert_eq!(a.stop(), Some(0));
+    assert_eq!(b.stop(), Some(0));
 }
 
 #[test]

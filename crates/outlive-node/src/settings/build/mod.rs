@@ -70,6 +70,10 @@ impl Builder<'_, '_> {
             None => (PairConfig::alone(), None),
         };
         let watch = self.watch(file);
+        let metrics = file.metrics.as_ref().and_then(|metrics| {
+            let text = &metrics.listen;
+            Some(placed(self.source, text, values::socket_address(self.problems, text)?))
+        });
         let timeouts = self.timeouts(&file.timeouts);
         let limits = self.limits(&file.limits);
         let fast_path = values::number(
@@ -110,6 +114,7 @@ impl Builder<'_, '_> {
             log_connections: node.log_connections,
             peer,
             watch,
+            metrics,
         })
     }
 
