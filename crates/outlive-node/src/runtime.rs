@@ -273,7 +273,6 @@ impl Runtime {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         info!(node = %self.name(), "running");
-        self.node.begin(self.clock.now());
         while !self.has_ended() {
             let wait = self.wait();
             match self.poll.poll(&mut events, Some(wait)) {

@@ -133,12 +133,6 @@ impl Node {
         }
     }
 
-    /// The loop begins: only from now on can the peer be heard. A shell that takes its time between
-    /// [`new`](Self::new) and its first turn must say so, or the node may take a peer that it could not hear for gone.
-    pub fn begin(&mut self, now: Time) {
-        self.pair.begin(now);
-    }
-
     // ── packets
 
     /// One IP packet, `buffer[start..end]`; it may be rewritten in place, and grow into the headroom before

@@ -266,20 +266,6 @@ fn a_challenged_client_whose_first_segment_was_lost_is_not_reset() {
     );
 }
 
-/// Setting up takes a node as long as it takes; the peer can be heard only afterwards.
-#[test]
-fn the_time_to_look_for_a_peer_counts_from_the_first_turn() {
-    use outlive_proxy::{Entropy, Node, config::PairConfig, pair::heartbeat::Role};
-    let config = Config { pair: PairConfig::default(), ..config(None, Limits::default()) };
-    let mut node = Node::new(config, Entropy([7; 32]), 1 << 50, Time::ZERO);
-    let ready = Time::ZERO + Duration::from_secs(60);
-    node.begin(ready);
-    node.handle_timeout(ready + Duration::from_millis(1));
-    assert_eq!(node.beliefs().role, Role::Joining);
-    node.handle_timeout(ready + Duration::from_secs(60));
-    assert_eq!(node.beliefs().role, Role::Active);
-}
-
 /// The bytes of an inserted header are not the client's: acknowledgments of them say nothing to it. Once they
 /// are acknowledged they are history; four gigabytes later the same numbers stand for the client's own bytes,
 /// and to raise an acknowledgment then would acknowledge what the server does not have.

@@ -127,15 +127,6 @@ impl Pair {
         }
     }
 
-    /// Only from now on can the peer be heard: what has passed since this was made does not count.
-    pub(crate) fn begin(&mut self, now: Time) {
-        self.watch = Watch::new(&self.config, now);
-        self.last_turn = now;
-        if let State::Joining { since } = &mut self.state {
-            *since = now;
-        }
-    }
-
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
