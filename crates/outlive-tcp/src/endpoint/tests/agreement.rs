@@ -261,6 +261,8 @@ fn the_window_is_told_of_when_it_opens() {
     // Not for a silly piece.
     trace.read(500);
     trace.nothing();
+    trace.recv_dropped(seg(IRS + 4_001, ISS + 1).data(1), crate::endpoint::Drop::NoRoom);
+    assert_eq!(trace.send(ack(IRS + 4_001)).window, 0);
     trace.read(1_500);
     assert_eq!(trace.send(ack(IRS + 4_001)).window, 2_000);
 }
