@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "icmp", run: targets::icmp::run, max_len: 512 },
     Target { name: "translation", run: targets::translation::run, max_len: 512 },
     Target { name: "cookies", run: targets::cookies::run, max_len: 128 },
+    Target { name: "endpoint", run: targets::endpoint::run, max_len: 1_024 },
     Target { name: "settings", run: targets::settings::run, max_len: 2_048 },
 ];
 

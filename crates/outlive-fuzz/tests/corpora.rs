@@ -57,4 +57,4 @@ macro_rules! replays {
     };
 }
 
-replays! { packets replication channel heartbeats inspection icmp translation cookies settings }
+replays! { packets replication channel heartbeats inspection icmp translation cookies endpoint settings }

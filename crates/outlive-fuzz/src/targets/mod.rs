@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod cookies;
+pub mod endpoint;
 pub mod heartbeats;
 pub mod icmp;
 pub mod inspection;

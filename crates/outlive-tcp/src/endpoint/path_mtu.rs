@@ -2,8 +2,9 @@
 //! told at all.
 //!
 //! A claim about a size that has got through is not believed at once: only if what it quotes is
-//! not acknowledged until the retransmission timer fires (RFC 5927, section 7.2). If nobody tells, and full segments
-//! die again and again, smaller ones are tried. After ten minutes larger ones are.
+//! not acknowledged until the retransmission timer fires (RFC 5927, section 7.2). If nobody tells,
+//! and full segments die again and again, smaller ones are tried. After ten minutes larger ones
+//! are.
 
 use std::time::Duration;
 

@@ -45,7 +45,9 @@ impl Receiver {
             self.end_read = snapshot.end_read;
         }
         let reach = self.acknowledged + snapshot.receive_limit;
-        self.window.resume(snapshot.receive_edge.later(reach));
+        // Not compared with each other at once: the two can be half a circle apart.
+        let edge = snapshot.receive_edge.later(self.acknowledged);
+        self.window.resume(edge.later(reach));
         self.update_window();
     }
 }

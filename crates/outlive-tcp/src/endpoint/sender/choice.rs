@@ -53,7 +53,7 @@ impl Sender {
         };
         let piece =
             piece.or_else(|| self.lost_piece(limits)).or_else(|| self.new_piece(now, limits))?;
-        Some(self.commit(now, piece))
+        Some(self.commit(now, piece, limits.segment))
     }
 
     fn forced(&mut self, force: Force, limits: &SendLimits) -> Option<Piece> {
@@ -184,7 +184,7 @@ impl Sender {
         Piece { start, len, fin, push: end.at_or_after(data_end), repeated: true, cwr: false }
     }
 
-    fn commit(&mut self, now: Time, mut piece: Piece) -> Piece {
+    fn commit(&mut self, now: Time, mut piece: Piece, segment: u32) -> Piece {
         let len = piece.end().distance(piece.start);
         if piece.repeated {
             self.board.retransmit(piece.start, len, now);
@@ -192,7 +192,7 @@ impl Sender {
         } else {
             piece.cwr = std::mem::take(&mut self.cwr_pending) && piece.len > 0;
             self.push_range(now, piece.end());
-            if !piece.len.is_multiple_of(self.mss.max(1)) {
+            if !piece.len.is_multiple_of(segment) {
                 self.small_until = self.nxt;
             }
         }

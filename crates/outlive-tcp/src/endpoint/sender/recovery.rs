@@ -322,7 +322,7 @@ impl Sender {
         // The acknowledgment is of something sent before the first retransmission.
         let by_time = self.recovery.phase != Phase::Open
             && view.arrivals.progress > 0
-            && matches!((undo.stamp, info.echo), (Some(stamp), Some(echo)) if timestamp_before(echo, stamp));
+            && undo.stamp.zip(info.echo).is_some_and(|(stamp, echo)| timestamp_before(echo, stamp));
         if !by_reports && !by_time {
             return;
         }

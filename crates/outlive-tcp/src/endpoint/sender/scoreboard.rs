@@ -5,6 +5,10 @@ use std::collections::VecDeque;
 
 use crate::{seq::Seq, time::Time, wire::SackBlock};
 
+/// Ranges into which SACK blocks may cut what is in flight. Blocks of single bytes, which no honest
+/// receiver sends, would make each acknowledgment cost a walk over millions of them.
+const MOST_RANGES: usize = 8_192;
+
 /// A range of sequence numbers that was sent at once, possibly as a super-segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::endpoint) struct Sent {
@@ -94,11 +98,19 @@ impl Scoreboard {
         }
     }
 
-    /// The other end has `block`; `each` is told of what it had not told before.
+    /// The other end has `block`; `each` is told of what it had not told before. Parts of ranges are
+    /// passed over if there are too many ranges already: they will be acknowledged as a whole, or
+    /// sent again.
     pub(in crate::endpoint) fn sack(&mut self, block: SackBlock, mut each: impl FnMut(&Sent)) {
         let mut i = self.position(block.start);
         while i < self.ranges.len() && self.ranges[i].start.before(block.end) {
             if self.ranges[i].sacked {
+                i += 1;
+                continue;
+            }
+            let range = &self.ranges[i];
+            let partial = range.start.before(block.start) || range.end.after(block.end);
+            if partial && self.ranges.len() >= MOST_RANGES {
                 i += 1;
                 continue;
             }
@@ -245,6 +257,20 @@ mod tests {
             sacked: false,
             lost: false,
         }
+    }
+
+    #[test]
+    fn blocks_of_single_bytes_do_not_cut_without_end() {
+        let mut board = Scoreboard::default();
+        board.push(sent(0, 1_000_000));
+        for start in (1..400_000).step_by(2) {
+            board.sack(SackBlock { start: Seq(start), end: Seq(start + 1) }, |_| {});
+        }
+        assert!(board.ranges.len() <= MOST_RANGES + 1);
+        assert!(board.is_consistent(Seq(0), Seq(1_000_000)));
+        board.sack(SackBlock { start: Seq(1), end: Seq(1_000_000) }, |_| {});
+        board.acknowledge(Seq(1_000_000), |_| {});
+        assert!(board.is_empty() && board.sacked() == 0);
     }
 
     proptest! {

@@ -219,8 +219,9 @@ fn numbers_come_round() {
     let config = Config { send_buffer: 1 << 26, ecn: true, nagle: true, ..rich() };
     let options = Options { window_scale: Some(14), timestamps: None, ..all_options() };
     let mut trace = Trace::established_with(Config { timestamps: false, ..config }, options);
-    let chunk = bytes::Bytes::from(vec![0; 1 << 16]);
-    for round in 0..(5u64 << 30) / (1 << 24) {
+    // Full segments, so that none of them is small.
+    let chunk = bytes::Bytes::from(vec![0; 64_000]);
+    for round in 0..=320 {
         for _ in 0..1 << 8 {
             // Here.
             let at = trace.conn.positions();
@@ -243,8 +244,12 @@ fn numbers_come_round() {
             let at = trace.conn.positions();
             trace.conn.handle_segment(trace.now, &seg(at.received.0, at.sent.0).window(u16::MAX));
         }
-        trace.conn.write(chunk.slice(..1 + round as usize % 100)).unwrap();
-        assert!(trace.conn.poll_transmit(trace.now).unwrap().payload_len() > 0, "round {round}");
+        // More than half a circle after the last small one.
+        if round % 160 == 0 {
+            trace.conn.write(chunk.slice(..100)).unwrap();
+            let sent = trace.conn.poll_transmit(trace.now).expect("it waits for what is long gone");
+            assert_eq!(sent.payload_len(), 100, "round {round}");
+        }
     }
 }
 
@@ -261,6 +266,8 @@ fn the_window_is_told_of_when_it_opens() {
     // Not for a silly piece.
     trace.read(500);
     trace.nothing();
+    trace.recv_dropped(seg(IRS + 4_001, ISS + 1).data(1), crate::endpoint::Drop::NoRoom);
+    assert_eq!(trace.send(ack(IRS + 4_001)).window, 0);
     trace.read(1_500);
     assert_eq!(trace.send(ack(IRS + 4_001)).window, 2_000);
 }

@@ -99,8 +99,8 @@ fn flows_share_a_bottleneck() {
     }
 }
 
-/// Random loss of 1 % at 50 ms: what remains is near what the response functions say, 1.2 / sqrt(p) segments
-/// per round trip for NewReno (RFC 3649, section 2), and no less for Cubic.
+/// Random loss of 1 % at 50 ms: what remains is near what the response functions say, 1.2 / sqrt(p)
+/// segments per round trip for NewReno (RFC 3649, section 2), and no less for Cubic.
 #[test]
 fn random_loss_costs_what_the_response_function_says() {
     let link = LinkConfig { delay: ms(25), loss: 10, ..LinkConfig::default() };

@@ -80,6 +80,34 @@ fn one_segment_beyond_a_hole_shows_a_loss_after_a_while() {
     trace.nothing();
 }
 
+/// On a path that was seen to reorder, segments may be late by a quarter of the round trip, and by
+/// more once that was too little (RFC 8985, section 6.2).
+#[test]
+fn a_path_that_reorders_is_given_time() {
+    let quarter = std::time::Duration::from_micros(2_500);
+    let mut trace = flight(plain(), 10);
+    trace.wait(ms(10));
+    trace.recv(seg(IRS + 1, after(0)).sack(&[(after(1), after(2))]));
+    trace.recv(seg(IRS + 1, after(2)));
+    trace.nothing();
+    trace.recv(seg(IRS + 1, after(2)).sack(&[(after(3), after(6))]));
+    trace.nothing();
+    trace.timeout(quarter);
+    trace.send(data(after(2), 1_000));
+    // It was only late: the copy is reported.
+    trace.recv(seg(IRS + 1, after(6)));
+    trace.recv(seg(IRS + 1, after(6)).sack(&[(after(2), after(3))]));
+    trace.write(6_000);
+    (10..16).for_each(|i| drop(trace.send(data(after(i), 1_000))));
+    trace.nothing();
+    trace.wait(ms(10));
+    trace.recv(seg(IRS + 1, after(10)));
+    trace.recv(seg(IRS + 1, after(10)).sack(&[(after(11), after(15))]));
+    trace.nothing();
+    let wait = trace.conn.poll_timeout().unwrap().since(trace.now);
+    assert!(wait >= 2 * quarter, "{wait:?}");
+}
+
 #[test]
 fn a_lost_tail_is_probed_for() {
     let mut trace = flight(plain(), 5);
@@ -199,6 +227,8 @@ fn a_needless_timeout_is_undone() {
     trace.nothing();
     let statistics = trace.conn.statistics();
     assert_eq!((statistics.congestion_window, statistics.slow_start_threshold), (10_000, u32::MAX));
+    // The first acknowledgment may have been lost: what this one took is the timer's doing.
+    assert_eq!(statistics.smoothed_rtt, Some(ms(10)));
 }
 
 /// The same by duplicate reports.

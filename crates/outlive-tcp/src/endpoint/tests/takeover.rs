@@ -391,8 +391,8 @@ proptest! {
                     conn.handle_timeout(now);
                 }
                 _ => {
-                    let (seq, ack) = (at.received.0.wrapping_add(a % 3_000), at.sent_acknowledged.0.wrapping_add(b));
-                    let mut segment = seg(seq, ack).data(b % 2_000);
+                    let (seq, ack) = (at.received + a % 3_000, at.sent_acknowledged + b);
+                    let mut segment = seg(seq.0, ack.0).data(b % 2_000);
                     segment.tuple = conn.tuple().reversed();
                     if fin {
                         segment = segment.and(Flags::FIN);
