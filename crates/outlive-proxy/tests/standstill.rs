@@ -87,7 +87,8 @@ fn a_node_whose_peer_serves_by_now_says_nothing_more() {
 #[test]
 fn a_node_that_was_slow_to_start_listens_before_it_serves() {
     let start = Time::from_micros(1_000_000);
-    let mut node = Node::new(config(), Entropy([3; 32]), 1_700_000_000_000_000, start);
+    let config = Config { pair: PairConfig::default(), ..config() };
+    let mut node = Node::new(config, Entropy([3; 32]), 1_700_000_000_000_000, start);
     let began = start + 5 * PairConfig::default().join_timeout;
     node.handle_timeout(began);
     assert_eq!(node.beliefs().role, Role::Joining, "it has not listened yet");
