@@ -3,9 +3,13 @@
 //! Nothing here can be contradictory in itself; what could be is refused by [`Config::validate`], whose
 //! errors name the listener or pool at fault.
 
+mod protection;
+
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use outlive_tcp::wire::Endpoint;
+
+pub use self::protection::{Protection, Replication};
 
 /// Everything a node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +71,8 @@ pub struct Listener {
     pub default_pool: Option<PoolId>,
     /// A session without a segment in either direction for this long is forgotten.
     pub idle_timeout: Duration,
+    /// What becomes of its sessions when the active node fails.
+    pub protection: Protection,
 }
 
 /// How a session is opened (see ARCHITECTURE.md, "Two ways to open a session").

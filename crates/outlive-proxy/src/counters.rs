@@ -40,6 +40,8 @@ counters! {
     SessionsReset => "sessions_reset",
     /// Sessions forgotten because nothing was heard for the idle timeout.
     SessionsIdle => "sessions_idle",
+    /// Connections reset because no record of them had reached this node when it took over.
+    SessionsLost => "sessions_lost",
     /// Sessions in TIME-WAIT that gave way to a new one.
     SessionsRecycled => "sessions_recycled",
     /// SYN-ACKs sent with a cookie.

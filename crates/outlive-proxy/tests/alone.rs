@@ -65,6 +65,7 @@ impl Bench {
                 routes: Vec::new(),
                 default_pool: Some(PoolId(0)),
                 idle_timeout: Duration::from_secs(3_600),
+                protection: Default::default(),
             }],
             pools: vec![Pool {
                 name: "web".into(),

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use outlive_proxy::config::{NamePattern, ProxyProtocol, Route};
+use outlive_proxy::config::{NamePattern, Protection, ProxyProtocol, Replication, Route};
 use serde::Serialize;
 
 use crate::{
@@ -38,7 +38,14 @@ pub fn setup(seed: u64) -> Setup {
     for (at, fault) in faults(rng) {
         scenario = scenario.fault(at, fault);
     }
-    scenario.setup(seed)
+    // With dice of its own, so that the rest of a seed's world stays what it was.
+    let mut rng = Rng::new(seed ^ 0x7072_6f74_6563_7400);
+    scenario.protection(protection(&mut rng)).setup(seed)
+}
+
+fn protection(rng: &mut Rng) -> Protection {
+    let replication = if rng.chance(250) { Replication::Async } else { Replication::Sync };
+    Protection { replication }
 }
 
 fn load(rng: &mut Rng) -> Scenario {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outlive_proxy::{
     Verdict,
-    config::NodeId,
+    config::{Listener, NodeId, Replication},
     event::Event,
     pair::heartbeat::{Beliefs, Heartbeat, Role},
 };
@@ -431,7 +431,10 @@ impl World {
         let paired = beliefs.role == Role::Active
             && beliefs.synchronised
             && me.paired_with == standby.map(|s| s.incarnation);
-        let held = standby.filter(|_| paired).map(|s| &s.held);
+        // An asynchronous listener's session waits for nobody.
+        let waits = |l: &Listener| l.protection.replication == Replication::Sync;
+        let waits = me.config.listeners.iter().all(waits);
+        let held = standby.filter(|_| paired && waits).map(|s| &s.held);
         self.wire.node_sends(&mut self.ledger, &seen, &packet, held);
         self.packet_to_host(node, &seen, packet);
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use outlive_proxy::config::{
-    Balance, Config, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId,
+    Balance, Config, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId, Protection,
     ProxyProtocol, Route, Server, Timeouts,
 };
 use outlive_tcp::wire::Endpoint;
@@ -44,6 +44,7 @@ pub struct Scenario {
     faults: Vec<(Duration, Fault)>,
     standby_starts: Duration,
     retry_after: Duration,
+    protection: Protection,
 }
 
 impl Scenario {
@@ -65,6 +66,7 @@ impl Scenario {
             faults: Vec::new(),
             standby_starts: Duration::ZERO,
             retry_after: Duration::from_secs(5),
+            protection: Protection::default(),
         }
     }
 
@@ -91,6 +93,13 @@ impl Scenario {
         script: &[Step],
     ) -> Self {
         self.flows.push((start, FIRST_PORT, preamble, script.to_vec()));
+        self
+    }
+
+    /// What the listener does for its sessions' survival.
+    #[must_use]
+    pub fn protection(mut self, protection: Protection) -> Self {
+        self.protection = protection;
         self
     }
 
@@ -192,6 +201,7 @@ impl Scenario {
             routes: self.routes.clone(),
             default_pool: Some(PoolId(0)),
             idle_timeout: Duration::from_secs(600),
+            protection: self.protection,
         };
         let config = Config {
             node,

@@ -1,5 +1,7 @@
 //! The list of scenarios whose every crash point is tried.
 
+mod protections;
+
 use std::time::Duration;
 
 use Step::{Await, AwaitEnd, Close, Send, Sleep};
@@ -26,7 +28,7 @@ const fn ms(millis: u64) -> Duration {
 
 /// Every scenario, by name.
 pub fn all() -> Vec<(&'static str, Scenario)> {
-    vec![
+    let mut all = vec![
         ("download", download(Scenario::direct, &PLAIN)),
         ("upload", upload(Scenario::direct, &PLAIN)),
         ("request-response", requests(Scenario::direct, &PLAIN)),
@@ -79,7 +81,9 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("standby-joins", idle().standby_joins(ms(3))),
         ("standby-joins-slow", slow_server().standby_joins(ms(3))),
         ("standby-joins-several", several().standby_joins(ms(30))),
-    ]
+    ];
+    all.extend(protections::all());
+    all
 }
 
 /// The scenario of that name.

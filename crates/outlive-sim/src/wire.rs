@@ -253,8 +253,9 @@ impl Wire {
             return;
         }
         let other = self.by_flow.insert(flow, key).filter(|other| *other != key);
-        // Of two nodes that both act, nothing is promised for what only one of them knows.
-        let promised = !ledger.flows[flow.0].exempt;
+        // Of two nodes that both act, nothing is promised for what only one of them knows. Otherwise a session
+        // may be lost, but nobody goes on with it on a guess.
+        let promised = !ledger.flows[flow.0].exempt || !self.both_acted;
         if let Some(other) = other.filter(|other| promised && self.servers[other].told) {
             let detail = format!("flow {} reaches a server twice: {other} and {key}", flow.0);
             ledger.violate(Rule::AtMostOnce, detail);

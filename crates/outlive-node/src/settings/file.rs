@@ -81,6 +81,7 @@ pub(super) struct Listener {
     pub(super) inspect_timeout: Option<Text>,
     pub(super) pool: Option<Text>,
     pub(super) idle_timeout: Option<Text>,
+    pub(super) replication: Option<Text>,
     #[serde(default)]
     pub(super) route: Vec<Spanned<Route>>,
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use outlive_proxy::config::{Balance, NodeId, OpeningMode, ProxyProtocol};
+use outlive_proxy::config::{Balance, NodeId, OpeningMode, Protection, ProxyProtocol, Replication};
 
 use super::*;
 
@@ -79,6 +79,17 @@ fn a_single_node_needs_little() {
     );
     assert_eq!(settings.proxy.listeners[0].opening, OpeningMode::Direct);
     assert_eq!(settings.proxy.listeners[0].idle_timeout, Duration::from_secs(10_800));
+}
+
+#[test]
+fn each_listener_chooses_how_it_is_protected() {
+    let parsed = |keys: &str| {
+        let source = SINGLE.replace("pool = \"web\"", &format!("pool = \"web\"\n{keys}"));
+        parse(&source).map(|settings| settings.proxy.listeners[0].protection)
+    };
+    assert_eq!(parsed("").unwrap(), Protection::default());
+    assert_eq!(Protection::default().replication, Replication::Sync);
+    assert_eq!(parsed("replication = \"async\"").unwrap().replication, Replication::Async);
 }
 
 #[test]
@@ -164,6 +175,13 @@ const WRONG: &[Wrong] = &[
         "pool = \"web\"\ninspect_limit = 512",
         9,
         "does not look at data",
+    ),
+    wrong(
+        SINGLE,
+        "pool = \"web\"",
+        "pool = \"web\"\nreplication = \"semi\"",
+        9,
+        "\"semi\" is not known here",
     ),
     wrong(
         SINGLE,

@@ -50,8 +50,7 @@ impl Proxy {
         };
         let tuple = FourTuple { source: address, destination: own };
         if let Some(Flow::Session(old, _)) = self.find(&tuple) {
-            self.counters.count(Counter::SessionsRecycled);
-            self.forget_session(now, old);
+            self.recycle_session(now, old);
         }
         let iss = initial_sequence(&self.sequence_key, tuple.reversed(), self.clock.micros(now));
         let timestamp_delta = self.clock.timestamp(now).wrapping_sub(self.openings[slot].timestamp);

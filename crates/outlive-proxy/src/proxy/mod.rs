@@ -6,6 +6,7 @@
 //! silent is decided elsewhere ([`crate::pair`]) and only obeyed here ([`Posture`]).
 
 mod clock;
+mod given_way;
 mod icmp;
 mod replica;
 mod splice;
@@ -25,11 +26,11 @@ use outlive_tcp::{
 };
 
 pub(crate) use self::splice::{Prefix, shown_scale};
-use self::wake::WakeUp;
+use self::{given_way::GivenWay, wake::WakeUp};
 use crate::{
     balance::{Pools, ServerId},
     clock::PairClock,
-    config::{Config, Listener, PoolId},
+    config::{Config, Listener, PoolId, Protection},
     counters::{Counter, Counters},
     event::LogEvent,
     flows::{Flow, FlowTable, Side},
@@ -131,8 +132,12 @@ pub(crate) struct Proxy {
     pub(crate) port_seed: u32,
     pub(crate) prefixes: BTreeMap<usize, Prefix>,
     awaiting: VecDeque<Awaiting>,
+    /// Tuples of sessions that gave way, until the standby knows that they ended.
+    given_way: GivenWay,
     pub(crate) spent: SpentCookies,
     pub(crate) suspects: Suspects,
+    /// Clients that were told that their connection did not survive a takeover.
+    lost: Suspects,
     wake_up: WakeUp,
     /// Port unreachables sent in the second that began then.
     unreachables: (Time, u32),
@@ -172,8 +177,10 @@ impl Proxy {
             ]),
             prefixes: BTreeMap::new(),
             awaiting: VecDeque::new(),
+            given_way: GivenWay::default(),
             spent: SpentCookies::new(keys.table, now),
             suspects: Suspects::new(keys.table),
+            lost: Suspects::new(keys.sequence),
             wake_up: WakeUp::default(),
             unreachables: (Time::ZERO, 0),
             picture: 0,
@@ -255,6 +262,11 @@ impl Proxy {
         self.addresses.contains(&address)
     }
 
+    /// How the sessions of a listener are protected; strictly if it is not in the configuration.
+    pub(crate) fn protection(&self, listener: u16) -> Protection {
+        self.listener(listener).map_or(Protection::default(), |l| l.protection)
+    }
+
     /// The pools that a listener can lead to.
     pub(crate) fn pools_of(&self, listener: u16) -> impl Iterator<Item = PoolId> + '_ {
         let listener = self.listener(listener);
@@ -291,6 +303,16 @@ impl Proxy {
         if answered && had_effect {
             self.spent.insert(now, &client, irs);
         }
+    }
+
+    /// Forgets a session whose tuple is wanted for a new one.
+    pub(crate) fn recycle_session(&mut self, now: Time, slot: usize) {
+        self.counters.count(Counter::SessionsRecycled);
+        let session = &self.sessions[slot];
+        for side in [Side::Client, Side::Server] {
+            self.given_way.note(self.journal.last(), session.tuple(side));
+        }
+        self.forget_session(now, slot);
     }
 
     /// Marks the session as over: it translates late segments until its timer removes it, or its place or

@@ -16,7 +16,7 @@ impl Proxy {
     /// A new session, whose record is change number `change`: it may have effects now, or when the standby
     /// says so.
     pub(crate) fn await_release(&mut self, now: Time, slot: usize, change: u64, first: FirstData) {
-        if self.posture.release == Release::Now {
+        if self.posture.release == Release::Now || !self.waits(slot) {
             self.release(now, slot, first);
         } else {
             let serial = self.sessions[slot].serial;
@@ -24,8 +24,17 @@ impl Proxy {
         }
     }
 
+    /// Whether a new session waits for the standby while there is one. That of an asynchronous listener does
+    /// only if the standby may still hold an older session with one of its tuples, with which it would go on.
+    fn waits(&self, slot: usize) -> bool {
+        let session = &self.sessions[slot];
+        let reused = |side| self.given_way.contains(&session.tuple(side));
+        self.protection(session.listener).waits() || reused(Side::Client) || reused(Side::Server)
+    }
+
     /// The standby holds everything up to change `number`.
     pub(crate) fn confirmed(&mut self, now: Time, number: u64) {
+        self.given_way.confirmed(number);
         while let Some(awaiting) = self.awaiting.pop_front_if(|a| a.change <= number) {
             self.release_awaiting(now, awaiting);
         }

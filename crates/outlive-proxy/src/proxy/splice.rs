@@ -55,8 +55,7 @@ impl Proxy {
             return self.session_reset(now, slot, side, packet);
         }
         if side == Side::Client && self.begins_anew(now, slot, &packet) {
-            self.counters.count(Counter::SessionsRecycled);
-            self.forget_session(now, slot);
+            self.recycle_session(now, slot);
             return self.stranger(now, &packet);
         }
         if phase == Phase::Answering && !self.client_answered(now, slot, side, &packet) {
@@ -189,8 +188,7 @@ impl Proxy {
         let repeated = packet.seq() == record.leg(side).end_isn;
         match (side, packet.flags().contains(Flags::ACK)) {
             (Side::Client, false) if session.phase.is_over() => {
-                self.counters.count(Counter::SessionsRecycled);
-                self.forget_session(now, slot);
+                self.recycle_session(now, slot);
                 return self.stranger(now, packet);
             }
             (Side::Client, false) if repeated && !record.answered => {

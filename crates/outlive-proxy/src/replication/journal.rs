@@ -222,6 +222,11 @@ impl Journal {
         self.last
     }
 
+    /// Number of the last change.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
     /// Whole changes of at most `room` bytes, appended to `out`. Returns the number of the last one, or
     /// `None` if there was none.
     pub(crate) fn fetch(&mut self, room: usize, out: &mut Vec<u8>) -> Option<u64> {

@@ -5,6 +5,7 @@
 //! the place that caused it, so there is one definition of what is valid.
 
 mod pair;
+mod protection;
 mod routing;
 
 use std::{

@@ -1,0 +1,14 @@
+//! What a listener does for the survival of its sessions.
+
+use outlive_proxy::config::{Protection, Replication};
+
+use super::Builder;
+use crate::settings::{file, values};
+
+impl Builder<'_, '_> {
+    pub(super) fn protection(&mut self, listener: &file::Listener) -> Option<Protection> {
+        let words = [("sync", Replication::Sync), ("async", Replication::Async)];
+        let replication = values::word(self.problems, listener.replication.as_ref(), &words)?;
+        Some(Protection { replication })
+    }
+}
