@@ -56,6 +56,8 @@ counters! {
     ServerTimeout => "server_timeout",
     /// Clients turned away because no server of the pool could be reached.
     NoServer => "no_server",
+    /// Clients turned away because there was no standby, and the listener insists on one.
+    NoStandby => "no_standby",
     /// Clients turned away because their data matched no route.
     NoRoute => "no_route",
     /// Connections not opened because every source port towards the server is taken.

@@ -4,13 +4,15 @@ mod duo;
 
 use duo::{CLIENT_ISN, Duo, QUIET, SERVER_ISN, client, config, listener, segment, server};
 use outlive_proxy::{
-    config::{Protection, Replication},
+    config::{Invalid, Protection, Replication, WithoutStandby},
     counters::Counter,
 };
 use outlive_tcp::wire::Flags;
 
-const SYNC: Protection = Protection { replication: Replication::Sync };
-const ASYNC: Protection = Protection { replication: Replication::Async };
+const SYNC: Protection =
+    Protection { replication: Replication::Sync, without_standby: WithoutStandby::Serve };
+const ASYNC: Protection = Protection { replication: Replication::Async, ..SYNC };
+const REFUSE: Protection = Protection { without_standby: WithoutStandby::Refuse, ..SYNC };
 
 #[test]
 fn a_synchronous_listener_answers_when_the_standby_knows() {
@@ -81,4 +83,64 @@ fn a_port_that_is_used_again_waits_for_the_standby_even_there() {
     let anew = segment(client(2), listener(), CLIENT_ISN, None, Flags::SYN);
     let syn = duo.send(0, anew).remove(0);
     assert_eq!(duo.accept(0, &syn)[0].tuple.destination, client(2));
+}
+
+#[test]
+fn without_a_standby_new_connections_are_refused_where_it_is_wished() {
+    let mut duo = Duo::paired(config(REFUSE));
+    let syn = duo.syn(0, 1).remove(0);
+    duo.accept(0, &syn);
+    duo.exchange();
+    duo.acknowledge(0, 1);
+    // Client 2 is held, and client 3's session waits, when the standby dies.
+    let held = duo.syn(0, 2).remove(0);
+    let waiting = duo.syn(0, 3).remove(0);
+    assert_eq!(duo.accept(0, &waiting), []);
+    duo.kill(1, false);
+
+    assert_eq!(duo.say(0, 1, b"hello")[0].payload, b"hello", "what is established goes on");
+    let refused = duo.syn(0, 4).remove(0);
+    assert_eq!((refused.tuple.destination, refused.flags), (client(4), Flags::RST | Flags::ACK));
+    assert_eq!(refused.ack, CLIENT_ISN + 1);
+    let out = duo.accept(0, &held);
+    assert_eq!((out[0].tuple.destination, out[0].flags), (server(), Flags::RST));
+    assert_eq!((out[1].tuple.destination, out[1].flags), (client(2), Flags::RST | Flags::ACK));
+    let out = duo.syn(0, 3);
+    assert_eq!((out[0].tuple.destination, out[0].flags), (client(3), Flags::RST | Flags::ACK));
+    assert_eq!(duo.counter(0, Counter::NoStandby), 3);
+    assert_eq!(duo.sessions(0), [0, 1, 0]);
+
+    // A standby that is being told of the sessions is none yet.
+    duo.restart(1);
+    duo.connect();
+    duo.speak(0);
+    assert_eq!(duo.syn(0, 5)[0].flags, Flags::RST | Flags::ACK);
+    duo.exchange();
+    assert!(duo.is_paired());
+    assert_eq!(duo.syn(0, 5)[0].tuple.destination, server());
+    assert_eq!(duo.sessions(1).iter().sum::<usize>(), 1);
+}
+
+#[test]
+fn by_default_a_lone_node_serves_and_the_return_of_a_standby_is_not_noticed() {
+    let mut duo = Duo::paired(config(SYNC));
+    duo.kill(1, false);
+    let syn = duo.syn(0, 1).remove(0);
+    assert_eq!(duo.accept(0, &syn)[0].tuple.destination, client(1), "nobody to wait for");
+    duo.restart(1);
+    duo.connect();
+    duo.acknowledge(0, 1);
+    duo.exchange();
+    assert_eq!(duo.say(0, 1, b"hello")[0].payload, b"hello");
+    duo.kill(0, false);
+    assert_eq!(duo.say(1, 1, b"hello")[0].payload, b"hello", "told when it came");
+}
+
+#[test]
+fn a_refusal_that_could_never_end_is_a_mistake() {
+    let mut lone = config(REFUSE);
+    lone.pair.enabled = false;
+    assert_eq!(lone.validate(), Err(Invalid::RefusesAlone("web".into())));
+    let both = config(Protection { replication: Replication::Async, ..REFUSE });
+    assert_eq!(both.validate(), Err(Invalid::RefusesAsync("web".into())));
 }

@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use outlive_proxy::config::{NamePattern, Protection, ProxyProtocol, Replication, Route};
+use outlive_proxy::config::{
+    NamePattern, Protection, ProxyProtocol, Replication, Route, WithoutStandby,
+};
 use serde::Serialize;
 
 use crate::{
@@ -45,7 +47,9 @@ pub fn setup(seed: u64) -> Setup {
 
 fn protection(rng: &mut Rng) -> Protection {
     let replication = if rng.chance(250) { Replication::Async } else { Replication::Sync };
-    Protection { replication }
+    let refuses = rng.chance(150) && replication == Replication::Sync;
+    let without_standby = if refuses { WithoutStandby::Refuse } else { WithoutStandby::Serve };
+    Protection { replication, without_standby }
 }
 
 fn load(rng: &mut Rng) -> Scenario {

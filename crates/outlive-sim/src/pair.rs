@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outlive_proxy::{
     Verdict,
-    config::{Listener, NodeId, Replication},
+    config::{Listener, NodeId, Replication, WithoutStandby},
     event::Event,
     pair::heartbeat::{Beliefs, Heartbeat, Role},
 };
@@ -501,6 +501,12 @@ impl World {
         let reused = self.ledger.flows.iter().filter(|f| f.client == client.source).count() > 1
             && self.situations.contains(BOTH_ACTIVE);
         (served || reused || self.wire.was_answered_alone(client)) && unaware.next().is_some()
+    }
+
+    /// Whether a node may refuse this client: it has had no answer yet, and the listener wants a standby.
+    pub(crate) fn may_be_refused(&self, client: FourTuple) -> bool {
+        let refuses = |l: &Listener| l.protection.without_standby == WithoutStandby::Refuse;
+        self.setup.configs[0].listeners.iter().any(refuses) && !self.wire.has_met(client)
     }
 
     /// Whether `node` holds the session of that client, as far as the wire tells.

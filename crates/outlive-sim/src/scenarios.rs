@@ -12,7 +12,7 @@ use crate::{
     network::Link,
     scenario::{Scenario, len},
     script::{Pace, Step},
-    setup::Start,
+    setup::{Fault, Start},
     stack::{Kind, StackSetup},
 };
 

@@ -107,6 +107,11 @@ impl Wire {
         self.clients.get(&client).is_some_and(|leg| leg.answered_alone)
     }
 
+    /// Whether the client of this tuple has taken an answer to its SYN.
+    pub(crate) fn has_met(&self, client: FourTuple) -> bool {
+        self.clients.get(&client).is_some_and(|leg| leg.own_isn.is_some())
+    }
+
     /// Whether the client of this tuple was answered before `time`.
     pub(crate) fn was_answered_before(&self, client: FourTuple, time: Time) -> bool {
         self.clients.get(&client).is_some_and(|leg| leg.answered_at.is_some_and(|at| at < time))

@@ -252,7 +252,7 @@ impl World {
         for (flow, detail) in resets {
             let flow = &self.ledger.flows[flow.0];
             let tuple = FourTuple::new(flow.client, flow.listener);
-            if flow.exempt || self.is_beyond_promise(tuple) {
+            if flow.exempt || self.is_beyond_promise(tuple) || self.may_be_refused(tuple) {
                 self.exempt(|_, other| other == tuple);
             } else {
                 self.ledger.violate(Rule::Reset, detail);

@@ -82,6 +82,7 @@ pub(super) struct Listener {
     pub(super) pool: Option<Text>,
     pub(super) idle_timeout: Option<Text>,
     pub(super) replication: Option<Text>,
+    pub(super) without_standby: Option<Text>,
     #[serde(default)]
     pub(super) route: Vec<Spanned<Route>>,
 }

@@ -186,6 +186,20 @@ const WRONG: &[Wrong] = &[
     wrong(
         SINGLE,
         "pool = \"web\"",
+        "pool = \"web\"\nwithout_standby = \"refuse\"",
+        9,
+        "there is no peer",
+    ),
+    wrong(
+        PAIR,
+        "mode = \"inspect\"",
+        "mode = \"inspect\"\nreplication = \"async\"\nwithout_standby = \"refuse\"",
+        20,
+        "replicates asynchronously",
+    ),
+    wrong(
+        SINGLE,
+        "pool = \"web\"",
         "pool = \"web\"\nidle_timeout = \"3\"",
         9,
         "\"3\" is not a time",

@@ -11,16 +11,33 @@ pub enum Replication {
     Async,
 }
 
+/// What a synchronous listener does while no standby holds every session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WithoutStandby {
+    /// It goes on: new sessions depend on this node alone until a standby has been told of them.
+    #[default]
+    Serve,
+    /// It refuses new connections. Those that clients have been answered for go on.
+    Refuse,
+}
+
 /// How a listener protects its sessions. The default is the strictest that costs no availability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Protection {
     /// Whether sessions wait for the standby.
     pub replication: Replication,
+    /// Whether new connections are taken while there is no standby to wait for.
+    pub without_standby: WithoutStandby,
 }
 
 impl Protection {
     /// Whether sessions wait for their records.
     pub(crate) fn waits(self) -> bool {
         self.replication == Replication::Sync
+    }
+
+    /// Whether new connections need a standby.
+    pub(crate) fn needs_standby(self) -> bool {
+        self.without_standby == WithoutStandby::Refuse
     }
 }

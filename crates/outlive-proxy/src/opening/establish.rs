@@ -1,6 +1,7 @@
 //! The moment at which a session becomes a constant: the server has answered.
 
 use outlive_tcp::{
+    segment::reset_for,
     time::Time,
     wire::{Flags, Options, TcpPacket},
 };
@@ -9,7 +10,7 @@ use super::{Attempt, Meeting, Opening, SHOWN_SCALE, connect::offered};
 use crate::{
     counters::Counter,
     flows::{Flow, Side},
-    proxy::{FirstData, Prefix, Proxy},
+    proxy::{Admission, FirstData, Prefix, Proxy},
     proxy_protocol,
     replication::journal::Change,
     session::{
@@ -25,6 +26,13 @@ impl Proxy {
     /// The server's SYN-ACK makes the opening a session. Nothing leaves before the record is safe
     /// (invariant 2).
     pub(crate) fn establish(&mut self, now: Time, slot: usize, packet: &TcpPacket<'_>) {
+        let opening = &self.openings[slot];
+        if opening.is_half_open() && self.admission(opening.listener) == Admission::Refused {
+            if let Some(reset) = reset_for(packet) {
+                self.outbox.send(&reset);
+            }
+            return self.turn_away(slot, Counter::NoStandby);
+        }
         if !self.make_room(now) {
             self.counters.count(Counter::DropTableFull);
             return;

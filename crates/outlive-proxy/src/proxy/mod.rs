@@ -83,6 +83,16 @@ pub(crate) enum Release {
     Held,
 }
 
+/// Whether a listener takes new connections at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Given,
+    /// It is not settled whether this node may go on.
+    Undecided,
+    /// There is no standby, and the listener insists on one.
+    Refused,
+}
+
 /// A session that waits for the standby.
 #[derive(Debug)]
 pub(crate) struct Awaiting {
@@ -265,6 +275,14 @@ impl Proxy {
     /// How the sessions of a listener are protected; strictly if it is not in the configuration.
     pub(crate) fn protection(&self, listener: u16) -> Protection {
         self.listener(listener).map_or(Protection::default(), |l| l.protection)
+    }
+
+    pub(crate) fn admission(&self, listener: u16) -> Admission {
+        match self.posture.release {
+            Release::Now if self.protection(listener).needs_standby() => Admission::Refused,
+            Release::Held if self.protection(listener).needs_standby() => Admission::Undecided,
+            _ => Admission::Given,
+        }
     }
 
     /// The pools that a listener can lead to.

@@ -3,7 +3,7 @@
 
 use outlive_tcp::{seq::Seq, time::Time, wire::FourTuple};
 
-use super::{Awaiting, FirstData, Prefix, Proxy, Release};
+use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release};
 use crate::{
     flows::{Flow, Side},
     replication::journal::{Change, ReceivedChange},
@@ -43,7 +43,16 @@ impl Proxy {
     /// There is no standby any more, and this node may go on without.
     pub(crate) fn release_all(&mut self, now: Time) {
         for awaiting in std::mem::take(&mut self.awaiting) {
-            self.release_awaiting(now, awaiting);
+            let session = self.sessions.get(awaiting.slot);
+            let refused = session.is_some_and(|s| {
+                !s.record.answered && self.admission(s.listener) == Admission::Refused
+            });
+            if refused {
+                // The client has heard nothing: it says its SYN again, and is refused then.
+                self.abandon(now, &awaiting);
+            } else {
+                self.release_awaiting(now, awaiting);
+            }
         }
     }
 
@@ -63,9 +72,15 @@ impl Proxy {
     /// This node serves no longer: what is unconfirmed had no effect, and is the client's to say again.
     pub(crate) fn abandon_unconfirmed(&mut self, now: Time) {
         for awaiting in std::mem::take(&mut self.awaiting) {
-            if self.sessions.with_serial(awaiting.slot, awaiting.serial).is_some() {
-                self.forget_session(now, awaiting.slot);
-            }
+            self.abandon(now, &awaiting);
+        }
+    }
+
+    fn abandon(&mut self, now: Time, awaiting: &Awaiting) {
+        if let Some(session) = self.sessions.with_serial(awaiting.slot, awaiting.serial) {
+            let client = session.tuple(Side::Client);
+            self.journal.append(&Change::Forgotten { client });
+            self.forget_session(now, awaiting.slot);
         }
     }
 

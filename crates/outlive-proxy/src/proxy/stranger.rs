@@ -6,7 +6,7 @@ use outlive_tcp::{
     wire::{Flags, FourTuple, TcpPacket},
 };
 
-use super::{Proxy, Verdict};
+use super::{Admission, Proxy, Verdict};
 use crate::{config::OpeningMode, counters::Counter};
 
 impl Proxy {
@@ -29,6 +29,15 @@ impl Proxy {
         let options = packet.options();
         if options.authenticated {
             return self.drop(Counter::DropAuthenticated);
+        }
+        match self.admission(listener) {
+            Admission::Given => {}
+            Admission::Undecided => return self.drop(Counter::DropUnconfirmed),
+            Admission::Refused => {
+                self.counters.count(Counter::NoStandby);
+                self.refuse(packet.tuple(), packet.seq());
+                return Verdict::Done;
+            }
         }
         let mode = self.listener(listener).map(|l| l.opening);
         let challenge = self.openings.must_challenge(self.sessions.half_open());
