@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use outlive_tcp::wire::Endpoint;
 
-pub use self::protection::{Protection, Replication, WithoutStandby};
+pub use self::protection::{Protection, Replication, Synchronise, WithoutStandby};
 
 /// Everything a node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

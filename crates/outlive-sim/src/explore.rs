@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use outlive_proxy::config::{
-    NamePattern, Protection, ProxyProtocol, Replication, Route, WithoutStandby,
+    NamePattern, Protection, ProxyProtocol, Replication, Route, Synchronise, WithoutStandby,
 };
 use serde::Serialize;
 
@@ -49,7 +49,9 @@ fn protection(rng: &mut Rng) -> Protection {
     let replication = if rng.chance(250) { Replication::Async } else { Replication::Sync };
     let refuses = rng.chance(150) && replication == Replication::Sync;
     let without_standby = if refuses { WithoutStandby::Refuse } else { WithoutStandby::Serve };
-    Protection { replication, without_standby }
+    let late = rng.chance(300);
+    let synchronise = if late { Synchronise::FirstData } else { Synchronise::Establishment };
+    Protection { replication, without_standby, synchronise }
 }
 
 fn load(rng: &mut Rng) -> Scenario {

@@ -79,6 +79,8 @@ pub(crate) struct Wire {
     servers: BTreeMap<FourTuple, Leg>,
     /// Server legs by the flow that they serve.
     by_flow: BTreeMap<FlowId, FourTuple>,
+    /// Clients are answered before the standby is told of them: what counts is the first data.
+    pub(crate) first_data: bool,
     /// At some time both nodes were active.
     pub(crate) both_acted: bool,
 }
@@ -196,13 +198,20 @@ impl Wire {
         }
         if seen.has(Flags::SYN) && self.clients[&key].own_isn.is_none() {
             let leg = self.clients.get_mut(&key).expect("it was looked up above");
-            leg.answered_alone = held.is_none();
+            leg.answered_alone = held.is_none() || self.first_data;
             leg.answered_at = Some(ledger.now);
         }
         let server = server_key.and_then(|key| self.servers.get(&key));
         let answers = seen.ack == self.clients[&key].host_isn.map(|isn| isn + 1);
-        let must_be_held = seen.has(Flags::SYN) && server_key.is_some() && answers;
-        if let Some(held) = held.filter(|_| must_be_held)
+        let answered = seen.has(Flags::SYN) && !self.first_data && server_key.is_some() && answers;
+        let data = seen.len() > 0 || seen.has(Flags::FIN);
+        if let Some(held) = held.filter(|_| data)
+            && !self.clients[&key].is_in(key, held)
+        {
+            let detail = format!("the client is told, and the standby knows nothing: {seen}");
+            ledger.violate(Rule::RecordBeforeEffect, detail);
+        }
+        if let Some(held) = held.filter(|_| answered)
             && !self.clients[&key].is_in(key, held)
             && server.is_some_and(|s| s.host_isn == Some(seen.seq))
         {

@@ -5,7 +5,10 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
-use outlive_proxy::pair::heartbeat::Heartbeat;
+use outlive_proxy::{
+    config::{Listener, Synchronise},
+    pair::heartbeat::Heartbeat,
+};
 use outlive_tcp::{
     time::Time,
     wire::{Endpoint, FourTuple},
@@ -164,6 +167,8 @@ impl World {
             rng,
             setup,
         };
+        let late = |l: &Listener| l.protection.synchronise == Synchronise::FirstData;
+        world.wire.first_data = world.setup.configs[0].listeners.iter().any(late);
         world.schedule_setup();
         world
     }

@@ -2,7 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use outlive_proxy::config::{Balance, NodeId, OpeningMode, Protection, ProxyProtocol, Replication};
+use outlive_proxy::config::{
+    Balance, NodeId, OpeningMode, Protection, ProxyProtocol, Replication, Synchronise,
+};
 
 use super::*;
 
@@ -89,6 +91,8 @@ fn each_listener_chooses_how_it_is_protected() {
     };
     assert_eq!(parsed("").unwrap(), Protection::default());
     assert_eq!(Protection::default().replication, Replication::Sync);
+    let late = parsed("synchronise = \"first-data\"").unwrap();
+    assert_eq!(late.synchronise, Synchronise::FirstData);
     assert_eq!(parsed("replication = \"async\"").unwrap().replication, Replication::Async);
 }
 
@@ -182,6 +186,13 @@ const WRONG: &[Wrong] = &[
         "pool = \"web\"\nreplication = \"semi\"",
         9,
         "\"semi\" is not known here",
+    ),
+    wrong(
+        SINGLE,
+        "pool = \"web\"",
+        "pool = \"web\"\nsynchronise = \"later\"",
+        9,
+        "\"later\" is not known here",
     ),
     wrong(
         SINGLE,

@@ -11,6 +11,17 @@ pub enum Replication {
     Async,
 }
 
+/// When the record of a new session goes to the standby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Synchronise {
+    /// As soon as its server is known.
+    #[default]
+    Establishment,
+    /// With the first data, in whichever direction. A connection that never carries any costs nothing, and
+    /// does not survive the node.
+    FirstData,
+}
+
 /// What a synchronous listener does while no standby holds every session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum WithoutStandby {
@@ -28,6 +39,8 @@ pub struct Protection {
     pub replication: Replication,
     /// Whether new connections are taken while there is no standby to wait for.
     pub without_standby: WithoutStandby,
+    /// What the record waits for.
+    pub synchronise: Synchronise,
 }
 
 impl Protection {

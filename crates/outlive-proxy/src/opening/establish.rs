@@ -8,6 +8,7 @@ use outlive_tcp::{
 
 use super::{Attempt, Meeting, Opening, SHOWN_SCALE, connect::offered};
 use crate::{
+    config::Synchronise,
     counters::Counter,
     flows::{Flow, Side},
     proxy::{Admission, FirstData, Prefix, Proxy},
@@ -49,7 +50,7 @@ impl Proxy {
         let record = record(&opening, &attempt, packet, &answer, prefix.len() as u16);
         let first = match opening.meeting {
             Meeting::Held { .. } => FirstData::default(),
-            Meeting::Answered { data, fin, .. } => FirstData { data, fin },
+            Meeting::Answered { data, fin, .. } => FirstData { data, fin, timestamps: None },
         };
         let (client_window, server_window) = (opening.window, u32::from(packet.window()));
         let session = Session {
@@ -63,6 +64,7 @@ impl Proxy {
             listener: opening.listener,
             phase: Phase::Unconfirmed,
             half_open: !record.answered,
+            told: false,
             picture: 0,
         };
         let slot = self.insert_session(session);
@@ -70,8 +72,31 @@ impl Proxy {
             self.prefixes.insert(slot, Prefix { bytes: prefix.clone(), repeated: 0, sent: false });
         }
         self.counters.count(Counter::SessionsOpened);
+        if self.defers(slot, &first) {
+            return self.answer_untold(now, slot);
+        }
+        self.sessions[slot].told = true;
         let change = self.journal.append(&Change::Opened { record: &record, prefix: &prefix });
         self.await_release(now, slot, change, first);
+    }
+
+    /// Whether the standby is told only when there is data. (To a client that was answered with a cookie the
+    /// header that is due now is data.)
+    fn defers(&self, slot: usize, first: &FirstData) -> bool {
+        let session = &self.sessions[slot];
+        let header = session.record.answered && self.prefixes.contains_key(&slot);
+        let synchronise = self.protection(session.listener).synchronise;
+        synchronise == Synchronise::FirstData && first.is_empty() && !header
+    }
+
+    /// The client is answered, or its server's handshake completed, before the standby knows: neither is an
+    /// effect that matters, as long as there is no data.
+    fn answer_untold(&mut self, now: Time, slot: usize) {
+        self.release(now, slot, FirstData::default());
+        let session = &mut self.sessions[slot];
+        if session.phase == Phase::Open {
+            session.phase = Phase::Quiet;
+        }
     }
 
     pub(crate) fn insert_session(&mut self, session: Session) -> usize {
@@ -84,13 +109,16 @@ impl Proxy {
 
     /// The record is safe: the session may have effects.
     pub(crate) fn release(&mut self, now: Time, slot: usize, first: FirstData) {
+        if let Some(withheld) = self.withheld.take(slot) {
+            return self.let_go(now, slot, withheld);
+        }
         let answered = self.sessions[slot].record.answered;
         if answered {
             self.sessions[slot].phase = Phase::Open;
             self.arm_idle(now, slot);
             let prefixed = self.send_prefix(now, slot);
             if !prefixed || !first.data.is_empty() || first.fin {
-                self.send_first(slot, &first);
+                self.send_first(now, slot, Side::Client, &first);
             }
         } else {
             self.sessions[slot].phase = Phase::Answering;

@@ -63,8 +63,7 @@ impl Proxy {
     /// Forgets a session here and at the standby, without a word to its ends.
     fn end_silently(&mut self, now: Time, slot: usize, end: End) {
         self.log_closed(now, slot, end);
-        let client = self.sessions[slot].tuple(crate::flows::Side::Client);
-        self.journal.append(&Change::Forgotten { client });
+        self.tell(slot, |client| Change::Forgotten { client });
         self.forget_session(now, slot);
     }
 

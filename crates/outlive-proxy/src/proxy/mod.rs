@@ -6,12 +6,14 @@
 //! silent is decided elsewhere ([`crate::pair`]) and only obeyed here ([`Posture`]).
 
 mod clock;
+mod first_data;
 mod given_way;
 mod icmp;
 mod replica;
 mod splice;
 mod stranger;
 mod wake;
+mod withheld;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,8 +27,11 @@ use outlive_tcp::{
     wire::{Endpoint, FourTuple, Malformed, Offload, TcpPacket},
 };
 
-pub(crate) use self::splice::{Prefix, shown_scale};
-use self::{given_way::GivenWay, wake::WakeUp};
+use self::{given_way::GivenWay, wake::WakeUp, withheld::Withheld};
+pub(crate) use self::{
+    splice::{Prefix, shown_scale},
+    withheld::FirstData,
+};
 use crate::{
     balance::{Pools, ServerId},
     clock::PairClock,
@@ -104,13 +109,6 @@ pub(crate) struct Awaiting {
     first: FirstData,
 }
 
-/// What an answered client had sent before its server was known.
-#[derive(Debug, Default)]
-pub(crate) struct FirstData {
-    pub(crate) data: Vec<u8>,
-    pub(crate) fin: bool,
-}
-
 /// The secrets of the data plane.
 #[derive(Clone, Copy)]
 pub(crate) struct Keys {
@@ -142,6 +140,7 @@ pub(crate) struct Proxy {
     pub(crate) port_seed: u32,
     pub(crate) prefixes: BTreeMap<usize, Prefix>,
     awaiting: VecDeque<Awaiting>,
+    pub(crate) withheld: Withheld,
     /// Tuples of sessions that gave way, until the standby knows that they ended.
     given_way: GivenWay,
     pub(crate) spent: SpentCookies,
@@ -187,6 +186,7 @@ impl Proxy {
             ]),
             prefixes: BTreeMap::new(),
             awaiting: VecDeque::new(),
+            withheld: Withheld::default(),
             given_way: GivenWay::default(),
             spent: SpentCookies::new(keys.table, now),
             suspects: Suspects::new(keys.table),
@@ -314,6 +314,7 @@ impl Proxy {
         self.leave_flow(&client, Flow::Session(slot, Side::Client));
         self.leave_flow(&server, Flow::Session(slot, Side::Server));
         self.prefixes.remove(&slot);
+        self.withheld.take(slot);
         self.sessions.remove(slot);
         if !over {
             self.session_left_server(id);
@@ -372,7 +373,7 @@ impl Proxy {
     pub(crate) fn census(&self) -> (usize, usize, usize) {
         self.sessions.iter().fold((0, 0, 0), |(waiting, open, over), (_, s)| match s.phase {
             Phase::Unconfirmed | Phase::Answering => (waiting + 1, open, over),
-            Phase::Open => (waiting, open + 1, over),
+            Phase::Quiet | Phase::Open => (waiting, open + 1, over),
             Phase::TimeWait | Phase::Reset(_) => (waiting, open, over + 1),
         })
     }
@@ -390,6 +391,13 @@ impl Proxy {
             }
             if session.phase == Phase::Unconfirmed {
                 assert!(self.posture.release != Release::Now || !self.posture.active);
+            }
+        }
+        for (slot, session) in self.sessions.iter() {
+            let untold = matches!(session.phase, Phase::Answering | Phase::Quiet | Phase::Reset(_));
+            assert!(session.told || untold, "{:?}, and nobody was told", session.phase);
+            if self.withheld.contains(slot) {
+                assert_eq!(session.phase, Phase::Unconfirmed, "data is withheld");
             }
         }
         for slot in self.prefixes.keys() {

@@ -16,7 +16,7 @@ impl Proxy {
     /// A new session, whose record is change number `change`: it may have effects now, or when the standby
     /// says so.
     pub(crate) fn await_release(&mut self, now: Time, slot: usize, change: u64, first: FirstData) {
-        if self.posture.release == Release::Now || !self.waits(slot) {
+        if !self.waits(slot) {
             self.release(now, slot, first);
         } else {
             let serial = self.sessions[slot].serial;
@@ -24,9 +24,12 @@ impl Proxy {
         }
     }
 
-    /// Whether a new session waits for the standby while there is one. That of an asynchronous listener does
+    /// Whether a new session has to wait for the standby, if there is one. That of an asynchronous listener does
     /// only if the standby may still hold an older session with one of its tuples, with which it would go on.
-    fn waits(&self, slot: usize) -> bool {
+    pub(crate) fn waits(&self, slot: usize) -> bool {
+        if self.posture.release == Release::Now {
+            return false;
+        }
         let session = &self.sessions[slot];
         let reused = |side| self.given_way.contains(&session.tuple(side));
         self.protection(session.listener).waits() || reused(Side::Client) || reused(Side::Server)
@@ -45,7 +48,8 @@ impl Proxy {
         for awaiting in std::mem::take(&mut self.awaiting) {
             let session = self.sessions.get(awaiting.slot);
             let refused = session.is_some_and(|s| {
-                !s.record.answered && self.admission(s.listener) == Admission::Refused
+                let met = s.record.answered || self.withheld.contains(awaiting.slot);
+                !met && self.admission(s.listener) == Admission::Refused
             });
             if refused {
                 // The client has heard nothing: it says its SYN again, and is refused then.
@@ -91,6 +95,7 @@ impl Proxy {
         for awaiting in &mut self.awaiting {
             awaiting.first = FirstData::default();
         }
+        self.withheld.forget_data();
         self.remove_answered_openings();
     }
 
@@ -109,7 +114,9 @@ impl Proxy {
             if out.len() > end {
                 return Some(found);
             }
-            self.describe(found, session, out);
+            if session.told {
+                self.describe(found, session, out);
+            }
             slot = found + 1;
         }
         None
@@ -211,6 +218,7 @@ impl Proxy {
             listener,
             phase: if record.answered { Phase::Open } else { Phase::Answering },
             half_open: false,
+            told: true,
             picture: self.picture.max(1),
         });
         if !prefix.is_empty() {

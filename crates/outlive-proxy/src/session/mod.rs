@@ -18,6 +18,8 @@ pub(crate) enum Phase {
     Unconfirmed,
     /// The client of a direct listener has been answered, and has not said so yet.
     Answering,
+    /// Both handshakes are complete, there was no data yet, and the standby has not been told.
+    Quiet,
     /// Data flows.
     Open,
     /// Both ends have closed: kept for late segments.
@@ -53,6 +55,8 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     /// This node has answered the client, which has not shown yet that it exists.
     pub(crate) half_open: bool,
+    /// The standby is or was told of it, if there is one. False only before the first data.
+    pub(crate) told: bool,
     /// Which synchronisation it was last part of (standby).
     pub(crate) picture: u8,
 }
@@ -81,11 +85,11 @@ impl Session {
         self.record.server.own_isn + 1
     }
 
-    /// What the client's window towards the server was last seen to be, as a window field.
-    pub(crate) fn client_window(&self) -> u16 {
-        let stream = self.streams.sent_by(Side::Server);
+    /// What the window towards `end` was last seen to be, as a window field.
+    pub(crate) fn window_towards(&self, end: Side) -> u16 {
+        let stream = self.streams.sent_by(end);
         let window = if stream.known { stream.edge.distance(stream.acked) } else { 1 << 14 };
-        u16::try_from(window >> self.record.server.own_scale).unwrap_or(u16::MAX)
+        u16::try_from(window >> self.record.leg(end).own_scale).unwrap_or(u16::MAX)
     }
 }
 

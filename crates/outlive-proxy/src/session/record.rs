@@ -126,7 +126,12 @@ impl Record {
         }
     }
 
-    fn timestamp_translation(&self, side: Side, now: u32, recent: u32) -> TimestampTranslation {
+    pub(crate) fn timestamp_translation(
+        &self,
+        side: Side,
+        now: u32,
+        recent: u32,
+    ) -> TimestampTranslation {
         let (from, to) = (self.leg(side).timestamps, self.leg(side.other()).timestamps);
         let (value, echo) = match side {
             Side::Client => (self.client_timestamp_delta, self.server_timestamp_delta),

@@ -19,7 +19,7 @@ use outlive_tcp::{
     segment::Segment,
     seq::Seq,
     time::Time,
-    wire::{Endpoint, Flags, FourTuple, Offload, Options, TcpPacket},
+    wire::{Endpoint, Flags, FourTuple, Offload, Options, TcpPacket, Timestamps},
 };
 
 const HEADROOM: usize = 64;
@@ -36,6 +36,7 @@ pub(crate) struct Out {
     pub(crate) ack: Seq,
     pub(crate) flags: Flags,
     pub(crate) payload: Vec<u8>,
+    pub(crate) timestamps: Option<Timestamps>,
 }
 
 pub(crate) fn listener() -> Endpoint {
@@ -411,5 +412,6 @@ fn read(packet: &[u8]) -> Out {
         ack: packet.ack(),
         flags: packet.flags(),
         payload: packet.payload().to_vec(),
+        timestamps: packet.timestamps(),
     }
 }

@@ -1,13 +1,18 @@
 //! Scenarios of listeners that promise more, or less, than the default.
 
-use outlive_proxy::config::{Protection, Replication, WithoutStandby};
+use outlive_proxy::config::{Protection, Replication, Synchronise, WithoutStandby};
 
 use super::*;
 
-const ASYNC: Protection =
-    Protection { replication: Replication::Async, without_standby: WithoutStandby::Serve };
-const REFUSE: Protection =
-    Protection { replication: Replication::Sync, without_standby: WithoutStandby::Refuse };
+const DEFAULT: Protection = Protection {
+    replication: Replication::Sync,
+    without_standby: WithoutStandby::Serve,
+    synchronise: Synchronise::Establishment,
+};
+const ASYNC: Protection = Protection { replication: Replication::Async, ..DEFAULT };
+const REFUSE: Protection = Protection { without_standby: WithoutStandby::Refuse, ..DEFAULT };
+const FIRST_DATA: Protection = Protection { synchronise: Synchronise::FirstData, ..DEFAULT };
+const ASYNC_FIRST_DATA: Protection = Protection { replication: Replication::Async, ..FIRST_DATA };
 
 pub(super) fn all() -> Vec<(&'static str, Scenario)> {
     vec![
@@ -22,6 +27,30 @@ pub(super) fn all() -> Vec<(&'static str, Scenario)> {
         ("refuse-standby-lost", standby_lost(idle()).protection(REFUSE)),
         ("serve-standby-lost", standby_lost(idle())),
         ("refuse-standby-lost-inspect", standby_lost(slow_server()).protection(REFUSE)),
+        ("first-data", requests(Scenario::direct, &PLAIN).protection(FIRST_DATA)),
+        ("first-data-upload", upload(Scenario::direct, &PLAIN).protection(FIRST_DATA)),
+        ("first-data-server-first", server_first().protection(FIRST_DATA)),
+        ("first-data-both-ways", both_ways().protection(FIRST_DATA)),
+        (
+            "first-data-proxy",
+            proxied(Scenario::direct, &PLAIN, ProxyProtocol::V1).protection(FIRST_DATA),
+        ),
+        ("first-data-proxy-server-first", proxied_server_first().protection(FIRST_DATA)),
+        (
+            "first-data-loss",
+            download(Scenario::direct, &PLAIN).link(lossy()).protection(FIRST_DATA),
+        ),
+        ("first-data-no-timestamps", both_ways().stacks(plain(), plain()).protection(FIRST_DATA)),
+        ("first-data-small-windows", both_ways().stacks(small(), small()).protection(FIRST_DATA)),
+        ("first-data-inspect", requests(Scenario::inspect, &HTTP).protection(FIRST_DATA)),
+        ("first-data-late", late(Scenario::direct).protection(FIRST_DATA)),
+        ("first-data-standby-lost", standby_lost(late(Scenario::direct)).protection(FIRST_DATA)),
+        (
+            "first-data-standby-joins",
+            late(Scenario::direct).standby_joins(ms(3)).protection(FIRST_DATA),
+        ),
+        ("first-data-async", both_ways().protection(ASYNC_FIRST_DATA)),
+        ("first-data-smoltcp", both_ways().stacks(other(), other()).protection(FIRST_DATA)),
         ("async-several", several().protection(ASYNC)),
     ]
 }
@@ -29,4 +58,12 @@ pub(super) fn all() -> Vec<(&'static str, Scenario)> {
 /// The standby dies while sessions live, and comes back.
 fn standby_lost(scenario: Scenario) -> Scenario {
     scenario.fault(ms(6), Fault::Kill(1)).fault(ms(250), Fault::Restart(1))
+}
+
+/// Nothing is said for a while.
+fn late(make: Make) -> Scenario {
+    let asked = len(&PLAIN);
+    let server = [Await(asked), Send(5_000), AwaitEnd, Close];
+    let client = [Sleep(ms(400)), Send(asked), Await(5_000), Close, AwaitEnd];
+    make(&server).client(NOW, PLAIN, &client)
 }

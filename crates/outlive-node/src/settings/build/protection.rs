@@ -1,6 +1,6 @@
 //! What a listener does for the survival of its sessions.
 
-use outlive_proxy::config::{Protection, Replication, WithoutStandby};
+use outlive_proxy::config::{Protection, Replication, Synchronise, WithoutStandby};
 
 use super::Builder;
 use crate::settings::{file, values};
@@ -12,6 +12,9 @@ impl Builder<'_, '_> {
         let words = [("serve", WithoutStandby::Serve), ("refuse", WithoutStandby::Refuse)];
         let without_standby =
             values::word(self.problems, listener.without_standby.as_ref(), &words)?;
-        Some(Protection { replication, without_standby })
+        let words =
+            [("establishment", Synchronise::Establishment), ("first-data", Synchronise::FirstData)];
+        let synchronise = values::word(self.problems, listener.synchronise.as_ref(), &words)?;
+        Some(Protection { replication, without_standby, synchronise })
     }
 }
