@@ -72,6 +72,8 @@ counters! {
     EchoReplies => "echo_replies",
     /// ICMP port unreachable sent.
     Unreachables => "unreachables_sent",
+    /// Standbys that came back soon enough to be told only what they had missed.
+    Resumed => "standby_resumed",
     /// Takeovers by this node.
     Takeovers => "takeovers",
     /// Probes sent after a takeover to wake up busy sessions.

@@ -250,8 +250,9 @@ impl Node {
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
         let patience = self.proxy.config.pair.confirm_timeout;
-        let waiting = self.proxy.waiting_since().filter(|_| self.pair.is_paired());
-        let confirm = waiting.map(|since| since + patience);
+        let owed = [self.proxy.waiting_since(), self.proxy.journal.owed_since()];
+        let owed = owed.into_iter().flatten().min().filter(|_| self.pair.is_paired());
+        let confirm = owed.map(|since| since + patience);
         let announcement = self.announcement.map(|(at, _)| at);
         let deadlines = [
             self.pair.deadline(now),
@@ -372,6 +373,7 @@ impl Node {
     fn activate(&mut self, now: Time, quiet: Duration) {
         let epoch = self.pair.epoch();
         self.begin_epoch(epoch);
+        self.proxy.finish_sweep(now);
         let posture = &mut self.proxy.posture;
         posture.active = true;
         posture.silent_until = if quiet.is_zero() { Time::ZERO } else { now + quiet };
@@ -380,6 +382,7 @@ impl Node {
         self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
         // A connection made in another role has to begin anew.
         self.close_link(now);
+        self.link.forget_held();
     }
 
     fn join(&mut self, now: Time, epoch: Epoch) {
@@ -395,6 +398,8 @@ impl Node {
         self.proxy.outbox.clear();
         self.announcement = None;
         self.close_link(now);
+        // Its numbers mean nothing once another node has served.
+        self.proxy.journal.stop();
     }
 
     fn close_link(&mut self, now: Time) {
@@ -407,7 +412,7 @@ impl Node {
     /// The state connection is no more; what hung on it is settled.
     fn drop_link(&mut self, now: Time) {
         self.link.closed();
-        self.proxy.journal.stop();
+        self.proxy.journal.pause();
         if let Some(epoch) = self.pair.standby_lost(now) {
             self.begin_epoch(epoch);
             self.proxy.posture.release = Release::Held;
@@ -418,7 +423,8 @@ impl Node {
     /// A standby that does not keep up is dropped; it will be synchronised anew.
     fn check_standby(&mut self, now: Time) {
         let timeout = self.proxy.config.pair.confirm_timeout;
-        let late = self.proxy.waiting_since().is_some_and(|t| t + timeout <= now);
+        let owed = [self.proxy.waiting_since(), self.proxy.journal.owed_since()];
+        let late = owed.into_iter().flatten().any(|since| since + timeout <= now);
         let reason = if self.proxy.journal.overflowed() {
             CloseReason::Overflow
         } else if late && self.pair.is_paired() {

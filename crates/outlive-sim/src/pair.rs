@@ -224,6 +224,12 @@ impl World {
                     self.start_node(node);
                 }
             }
+            Fault::Disconnect => {
+                if self.channel.break_off(&mut self.rng) {
+                    self.state_under_way(0);
+                    self.state_under_way(1);
+                }
+            }
             Fault::Cut(from, to) => self.network.cut(from, to),
             Fault::Heal => self.network.heal(),
             Fault::Links(link) => self.network.link = link,

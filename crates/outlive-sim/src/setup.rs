@@ -91,6 +91,8 @@ pub enum Fault {
     Resume(NodeIndex),
     /// A new process starts in place of a dead one.
     Restart(NodeIndex),
+    /// The state connection breaks.
+    Disconnect,
     /// Nothing goes from one place to another.
     Cut(Place, Place),
     /// Every cut is mended.

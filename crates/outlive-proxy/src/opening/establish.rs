@@ -13,7 +13,7 @@ use crate::{
     flows::{Flow, Side},
     proxy::{Admission, FirstData, Prefix, Proxy},
     proxy_protocol,
-    replication::journal::Change,
+    replication::change::Change,
     session::{
         Phase, Seconds, Session,
         record::{Leg, Record, SynAck},

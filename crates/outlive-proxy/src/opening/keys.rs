@@ -10,8 +10,9 @@ use outlive_tcp::{
 
 use crate::pair::Epoch;
 
-/// A cookie lives for a minute, and epochs do not change many times within one.
-const KEYS: usize = 4;
+/// A cookie lives for a minute. Each break of the state connection in that time costs two epochs: one alone, one
+/// together again.
+const KEYS: usize = 16;
 
 /// The key of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

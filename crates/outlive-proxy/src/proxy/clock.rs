@@ -3,13 +3,17 @@
 use outlive_tcp::{segment::Segment, time::Time, wire::Flags};
 
 use super::Proxy;
-use crate::{counters::Counter, event::End, replication::journal::Change, session::Phase};
+use crate::{counters::Counter, event::End, replication::change::Change, session::Phase};
 
 impl Proxy {
     /// The next instant at which [`expire`](Self::expire) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        let timers =
-            [self.sessions.next_deadline(), self.openings.next_deadline(), self.wake_up.deadline()];
+        let timers = [
+            self.sessions.next_deadline(),
+            self.openings.next_deadline(),
+            self.wake_up.deadline(),
+            self.sweep.map(|(_, at)| at),
+        ];
         timers.into_iter().flatten().min()
     }
 
@@ -23,6 +27,7 @@ impl Proxy {
         for slot in slots {
             self.session_expired(now, slot);
         }
+        self.sweep_some(now);
         self.wake_some(now);
     }
 

@@ -8,7 +8,7 @@ use outlive_tcp::{
 };
 
 use super::{FirstData, Proxy, Verdict, withheld::Said};
-use crate::{counters::Counter, flows::Side, replication::journal::Change, session::Phase};
+use crate::{counters::Counter, flows::Side, replication::change::Change, session::Phase};
 
 impl Proxy {
     /// A segment of a session of which the standby may not have been told yet: if it is more than an

@@ -152,6 +152,8 @@ pub(crate) struct Proxy {
     unreachables: (Time, u32),
     /// Number of the synchronisation that was begun last.
     picture: u8,
+    /// What is not in it is being removed: from which slot on, and when.
+    sweep: Option<(usize, Time)>,
 }
 
 /// Events for the log that are kept until they are fetched; later ones are lost.
@@ -194,6 +196,7 @@ impl Proxy {
             wake_up: WakeUp::default(),
             unreachables: (Time::ZERO, 0),
             picture: 0,
+            sweep: None,
             config,
         }
     }

@@ -1,14 +1,20 @@
 //! The other end of replication: sessions that wait for the standby, the walk over all of them for a new
 //! standby, and, on the standby, what the active node tells.
 
+use std::time::Duration;
+
 use outlive_tcp::{seq::Seq, time::Time, wire::FourTuple};
 
 use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release};
 use crate::{
     flows::{Flow, Side},
-    replication::journal::{Change, ReceivedChange},
+    replication::change::{Change, ReceivedChange},
     session::{Phase, Seconds, Session, record::Record, track::Streams},
 };
+
+/// Sessions looked at in one go after a synchronisation, and the time until the next: a million in 60 ms.
+const SWEEP: usize = 16_384;
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
 impl Proxy {
     // ── active node
@@ -144,20 +150,45 @@ impl Proxy {
     /// A synchronisation begins: what is not told again by its end will be removed.
     pub(crate) fn begin_picture(&mut self) {
         self.picture = self.picture.checked_add(1).unwrap_or(1);
+        // What an earlier one left over will not be in this one either.
+        self.sweep = None;
     }
 
     /// The picture is complete: what it does not contain does not exist any more.
     pub(crate) fn complete_picture(&mut self, now: Time) {
-        let picture = self.picture;
-        let stale = self.sessions.iter().filter(|(_, s)| s.picture != picture);
-        for slot in stale.map(|(slot, _)| slot).collect::<Vec<_>>() {
-            self.forget_session(now, slot);
+        self.sweep = Some((0, now));
+        self.sweep_some(now);
+    }
+
+    /// Removes the rest of them, before this node makes sessions of its own.
+    pub(crate) fn finish_sweep(&mut self, now: Time) {
+        while let Some((slot, _)) = self.sweep {
+            self.sweep = Some((slot, now));
+            self.sweep_some(now);
+        }
+    }
+
+    /// Removes some of the sessions that the last complete picture did not contain.
+    pub(crate) fn sweep_some(&mut self, now: Time) {
+        let Some((slot, _)) = self.sweep.take_if(|(_, at)| *at <= now) else { return };
+        let end = slot + SWEEP;
+        let mut next = slot;
+        while let Some((found, session)) = self.sessions.next_from(next) {
+            if found >= end {
+                self.sweep = Some((found, now + SWEEP_PAUSE));
+                return;
+            }
+            if session.picture != self.picture {
+                self.forget_session(now, found);
+            }
+            next = found + 1;
         }
     }
 
     /// Applies a change that the active node reports.
     pub(crate) fn apply(&mut self, now: Time, change: ReceivedChange) {
         match change {
+            ReceivedChange::Nothing => {}
             ReceivedChange::Opened { record, prefix } => self.adopt(now, &record, prefix),
             ReceivedChange::PrefixDone { client } => {
                 if let Some(slot) = self.session_of(&client) {

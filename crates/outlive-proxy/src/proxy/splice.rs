@@ -15,7 +15,7 @@ use crate::{
     event::{End, LogEvent},
     flows::Side,
     opening::SHOWN_SCALE,
-    replication::journal::Change,
+    replication::change::Change,
     session::{Phase, Seconds, Session},
 };
 

@@ -95,7 +95,7 @@ pub(crate) fn config(protection: Protection) -> Config {
         source_addresses: vec![[10, 0, 0, 101].into()],
         pair: PairConfig::default(),
         timeouts: Timeouts::default(),
-        limits: Limits { sessions: 200_000, ..Limits::default() },
+        limits: Limits { sessions: 200_000, half_open: 200_000, ..Limits::default() },
         mtu: 1_500,
     }
 }
@@ -260,9 +260,9 @@ impl Duo {
         count
     }
 
-    /// What is under way to a node, as bytes.
-    pub(crate) fn under_way(&self, to: usize) -> usize {
-        self.halves[to].inbox.iter().map(Vec::len).sum()
+    /// The messages under way to a node.
+    pub(crate) fn under_way(&mut self, to: usize) -> &mut VecDeque<Vec<u8>> {
+        &mut self.halves[to].inbox
     }
 
     /// Node `to` hears the next `count` messages. Returns the packets that follow.
@@ -287,7 +287,13 @@ impl Duo {
         let mut out = Vec::new();
         // What waits for company is sent, too.
         for _ in 0..2 {
-            while self.connected && self.speak(0) + self.speak(1) > 0 {
+            while self.connected
+                && self.speak(0)
+                    + self.speak(1)
+                    + self.halves[0].inbox.len()
+                    + self.halves[1].inbox.len()
+                    > 0
+            {
                 for to in [0, 1] {
                     out.extend(self.hear(to, usize::MAX));
                 }
@@ -363,6 +369,13 @@ impl Duo {
         assert_eq!(syn.tuple.destination, server());
         let to = syn.tuple.source;
         self.send(node, segment(server(), to, SERVER_ISN, Some(syn.seq + 1), Flags::SYN))
+    }
+
+    /// A session of that client at the active node, as far as it gets without the standby.
+    pub(crate) fn open(&mut self, node: usize, number: u16) -> Out {
+        let syn = self.syn(node, number).remove(0);
+        self.accept(node, &syn);
+        syn
     }
 
     /// The client of a direct listener, which has been answered, acknowledges.

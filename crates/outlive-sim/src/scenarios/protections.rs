@@ -51,6 +51,13 @@ pub(super) fn all() -> Vec<(&'static str, Scenario)> {
         ),
         ("first-data-async", both_ways().protection(ASYNC_FIRST_DATA)),
         ("first-data-smoltcp", both_ways().stacks(other(), other()).protection(FIRST_DATA)),
+        ("state-breaks", state_breaks(idle())),
+        ("state-breaks-upload", state_breaks(slow_server())),
+        ("state-breaks-several", state_breaks(several())),
+        ("state-breaks-same-port", state_breaks(same_port(Scenario::inspect, &HTTP))),
+        ("state-breaks-async", state_breaks(several()).protection(ASYNC)),
+        ("state-breaks-first-data", state_breaks(late(Scenario::direct)).protection(FIRST_DATA)),
+        ("state-breaks-refuse", state_breaks(slow_server()).protection(REFUSE)),
         ("async-several", several().protection(ASYNC)),
     ]
 }
@@ -66,4 +73,9 @@ fn late(make: Make) -> Scenario {
     let server = [Await(asked), Send(5_000), AwaitEnd, Close];
     let client = [Sleep(ms(400)), Send(asked), Await(5_000), Close, AwaitEnd];
     make(&server).client(NOW, PLAIN, &client)
+}
+
+/// The state connection breaks, more than once, and is made again.
+fn state_breaks(scenario: Scenario) -> Scenario {
+    [2, 30, 110, 150].into_iter().fold(scenario, |s, at| s.fault(ms(at), Fault::Disconnect))
 }
