@@ -7,6 +7,8 @@
 //! | [`netlink`] | a synchronous rtnetlink client: links, addresses, routes, rules, neighbours |
 //! | [`neighbour`] | answers ARP and neighbour solicitations for the virtual addresses, announces them |
 //! | [`edge`] | the routes of the virtual addresses: put, activated, withdrawn, leftovers removed |
+//! | [`fast_path`] | an eBPF program that translates the packets of established sessions |
+//! | [`arrival`] | datagrams with the time at which they arrived |
 //! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
 //! | [`privilege`] | what this process may not do; real-time priority, locked memory |
 //! | [`netns`] | network namespaces as guards: run closures and programs inside |
@@ -17,8 +19,10 @@
 //! type of the libraries underneath is visible outside: descriptors are `AsFd`, errors are
 //! enums that carry the errno.
 
+pub mod arrival;
 pub mod edge;
 mod errno;
+pub mod fast_path;
 mod mac;
 pub mod neighbour;
 pub mod netlink;

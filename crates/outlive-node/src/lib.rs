@@ -6,9 +6,11 @@
 //! | [`preflight`] | what the machine lacks for it, found without changing anything |
 //! | [`runtime`] | the event loop, and the order of a turn |
 //! | [`edge`] | TUN device, routes and neighbours of the virtual addresses: taken, given up, removed |
+//! | [`fast_path`] | established sessions left to the kernel |
 //! | [`packets`] | the packet path between the TUN device and the core |
 //! | [`state`] | the state connection: TCP, Noise, frames; who dials; whether the peer refuses |
 //! | [`heartbeat`] | the thread that says that this node lives and hears whether the peer does |
+//! | [`detector`] | what an external detector is told, and its orders |
 //! | [`key`] | the key that both nodes share |
 //! | [`admin`] | the admin socket, and the report it gives |
 //! | [`clock`] | the clocks that the core is given |
@@ -21,7 +23,9 @@
 
 pub mod admin;
 pub mod clock;
+pub mod detector;
 pub mod edge;
+pub mod fast_path;
 pub mod heartbeat;
 pub mod key;
 pub mod packets;
@@ -29,3 +33,6 @@ pub mod preflight;
 pub mod runtime;
 pub mod settings;
 pub mod state;
+
+/// What the simulator breaks on purpose must not be in a node that serves anybody.
+const _: () = assert!(!outlive_tcp::fault::POSSIBLE, "a node is not built with deliberate faults");

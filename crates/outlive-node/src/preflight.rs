@@ -3,7 +3,7 @@
 //! `outlive check` tells all of it; `outlive run` refuses to begin with any of it. What is learnt on
 //! the way is what the edge is then [set up](crate::edge) from: the [`Plan`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use outlive_net::{
     edge::BLACKHOLE_METRIC,
@@ -14,7 +14,7 @@ use outlive_net::{
 
 use crate::{
     key::PairKey,
-    settings::{PathSettings, Placed, Problem, Settings},
+    settings::{EdgeKind, Placed, Problem, Settings},
 };
 
 /// Super-segments beyond this cannot pass a TUN device: they are dropped, and the flow stalls.
@@ -78,8 +78,9 @@ pub fn inspect(settings: &Settings) -> Result<Plan, Vec<Problem>> {
     machine.check_interfaces(settings, &mut problems);
     machine.check_virtual_addresses(settings, &mut problems);
     if let Some(peer) = &settings.peer {
-        for path in peer.heartbeat.iter().chain([&peer.state]) {
-            machine.check_local(settings, path, &mut problems);
+        let paths = peer.heartbeat.iter().chain([&peer.state]).map(|path| &path.local);
+        for local in paths.chain(&settings.watch) {
+            machine.check_local(settings, local, &mut problems);
         }
     }
     let requirements = requirements(settings);
@@ -177,7 +178,7 @@ impl Machine {
                 ));
                 continue;
             };
-            if !link.is_ethernet {
+            if !link.is_ethernet && settings.edge == EdgeKind::Neighbours {
                 problems.push(settings.problem(
                     placed,
                     format!(
@@ -223,12 +224,17 @@ impl Machine {
         }
     }
 
-    fn check_local(&self, settings: &Settings, path: &PathSettings, problems: &mut Vec<Problem>) {
-        let wanted = path.local.value.ip();
+    fn check_local(
+        &self,
+        settings: &Settings,
+        local: &Placed<SocketAddr>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let wanted = local.value.ip();
         let is_loopback = wanted.is_loopback();
         if !is_loopback && !self.addresses.iter().any(|own| own.address.addr() == wanted) {
             problems.push(settings.problem(
-                &path.local,
+                local,
                 format!("{wanted} is not an address of this machine"),
                 "name an address of this node's own; the peer's one belongs behind \"peer\"",
             ));
@@ -247,6 +253,9 @@ impl Machine {
     /// Each address is answered for where a network contains it; one that none contains, on every
     /// interface: whoever asks for it there has been told to.
     fn claims(&self, settings: &Settings) -> Vec<Claim> {
+        if settings.edge == EdgeKind::Routed {
+            return Vec::new();
+        }
         let all = settings.proxy.virtual_addresses();
         let contains = |interface: &str, address: &IpAddr| {
             let Some(link) = self.link(interface) else { return false };

@@ -19,11 +19,12 @@ use std::{
 };
 
 use mio::{Events, Poll, Token, Waker};
+use outlive_net::fast_path::monotonic;
 use outlive_proxy::{
     Entropy, Node,
-    config::NodeId,
+    config::{Detector, NodeId},
     event::{Event, Severity},
-    pair::heartbeat::Role,
+    pair::{heartbeat::Role, order::Outcome},
 };
 use outlive_tcp::time::Time;
 use tracing::{debug, info, warn};
@@ -33,7 +34,9 @@ use crate::{
         AdminServer, CoreReport, OpenError, PacketReport, PathReport, PeerReport, Report, Survival,
     },
     clock::{Clock, unix_us},
+    detector::{Pending, Responder, ResponderConfig, wire::NodeState},
     edge::{Edge, SetUpError},
+    fast_path::KernelPath,
     heartbeat::{HeartbeatConfig, Heartbeats, Outgoing},
     packets::PacketPath,
     preflight::Plan,
@@ -44,10 +47,13 @@ use crate::{
 const WAKER: Token = Token(0);
 const ADMIN: usize = 1;
 const STATE: usize = ADMIN + AdminServer::TOKENS;
-const EDGE: usize = STATE + StateEndpoint::TOKENS;
+const FAST_PATH: Token = Token(STATE + StateEndpoint::TOKENS);
+const EDGE: usize = FAST_PATH.0 + 1;
 
 /// A loop without a peer need not turn often when nothing happens.
 const IDLE_TURN: Duration = Duration::from_secs(1);
+/// Until the next look whether heartbeats that have arrived have been read.
+const OVERLOOKED: Duration = Duration::from_millis(1);
 /// Detection timeouts without a turn of the loop after which heartbeats are withheld.
 const STALL: u32 = 3;
 /// The state connection's unacknowledged data waits for at most this many confirmation timeouts.
@@ -57,8 +63,10 @@ const PATIENT_TURNS: u32 = 16;
 
 /// A node, set up and ready to [`run`](Runtime::run). Dropping it removes everything it set up.
 pub struct Runtime {
+    fast_path: Option<KernelPath>,
     edge: Edge,
     heartbeats: Option<Heartbeats>,
+    detector: Option<Responder>,
     state: Option<StateEndpoint>,
     admin: AdminServer,
     node: Node,
@@ -72,6 +80,10 @@ pub struct Runtime {
     behind: u32,
     /// More neighbours have asked than were answered in one turn.
     neighbours_wait: bool,
+    /// So has the fast path.
+    events_wait: bool,
+    /// Heartbeats have arrived that have not been read.
+    overlooked: bool,
 }
 
 /// Ends a node's [`run`](Runtime::run) from another thread.
@@ -102,6 +114,9 @@ pub enum StartError {
     /// A heartbeat path's address, by the path's number.
     #[error("the heartbeat address cannot be had: {1}")]
     Heartbeat(usize, io::Error),
+    /// An address at which an external detector asks, by its number.
+    #[error("the address for the external detector cannot be had: {1}")]
+    Detector(usize, io::Error),
     /// TUN device, routes, packet sockets.
     #[error(transparent)]
     Edge(#[from] SetUpError),
@@ -122,6 +137,9 @@ impl StartError {
             (StartError::Heartbeat(number, _), Some(peer)) => {
                 let path = peer.heartbeat.get(*number);
                 (path.and_then(|path| path.local.place.clone()), in_use)
+            }
+            (StartError::Detector(number, _), _) => {
+                (settings.watch.get(*number).and_then(|address| address.place.clone()), in_use)
             }
             (StartError::Admin(_), _) => (
                 settings.admin_socket.place.clone(),
@@ -157,13 +175,17 @@ impl Runtime {
         let clock = Clock::start();
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).map_err(|e| StartError::System(io::Error::other(e)))?;
-        let node = Node::new(config, Entropy(entropy), unix_us(), clock.now());
+        let mut node = Node::new(config, Entropy(entropy), unix_us(), clock.now());
 
         if let Some(peer) = &settings.peer {
             // Only to see that it can be had, before anything is changed.
             TcpListener::bind(peer.state.local.value).map_err(StartError::State)?;
         }
         let edge = Edge::set_up(&settings, plan, poll.registry(), EDGE)?;
+        let fast_path = open_fast_path(&settings, plan, &poll);
+        if let Some(path) = &fast_path {
+            node.use_fast_path(path.for_core());
+        }
         // After the TUN device: the kernel closes a killed process's descriptors from the last to the
         // first, and taking the device down keeps it busy for tens of milliseconds in which
         // the peer would not be refused yet.
@@ -175,9 +197,15 @@ impl Runtime {
             Some(peer) => Some(start_heartbeats(peer, &settings, plan, &node, clock, &waker)?),
             None => None,
         };
+        let detector = match settings.watch.is_empty() {
+            true => None,
+            false => Some(start_detector(&settings, plan, &node, clock, &waker)?),
+        };
         Ok(Runtime {
+            fast_path,
             edge,
             heartbeats,
+            detector,
             state,
             admin,
             node,
@@ -189,6 +217,8 @@ impl Runtime {
             settings,
             behind: 0,
             neighbours_wait: false,
+            events_wait: false,
+            overlooked: false,
         })
     }
 
@@ -222,8 +252,13 @@ impl Runtime {
 
     /// How long the loop may wait for something to happen.
     fn wait(&self) -> Duration {
-        if self.packets.is_readable() || self.neighbours_wait || self.behind > 0 {
+        let busy = self.packets.is_readable() || self.neighbours_wait || self.events_wait;
+        if busy || self.behind > 0 {
             return Duration::ZERO;
+        }
+        if self.overlooked {
+            // The thread that reads them needs the processor.
+            return OVERLOOKED;
         }
         let now = self.clock.now();
         let pair = &self.settings.proxy.pair;
@@ -234,6 +269,7 @@ impl Runtime {
     }
 
     fn turn(&mut self, events: &Events) {
+        let began = monotonic();
         let now = self.clock.now();
         if let Some(heartbeats) = &self.heartbeats {
             heartbeats.progress(now);
@@ -245,25 +281,41 @@ impl Runtime {
             let node = &mut self.node;
             heartbeats.take(|path, at, heartbeat| node.handle_heartbeat(now, path, at, heartbeat));
         }
+        let order = self.hear_detector(now);
         self.settle(now);
         self.read_state(now);
         self.settle(now);
         self.packets.turn(now, &self.edge.tun, &mut self.node);
         self.settle(now);
+        self.drive_fast_path(now, began);
         self.neighbours_wait = self.edge.answer_neighbours();
-        // What the peer has said in time must not be overlooked because it was much.
-        if self.behind == 0 || self.behind > PATIENT_TURNS {
+        // What the peer has said in time must not be overlooked because it was much, or because this machine is busy.
+        let behind = self.behind > 0 && self.behind <= PATIENT_TURNS;
+        if !behind && !self.overlooks_heartbeats(now) {
             self.node.handle_timeout(now);
             self.settle(now);
         }
         self.speak(now);
+        self.tell_detector(now, order);
         self.answer_admin(now);
+    }
+
+    /// Fetches what the kernel has to say of the sessions that were left to it, and lets it go on with them, until it
+    /// would be time to ask the peer.
+    fn drive_fast_path(&mut self, now: Time, began: Duration) {
+        let Some(path) = &mut self.fast_path else { return };
+        self.events_wait = path.report(now, &mut self.node);
+        let pair = &self.settings.proxy.pair;
+        let time = if pair.enabled { pair.detection_timeout } else { 4 * IDLE_TURN };
+        path.serve(self.node.serves().then_some(began + time));
     }
 
     fn handle_ready(&mut self, event: &mio::event::Event) {
         match event.token() {
             WAKER => {}
             Token(ADMIN..STATE) => self.admin.handle_ready(event.token()),
+            // What it has to say is fetched in every turn.
+            FAST_PATH => {}
             Token(STATE..EDGE) => {
                 if let Some(state) = &mut self.state {
                     state.handle_ready(event);
@@ -274,6 +326,43 @@ impl Runtime {
                     self.packets.handle_ready();
                 }
             }
+        }
+    }
+
+    /// Whether the peer has been silent for the detection timeout as far as is known, but more of it has arrived.
+    fn overlooks_heartbeats(&mut self, now: Time) -> bool {
+        let Some(heartbeats) = &self.heartbeats else { return false };
+        let timeout = self.settings.proxy.pair.detection_timeout;
+        let heard = heartbeats.last_heard().unwrap_or(now);
+        let due = now.since(heard) >= timeout;
+        // Whoever sends nonsense all the time must not keep a dead peer alive.
+        let patience = heard + timeout * 2;
+        self.overlooked = due && now < patience && heartbeats.overlooks();
+        self.overlooked
+    }
+
+    /// Hands over what an external detector said. Gives its order with what became of it, to be answered when the
+    /// turn is over.
+    fn hear_detector(&mut self, now: Time) -> Option<(Pending, Outcome)> {
+        let news = self.detector.as_ref()?.take()?;
+        self.node.handle_epoch(now, news.epoch);
+        let (order, pending) = news.order?;
+        let outcome = self.node.handle_order(now, order);
+        match outcome.obeys() {
+            true => {
+                info!(epoch = %order.epoch, forced = order.forced, %outcome, "ordered to take over")
+            }
+            false => warn!(epoch = %order.epoch, %outcome, "ordered to take over, and refused"),
+        }
+        Some((pending, outcome))
+    }
+
+    fn tell_detector(&mut self, now: Time, order: Option<(Pending, Outcome)>) {
+        let Some(detector) = &mut self.detector else { return };
+        let waits = self.settings.proxy.pair.detector == Detector::External;
+        detector.publish(now, node_state(&self.node, now, waits));
+        if let Some((pending, outcome)) = order {
+            detector.answer(&pending, outcome);
         }
     }
 
@@ -350,9 +439,29 @@ impl Drop for Runtime {
     /// Gives the addresses up, then lets the peer know by falling silent and refusing it; what takes longer (the
     /// device) comes after that, with the fields.
     fn drop(&mut self) {
+        if let Some(path) = &mut self.fast_path {
+            path.serve(None);
+        }
         self.edge.deactivate();
         self.state = None;
         self.heartbeats = None;
+        self.detector = None;
+    }
+}
+
+/// The fast path, if the configuration and the machine allow it.
+fn open_fast_path(settings: &Settings, plan: &Plan, poll: &Poll) -> Option<KernelPath> {
+    let interfaces: Vec<&str> = plan.claims.iter().map(|claim| claim.interface.as_str()).collect();
+    let (sessions, device) = (settings.fast_path, &settings.tun.value);
+    if sessions == 0 {
+        return None;
+    }
+    match KernelPath::open(sessions, device, &interfaces, poll.registry(), FAST_PATH) {
+        Ok(path) => Some(path),
+        Err(reason) => {
+            info!(%reason, "established sessions are not left to the kernel");
+            None
+        }
     }
 }
 
@@ -395,6 +504,46 @@ fn start_heartbeats(
         Some(number) => StartError::Heartbeat(number, error),
         None => StartError::System(error),
     })
+}
+
+fn start_detector(
+    settings: &Settings,
+    plan: &Plan,
+    node: &Node,
+    clock: Clock,
+    waker: &Arc<Waker>,
+) -> Result<Responder, StartError> {
+    let key = plan.key.as_ref().ok_or(StartError::Plan)?;
+    let pair = &settings.proxy.pair;
+    let config = ResponderConfig {
+        listen: settings.watch.iter().map(|address| address.value).collect(),
+        key: key.watch(),
+        stall_timeout: pair.detection_timeout * STALL,
+    };
+    let state = node_state(node, clock.now(), pair.detector == Detector::External);
+    Responder::start(config, clock, state, waker.clone()).map_err(
+        |(address, error)| match address {
+            Some(number) => StartError::Detector(number, error),
+            None => StartError::System(error),
+        },
+    )
+}
+
+/// What an external detector is told.
+fn node_state(node: &Node, now: Time, waits_for_orders: bool) -> NodeState {
+    let (beliefs, peer) = (node.beliefs(), node.peer(now));
+    NodeState {
+        node: beliefs.node,
+        role: beliefs.role,
+        epoch: beliefs.epoch,
+        incarnation: beliefs.incarnation,
+        synchronised: beliefs.synchronised,
+        unsure: node.asks(),
+        hears_peer: peer.is_some(),
+        peer_is_active: peer.is_some_and(|peer| peer.role == Role::Active),
+        waits_for_orders,
+        sessions: node.sessions() as u64,
+    }
 }
 
 fn outgoing(node: &Node, now: Time) -> Outgoing {

@@ -10,7 +10,9 @@ fn every_example_is_accepted() {
     let mut accepted = 0;
     for entry in fs::read_dir(&directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        // That one is an external detector's, and tested there.
+        let is_node = !path.ends_with("watch.toml");
+        if is_node && path.extension().is_some_and(|extension| extension == "toml") {
             match Settings::load(&path) {
                 Ok(settings) => assert!(!settings.proxy.listeners.is_empty()),
                 Err(problems) => panic!("{}", problems[0]),

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+};
 
 /// Added when a node takes over: more than the two clocks can have drifted apart between two heartbeats.
 pub(crate) const TAKEOVER_MARGIN: Duration = Duration::from_secs(2);
@@ -40,11 +43,17 @@ impl PairClock {
 
     /// The active node said that its clock stands at `theirs`: never be behind it.
     pub(crate) fn follow(&mut self, now: Time, theirs: u64) {
+        if fault::on(Fault::ClockRunsBack) {
+            return;
+        }
         self.offset_us = self.offset_us.max(theirs.saturating_sub(now.as_micros()));
     }
 
     /// This node takes over: go ahead of whatever the old one may have said last.
     pub(crate) fn take_over(&mut self) {
+        if fault::on(Fault::ClockRunsBack) {
+            return;
+        }
         self.offset_us = self.offset_us.saturating_add(TAKEOVER_MARGIN.as_micros() as u64);
     }
 }

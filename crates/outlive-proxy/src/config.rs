@@ -177,6 +177,17 @@ pub enum ProxyProtocol {
     V2,
 }
 
+/// Who finds out that the active node has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Detector {
+    /// The standby itself, by the silence of its peer.
+    #[default]
+    Automatic,
+    /// A third machine, which also redirects the packets: a node takes over only when it is told to
+    /// ([`Order`](crate::pair::order::Order)).
+    External,
+}
+
 /// How the nodes of a pair watch each other, and what they wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairConfig {
@@ -184,6 +195,8 @@ pub struct PairConfig {
     pub enabled: bool,
     /// Number of heartbeat paths to the peer.
     pub paths: u8,
+    /// Who decides that a takeover is due.
+    pub detector: Detector,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
     /// Silence on every path for this long means that the peer is dead.
@@ -208,6 +221,7 @@ impl Default for PairConfig {
         PairConfig {
             enabled: true,
             paths: 1,
+            detector: Detector::Automatic,
             heartbeat_interval: Duration::from_millis(20),
             detection_timeout: Duration::from_millis(100),
             join_timeout: Duration::from_millis(1_000),

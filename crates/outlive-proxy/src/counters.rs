@@ -30,6 +30,10 @@ counters! {
     PacketsIn => "packets_in",
     /// Packets translated and passed on.
     Forwarded => "packets_forwarded",
+    /// Established sessions left to the fast path.
+    FastPathInstalled => "fast_path_installed",
+    /// Attempts to do so when it had no room.
+    FastPathFull => "fast_path_full",
     /// Packets that the node made itself.
     Made => "packets_made",
     /// Sessions whose translation was fixed.

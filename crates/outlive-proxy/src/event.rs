@@ -84,6 +84,8 @@ pub enum TakeoverCause {
     Restarted,
     /// Both nodes were passive.
     BothPassive,
+    /// An external detector said so.
+    Ordered,
 }
 
 impl fmt::Display for TakeoverCause {
@@ -95,6 +97,7 @@ impl fmt::Display for TakeoverCause {
             }
             TakeoverCause::Restarted => f.write_str("the peer has started anew"),
             TakeoverCause::BothPassive => f.write_str("both nodes were passive"),
+            TakeoverCause::Ordered => f.write_str("told to by an external detector"),
         }
     }
 }

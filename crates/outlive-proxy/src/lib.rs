@@ -10,6 +10,7 @@
 //! | `proxy` | the data plane: what happens to a packet |
 //! | `opening` | connections on their way from a SYN to a session |
 //! | `session` | established splices: record, streams, phase |
+//! | [`fast_path`] | who may translate the packets of established sessions instead |
 //! | [`content`] | what first data says about where it belongs |
 //! | `balance`, `ports` | which server, from which source port |
 //! | [`pair`] | roles, epochs, heartbeats |
@@ -23,6 +24,7 @@ pub mod config;
 pub mod content;
 pub mod counters;
 pub mod event;
+pub mod fast_path;
 mod flows;
 pub mod node;
 mod opening;

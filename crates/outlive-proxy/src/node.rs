@@ -12,7 +12,11 @@
 
 use std::{collections::VecDeque, hash::Hasher, time::Duration};
 
-use outlive_tcp::{time::Time, wire::Offload};
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+    wire::Offload,
+};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::{
@@ -20,10 +24,12 @@ use crate::{
     config::Config,
     counters::Counter,
     event::{CloseReason, Event, LogEvent, TakeoverCause},
+    fast_path::FastPath,
     opening::keys::EpochKey,
     pair::{
         Decision, Epoch, Pair,
         heartbeat::{Beliefs, Heartbeat, Role},
+        order::{Order, Outcome},
     },
     proxy::{Keys, Proxy, Release, Verdict},
     replication::{Link, LinkEvent, StateError},
@@ -121,9 +127,31 @@ impl Node {
         self.proxy.handle_packet(now, buffer, start, end, offload)
     }
 
-    /// The next packet that the node itself has to send: a whole IP packet with full checksums.
+    /// The next packet that the node itself has to send: a whole IP packet with full checksums. None while the
+    /// node is not sure that it still may (invariant 7): what its timers, or confirmations that had long arrived,
+    /// made it say after a standstill waits for the peer's answer, and is forgotten if that is no.
     pub fn poll_transmit(&mut self) -> Option<&[u8]> {
+        if self.pair.is_unsure() {
+            return None;
+        }
         self.proxy.outbox.poll()
+    }
+
+    /// From now on the packets of established sessions may be left to `path`, which has none yet.
+    pub fn use_fast_path(&mut self, path: Box<dyn FastPath>) {
+        self.proxy.use_fast_path(path);
+    }
+
+    /// The [fast path](crate::fast_path) says that the session in `slot`, if it is still the one with that
+    /// serial, wants to be looked at.
+    pub fn handle_fast_path(&mut self, now: Time, slot: u32, serial: u32) {
+        self.turn(now);
+        self.proxy.fast_path_event(now, slot as usize, serial);
+    }
+
+    /// Packets of sessions may be passed on: the node is active, and sure of it.
+    pub fn serves(&self) -> bool {
+        self.proxy.posture.active && !self.proxy.posture.unsure
     }
 
     // ── heartbeats
@@ -138,7 +166,7 @@ impl Node {
         self.proxy.clock.micros(now)
     }
 
-    /// Heartbeats shall ask for an answer, and go out at once.
+    /// Heartbeats shall ask for an answer, and go out at once: the node stood still.
     pub fn asks(&self) -> bool {
         self.pair.is_unsure()
     }
@@ -175,6 +203,27 @@ impl Node {
         self.turn(now);
         self.pair.refused();
         self.follow(now, Hearing::Something);
+    }
+
+    // ── external detector
+
+    /// An external detector has seen `epoch` of one of the nodes. An active node that hears of a higher one begun
+    /// by its peer stops at once.
+    pub fn handle_epoch(&mut self, now: Time, epoch: Epoch) {
+        self.turn(now);
+        if self.pair.told_of(epoch) {
+            self.pair.done(Decision::StepDown(epoch));
+            self.log(LogEvent::SteppedDown { epoch });
+            self.step_down(now, epoch);
+            self.sync_posture();
+        }
+    }
+
+    /// An external detector orders this node to take over. What is accepted is done by the next
+    /// [`handle_timeout`](Self::handle_timeout) that comes after everything that has arrived was handed over.
+    pub fn handle_order(&mut self, now: Time, order: Order) -> Outcome {
+        self.handle_epoch(now, order.epoch);
+        self.pair.ordered(order)
     }
 
     // ── state connection
@@ -270,6 +319,16 @@ impl Node {
         self.events.pop_front().or_else(|| self.proxy.log.pop_front().map(Event::Log))
     }
 
+    /// What the peer says of itself, if it is heard.
+    pub fn peer(&self, now: Time) -> Option<Beliefs> {
+        self.pair.watch().alive(now)
+    }
+
+    /// Sessions in the table, those that are over included.
+    pub fn sessions(&self) -> usize {
+        self.proxy.sessions.len()
+    }
+
     /// The node as an operator sees it.
     pub fn status(&self, now: Time) -> Status {
         Status::of(&self.proxy, &self.pair, self.link.is_up(), now)
@@ -303,7 +362,7 @@ impl Node {
     }
 
     fn sync_posture(&mut self) {
-        self.proxy.posture.unsure = self.pair.is_unsure();
+        self.proxy.posture.unsure = self.pair.is_unsure() && !fault::on(Fault::StandstillIgnored);
     }
 
     fn follow(&mut self, now: Time, hearing: Hearing) {
@@ -376,7 +435,8 @@ impl Node {
         self.proxy.finish_sweep(now);
         let posture = &mut self.proxy.posture;
         posture.active = true;
-        posture.silent_until = if quiet.is_zero() { Time::ZERO } else { now + quiet };
+        let silent = !quiet.is_zero() && !fault::on(Fault::QuietTimeSkipped);
+        posture.silent_until = if silent { now + quiet } else { Time::ZERO };
         posture.release = Release::Now;
         self.events.push_back(Event::Activate { epoch });
         self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
@@ -393,6 +453,7 @@ impl Node {
     fn step_down(&mut self, now: Time, epoch: Epoch) {
         self.events.push_back(Event::Deactivate { epoch });
         self.proxy.posture.active = false;
+        self.proxy.take_all_back(now);
         self.proxy.remove_all_openings();
         self.proxy.abandon_unconfirmed(now);
         self.proxy.outbox.clear();
@@ -414,8 +475,11 @@ impl Node {
         self.link.closed();
         self.proxy.journal.pause();
         if let Some(epoch) = self.pair.standby_lost(now) {
-            self.begin_epoch(epoch);
-            self.proxy.posture.release = Release::Held;
+            if !fault::on(Fault::LonelyCookieAdopted) {
+                self.begin_epoch(epoch);
+            }
+            let at_once = fault::on(Fault::GoesAloneAtOnce);
+            self.proxy.posture.release = if at_once { Release::Now } else { Release::Held };
             self.follow(now, Hearing::Something);
         }
     }
@@ -427,7 +491,7 @@ impl Node {
         let late = owed.into_iter().flatten().any(|since| since + timeout <= now);
         let reason = if self.proxy.journal.overflowed() {
             CloseReason::Overflow
-        } else if late && self.pair.is_paired() {
+        } else if late && self.pair.is_paired() && !fault::on(Fault::WedgedStandbyKept) {
             CloseReason::NoConfirmation
         } else {
             return;

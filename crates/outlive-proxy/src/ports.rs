@@ -5,7 +5,10 @@
 
 use std::net::IpAddr;
 
-use outlive_tcp::wire::{Endpoint, FourTuple};
+use outlive_tcp::{
+    fault::{self, Fault},
+    wire::{Endpoint, FourTuple},
+};
 
 use crate::{balance::ServerId, config::NodeId};
 
@@ -41,6 +44,7 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) fn new(node: NodeId, sources: Vec<IpAddr>) -> Self {
         let (first, end) = match node {
+            _ if fault::on(Fault::PortsOfTheOther) => (FIRST, MIDDLE),
             NodeId::A => (FIRST, MIDDLE),
             NodeId::B => (MIDDLE, LAST + 1),
         };

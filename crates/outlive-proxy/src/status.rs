@@ -39,6 +39,8 @@ pub struct Status {
     pub backlog: usize,
     /// Sessions, by what they are.
     pub sessions: SessionCensus,
+    /// Open ones whose packets the fast path translates.
+    pub delegated: usize,
     /// Connections that are being opened.
     pub openings: usize,
     /// Every server.
@@ -102,6 +104,7 @@ impl Status {
             state_connected,
             backlog: proxy.journal.backlog(),
             sessions: SessionCensus { establishing, open, over },
+            delegated: proxy.delegated(),
             openings: proxy.openings.len(),
             servers: proxy
                 .pools

@@ -260,3 +260,23 @@ fn an_acknowledgment_is_raised_only_while_the_inserted_header_is_not_acknowledge
     assert_eq!(acknowledge(client_data), CLIENT_ISN + 1);
     assert_eq!(acknowledge(header + 5), CLIENT_ISN + 1 + 5 - len, "as if 4 GiB had passed");
 }
+
+/// Whoever is not on the path can guess an acknowledgment in a large window. Its segment stands in the wrong
+/// place, so no end looks at it; were the node to learn from it, the header that it repeats in the client's name
+/// would acknowledge what the client does not have.
+#[test]
+fn nothing_is_learnt_from_a_segment_outside_the_window() {
+    let mut bench = Bench::telling(Some(ProxyProtocol::V2), Limits::default());
+    let syn = bench.syn(1)[0];
+    let syn_ack = bench.accept(syn)[0];
+    let ack = Some(syn_ack.seq + 1);
+    let first = bench.send(segment(client(1), listener(), CLIENT_ISN + 1, ack, Flags::NONE));
+    assert_eq!(first[1].ack, SERVER_ISN + 1, "the header");
+    let far = CLIENT_ISN + (1 << 30);
+    bench.send(segment(client(1), listener(), far, Some(syn_ack.seq + 65), Flags::NONE));
+
+    bench.now = bench.now + Duration::from_millis(300);
+    bench.node.handle_timeout(bench.now);
+    let repeated = read(bench.node.poll_transmit().unwrap());
+    assert_eq!((repeated.seq, repeated.ack), (first[1].seq, SERVER_ISN + 1));
+}

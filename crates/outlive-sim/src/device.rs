@@ -74,7 +74,7 @@ fn complete(packet: &mut [u8], seen: &Seen) {
 }
 
 /// RFC 1071.
-fn checksum(bytes: &[u8], start: u64) -> u16 {
+pub(crate) fn checksum(bytes: &[u8], start: u64) -> u16 {
     let words = bytes
         .chunks(2)
         .map(|pair| u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])));

@@ -143,6 +143,7 @@ fn stack(rng: &mut Rng) -> StackSetup {
         timestamps: rng.chance(800),
         sack: rng.chance(800),
         mtu: *rng.pick(&[1_500, 1_500, 1_500, 1_280, 9_000]),
+        wraps: false,
     }
 }
 

@@ -24,8 +24,28 @@ pub enum Rule {
     /// In a paired epoch nothing reaches a server, and no client of a direct listener is answered, before
     /// the standby holds the record.
     RecordBeforeEffect,
+    /// A sender sees the window that the receiver shows, up to the steps of its scale.
+    Window,
+    /// What is reported as received was reported by the receiver.
+    Selective,
+    /// The clocks of a connection never run back, whichever node serves it.
+    Clock,
+    /// No segment is longer than its receiver takes.
+    SegmentSize,
+    /// An ICMP error quotes what its receiver has sent.
+    Quotation,
     /// What a node sends on a connection is what the other end said.
     Payload,
+    /// After a takeover unknown connections are met with silence.
+    Silence,
+    /// A node asks servers from ports of its own half.
+    Ports,
+    /// An epoch belongs to one node, and is followed by higher ones.
+    Epoch,
+    /// Of two nodes that hear each other, one acts; one that stood still asks first.
+    OneActs,
+    /// A takeover has its reasons: no path is heard, and a standby that does not hold everything waits.
+    Takeover,
     /// A node sends only well-formed packets.
     WellFormed,
     /// What the node's own assertions say.

@@ -4,32 +4,42 @@
 //! | module | owns |
 //! |---|---|
 //! | [`world`] | virtual time, the queue of events, and what they happen to |
-//! | `pair`, `machine` | the two nodes, driven as a process drives them; their deaths |
+//! | `pair`, `machine` | the two nodes, driven as a process drives them |
+//! | `faults`, `forge` | what befalls them; what strangers send |
+//! | `roles` | what their roles mean for the flows, and what must be true of them |
 //! | `channel`, `records` | the state connection, and what it tells |
 //! | [`network`] | links, cuts, and who is believed to have the virtual addresses |
 //! | [`host`], [`script`] | hosts and their applications |
 //! | [`stack`], `linux`, `smoltcp` | their TCP |
 //! | `device` | what a TUN device does to packets |
+//! | `capture` | a file of packets for Wireshark |
 //! | [`content`], [`ledger`], `wire` | what has to be said, and the rules |
 //! | [`setup`], [`scenario`], [`scenarios`] | worlds to be run |
 //! | [`crash_points`] | the death of the active node after each of its steps |
 //! | [`explore`], `situations` | random worlds, and what they have shown |
+//! | `mutants` | whether all this would notice a fault; only with the feature `deliberate-faults` |
 #![forbid(unsafe_code)]
 
+mod capture;
 pub mod channel;
 pub mod content;
 pub mod crash_points;
 mod device;
 pub mod explore;
+mod faults;
+mod forge;
 pub mod host;
 pub mod ledger;
 mod linux;
 mod machine;
+#[cfg(feature = "deliberate-faults")]
+pub mod mutants;
 pub mod network;
 mod packet;
 mod pair;
 mod records;
 pub mod rng;
+mod roles;
 pub mod scenario;
 pub mod scenarios;
 pub mod script;

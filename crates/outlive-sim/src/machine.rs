@@ -1,11 +1,14 @@
 //! A machine of the pair: the node that runs on it, and what a process does around a node.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use outlive_proxy::{Entropy, Node, config::Config, pair::heartbeat::Heartbeat};
 use outlive_tcp::time::Time;
 
-use crate::records::ConnectionName;
+use crate::{records::ConnectionName, setup::Clocks, world::UNIX_US};
 
 /// Whether the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +26,8 @@ pub(crate) enum Process {
 /// What waits for a frozen process.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    pub(crate) heartbeats: Vec<(Time, Heartbeat)>,
+    /// With the time and the path on which they came.
+    pub(crate) heartbeats: Vec<(Time, usize, Heartbeat)>,
     pub(crate) state: usize,
     pub(crate) packets: VecDeque<Vec<u8>>,
 }
@@ -35,6 +39,7 @@ pub(crate) const RING: usize = 500;
 pub(crate) struct Machine {
     pub(crate) config: Config,
     pub(crate) node: Node,
+    pub(crate) clocks: Clocks,
     pub(crate) process: Process,
     /// Numbers the processes: what was meant for an earlier one is void.
     pub(crate) incarnation: u32,
@@ -48,8 +53,9 @@ pub(crate) struct Machine {
     pub(crate) asking: bool,
     /// When the node is to be woken up, as scheduled last.
     pub(crate) wake: Option<Time>,
-    /// Wake-ups in the second that began then.
+    /// Wake-ups in the second that began then, and whether anything came in it.
     pub(crate) wakes: (Time, u32),
+    pub(crate) busy: bool,
     pub(crate) backlog: Backlog,
     /// Every connection of a session that it was told of on the state connection.
     pub(crate) held: BTreeSet<ConnectionName>,
@@ -59,13 +65,40 @@ pub(crate) struct Machine {
     pub(crate) synchronised_since: Time,
     /// Active: the incarnation of the synchronised standby.
     pub(crate) paired_with: Option<u32>,
+    /// Active: since when.
+    pub(crate) active_since: Option<Time>,
+    /// Active: when the standby was lost last.
+    pub(crate) lost_standby: Option<Time>,
+    /// When the peer was heard last, on whatever path.
+    pub(crate) last_heard: Time,
+    /// Since when the process is frozen.
+    pub(crate) frozen_since: Time,
+    /// It stood still while it was active.
+    pub(crate) doubt: Option<Doubt>,
+    /// Its state connection is not served.
+    pub(crate) wedged: bool,
+    /// How much longer a message on the state connection takes to it.
+    pub(crate) state_delay: Duration,
+    /// What that process of it has sent and is under way is lost: it died with its queues.
+    pub(crate) lost_outputs_of: Option<u32>,
+}
+
+/// A node that stood still does not know whether it is still active.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doubt {
+    pub(crate) since: Time,
+    /// Heartbeats up to this one were sent before.
+    pub(crate) counter: u64,
 }
 
 impl Machine {
-    pub(crate) fn new(config: Config, entropy: [u8; 32], unix_us: u64, now: Time) -> Self {
+    /// A machine whose first process starts now.
+    pub(crate) fn new(config: Config, clocks: Clocks, entropy: [u8; 32], now: Time) -> Self {
+        let unix_us = (UNIX_US + now.as_micros()).saturating_add_signed(clocks.wall_us);
         Machine {
-            node: Node::new(config.clone(), Entropy(entropy), unix_us, now),
+            node: Node::new(config.clone(), Entropy(entropy), unix_us, now + clocks.boot),
             config,
+            clocks,
             process: Process::Running,
             incarnation: 0,
             claims: false,
@@ -74,19 +107,38 @@ impl Machine {
             asking: false,
             wake: None,
             wakes: (now, 0),
+            busy: true,
             backlog: Backlog::default(),
             held: BTreeSet::new(),
             was_synchronised: false,
             synchronised_since: now,
             paired_with: None,
+            active_since: None,
+            lost_standby: None,
+            last_heard: now,
+            frozen_since: now,
+            doubt: None,
+            wedged: false,
+            state_delay: Duration::ZERO,
+            lost_outputs_of: None,
         }
     }
 
+    /// What this machine's monotonic clock says.
+    pub(crate) fn clock(&self, now: Time) -> Time {
+        now + self.clocks.boot
+    }
+
+    /// When this machine's clock will say `at`.
+    pub(crate) fn world_time(&self, at: Time) -> Time {
+        at - self.clocks.boot
+    }
+
     /// A new process in place of the old one.
-    pub(crate) fn restart(&mut self, entropy: [u8; 32], unix_us: u64, now: Time) {
-        let incarnation = self.incarnation + 1;
-        *self = Machine::new(self.config.clone(), entropy, unix_us, now);
-        self.incarnation = incarnation;
+    pub(crate) fn restart(&mut self, entropy: [u8; 32], now: Time) {
+        let (incarnation, lost) = (self.incarnation + 1, self.lost_outputs_of);
+        *self = Machine::new(self.config.clone(), self.clocks, entropy, now);
+        (self.incarnation, self.lost_outputs_of) = (incarnation, lost);
     }
 
     /// The next heartbeat.
@@ -95,14 +147,16 @@ impl Machine {
         Heartbeat {
             beliefs: self.node.beliefs(),
             asks: self.node.asks(),
-            clock_us: self.node.clock_us(now),
+            clock_us: self.node.clock_us(self.clock(now)),
             counter: self.counter,
             heard: self.heard.1,
         }
     }
 
-    /// Notes the number of a heartbeat of the peer.
-    pub(crate) fn note_heard(&mut self, heartbeat: &Heartbeat) {
+    /// Notes a heartbeat of the peer that came at `at`.
+    pub(crate) fn note_heard(&mut self, at: Time, heartbeat: &Heartbeat) {
+        self.last_heard = self.last_heard.max(at);
+        self.doubt = self.doubt.filter(|doubt| heartbeat.heard <= doubt.counter);
         let incarnation = heartbeat.beliefs.incarnation;
         if self.heard.0 != incarnation {
             self.heard = (incarnation, 0);

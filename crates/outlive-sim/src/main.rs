@@ -1,13 +1,20 @@
 //! The simulator's commands.
 #![forbid(unsafe_code)]
 
+#[cfg(not(feature = "deliberate-faults"))]
+mod rebuild;
+
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "deliberate-faults")]
+use outlive_sim::mutants;
 use outlive_sim::{
     crash_points::{self, Report},
-    explore, scenarios,
+    explore,
+    scenario::Scenario,
+    scenarios,
     setup::Setup,
 };
 use serde_json::json;
@@ -38,12 +45,11 @@ enum Command {
         /// Decides everything that chance decides.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Print what happens (with --point).
-        #[arg(long)]
-        trace: bool,
         /// Print the report as JSON.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        look: Look,
     },
     /// Runs random worlds.
     Explore {
@@ -56,12 +62,11 @@ enum Command {
         /// Only this seed.
         #[arg(long)]
         seed: Option<u64>,
-        /// Print what happens (with --seed).
-        #[arg(long)]
-        trace: bool,
         /// Print the report as JSON.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        look: Look,
     },
     /// Runs one scenario without a crash.
     Run {
@@ -71,15 +76,35 @@ enum Command {
         /// Decides everything that chance decides.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Print what happens.
-        #[arg(long)]
-        trace: bool,
+        #[command(flatten)]
+        look: Look,
     },
+    /// Commits deliberate faults, one after the other: each must be noticed. Builds itself with the feature
+    /// `deliberate-faults` first, in a directory of its own.
+    Mutants {
+        /// Only this one.
+        #[arg(long)]
+        fault: Option<String>,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How a single world is looked at.
+#[derive(Args)]
+struct Look {
+    /// Print what happens, if only one world is run.
+    #[arg(long)]
+    trace: bool,
+    /// Commit this deliberate fault, if only one world is run.
+    #[arg(long)]
+    fault: Option<String>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::CrashPoints { scenario, point, way, stride, seed, trace, json } => {
+        Command::CrashPoints { scenario, point, way, stride, seed, json, look } => {
             let mut chosen = scenarios::all();
             if let Some(name) = scenario {
                 chosen.retain(|(n, _)| *n == name);
@@ -89,37 +114,83 @@ fn main() -> anyhow::Result<ExitCode> {
                 Some(point) => {
                     let (_, scenario) = &chosen[0];
                     let crash = Some(crash_points::crash_point(point, way));
-                    Ok(one(Setup { crash, trace, ..scenario.setup(seed) }))
+                    one(Setup { crash, ..scenario.setup(seed) }, &look)
                 }
                 None => Ok(every_point(&chosen, seed, stride, json)),
             }
         }
-        Command::Explore { seed: Some(seed), trace, .. } => {
-            Ok(one(Setup { trace, ..explore::setup(seed) }))
-        }
+        Command::Explore { seed: Some(seed), look, .. } => one(explore::setup(seed), &look),
         Command::Explore { seeds, from, seed: None, json, .. } => Ok(random(from, seeds, json)),
-        Command::Run { scenario, seed, trace } => {
+        Command::Run { scenario, seed, look } => {
             let scenario = scenarios::named(&scenario).context("there is no such scenario")?;
-            Ok(one(Setup { trace, ..scenario.setup(seed) }))
+            one(scenario.setup(seed), &look)
         }
+        Command::Mutants { fault, json } => every_fault(fault.as_deref(), json),
     }
 }
 
-fn one(setup: Setup) -> ExitCode {
-    let outcome = crash_points::run(setup);
+/// Runs one world and shows how it went.
+fn one(setup: Setup, look: &Look) -> anyhow::Result<ExitCode> {
+    let setup = Setup { trace: look.trace, ..setup };
+    let outcome = match look.fault.as_deref() {
+        None => crash_points::run(setup),
+        #[cfg(feature = "deliberate-faults")]
+        Some(name) => {
+            let fault = mutants::named(name).context("there is no such fault")?;
+            mutants::run(Some(fault), setup)
+        }
+        #[cfg(not(feature = "deliberate-faults"))]
+        Some(_) => return rebuild::with_faults(),
+    };
     println!("{outcome:#?}");
-    if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(verdict(outcome.violations.is_empty()))
+}
+
+fn verdict(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(feature = "deliberate-faults"))]
+fn every_fault(_: Option<&str>, _: bool) -> anyhow::Result<ExitCode> {
+    rebuild::with_faults()
+}
+
+#[cfg(feature = "deliberate-faults")]
+fn every_fault(only: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
+    use outlive_tcp::fault::Fault;
+
+    let chosen = match only {
+        Some(name) => vec![mutants::named(name).context("there is no such fault")?],
+        None => Fault::ALL.to_vec(),
+    };
+    std::panic::set_hook(Box::new(|_| {}));
+    let hunted = each(&chosen, |fault| mutants::hunt(*fault));
+    let caught = hunted.iter().filter(|m| m.check.is_some()).count();
+    if json {
+        let report = json!({ "mutants": hunted.len(), "caught": caught, "list": hunted });
+        println!("{report:#}");
+    } else {
+        for mutant in &hunted {
+            let check = mutant.check.as_deref().unwrap_or("ESCAPED");
+            let command = mutant.command.as_deref().unwrap_or("");
+            println!("{}: {check} ({} worlds) [{command}]", mutant.name, mutant.worlds);
+        }
+        println!("{caught} of {} caught", hunted.len());
+    }
+    Ok(verdict(caught == hunted.len()))
 }
 
 fn every_point(
-    chosen: &[(&'static str, outlive_sim::scenario::Scenario)],
+    chosen: &[(&'static str, Scenario)],
     seed: u64,
     stride: u64,
     json: bool,
 ) -> ExitCode {
     // A panic in a world is reported with the others.
     std::panic::set_hook(Box::new(|_| {}));
-    let reports = in_parallel(chosen, seed, stride);
+    // Scenarios do not know of each other.
+    let reports =
+        each(chosen, |(name, scenario)| crash_points::explore(name, scenario, seed, stride));
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let violations = sum(|r| r.violations);
     if json {
@@ -139,7 +210,7 @@ fn every_point(
             report.examples.iter().for_each(|example| println!("    {example}"));
         }
     }
-    if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    verdict(violations == 0)
 }
 
 fn random(from: u64, seeds: u64, json: bool) -> ExitCode {
@@ -163,8 +234,7 @@ fn random(from: u64, seeds: u64, json: bool) -> ExitCode {
     } else {
         println!("{report:#?}");
     }
-    let passed = report.violations == 0 && report.situations_missing.is_empty();
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    verdict(report.violations == 0 && report.situations_missing.is_empty())
 }
 
 /// Does the same on every processor.
@@ -176,22 +246,18 @@ fn everywhere<T: Send>(work: impl Fn() -> T + Sync) -> Vec<T> {
     })
 }
 
-/// Scenarios do not know of each other: as many at a time as there are processors.
-fn in_parallel(
-    chosen: &[(&'static str, outlive_sim::scenario::Scenario)],
-    seed: u64,
-    stride: u64,
-) -> Vec<Report> {
+/// Does something with each item, as many at a time as there are processors.
+fn each<I: Sync, T: Send>(items: &[I], what: impl Fn(&I) -> T + Sync) -> Vec<T> {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let work = || {
-        let mut reports = Vec::new();
+        let mut done = Vec::new();
         loop {
             let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let Some((name, scenario)) = chosen.get(i) else { return reports };
-            reports.push((i, crash_points::explore(name, scenario, seed, stride)));
+            let Some(item) = items.get(i) else { return done };
+            done.push((i, what(item)));
         }
     };
-    let mut reports: Vec<_> = everywhere(work).into_iter().flatten().collect();
-    reports.sort_by_key(|(i, _)| *i);
-    reports.into_iter().map(|(_, report)| report).collect()
+    let mut done: Vec<_> = everywhere(work).into_iter().flatten().collect();
+    done.sort_by_key(|(i, _)| *i);
+    done.into_iter().map(|(_, result)| result).collect()
 }

@@ -57,6 +57,8 @@ pub(crate) struct Network {
     pub(crate) link: Link,
     /// Nothing goes from the first to the second.
     cuts: BTreeSet<(Place, Place)>,
+    /// Heartbeats of that node do not arrive on that path.
+    path_cuts: BTreeSet<(NodeIndex, usize)>,
     /// By host: which node is believed to have the virtual addresses, and since when.
     neighbours: Vec<Option<(NodeIndex, Time)>>,
     /// By pair of places: when the last packet arrives, for links that keep the order.
@@ -68,6 +70,7 @@ impl Network {
         Network {
             link,
             cuts: BTreeSet::new(),
+            path_cuts: BTreeSet::new(),
             neighbours: vec![None; hosts],
             last: Default::default(),
         }
@@ -77,8 +80,17 @@ impl Network {
         self.cuts.insert((from, to));
     }
 
+    pub(crate) fn cut_path(&mut self, from: NodeIndex, path: usize) {
+        self.path_cuts.insert((from, path));
+    }
+
+    pub(crate) fn is_path_cut(&self, from: NodeIndex, path: usize) -> bool {
+        self.path_cuts.contains(&(from, path))
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cuts.clear();
+        self.path_cuts.clear();
     }
 
     pub(crate) fn is_cut(&self, from: Place, to: Place) -> bool {

@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use outlive_proxy::{
     Verdict,
-    config::{Listener, NodeId, Replication, WithoutStandby},
+    config::{Listener, Replication},
     event::Event,
-    pair::heartbeat::{Beliefs, Heartbeat, Role},
+    pair::heartbeat::{Heartbeat, Role},
 };
-use outlive_tcp::{
-    time::Time,
-    wire::{Endpoint, FourTuple, Offload},
-};
+use outlive_tcp::{time::Time, wire::Offload};
 
 use crate::{
-    channel::{Item, Tail},
+    channel::Item,
     device,
     ledger::Rule,
     machine::{Machine, Process, RING},
@@ -23,7 +20,8 @@ use crate::{
     records,
     setup::Fault,
     situations,
-    world::{Happening, LOAD, UNIX_US, World},
+    wire::Sender,
+    world::{Happening, LOAD, World},
 };
 
 /// Room before a packet, into which it may grow.
@@ -32,18 +30,17 @@ const HEADROOM: usize = 32;
 const REDIAL: Duration = Duration::from_millis(40);
 /// A packet that waits for a cut to be mended is sent again so often.
 const RETRY: Duration = Duration::from_millis(20);
-/// Wake-ups of a node in a second.
+/// Wake-ups of a node in a second in which it has work to do, and in one in which nothing came but
+/// heartbeats.
 const WAKES: u32 = 1_500;
+const IDLE_WAKES: u32 = 150;
 /// Longest message on the state connection.
 const MESSAGE: usize = outlive_proxy::MAX_STATE_MESSAGE;
 
-/// A situation that explains much.
-const BOTH_ACTIVE: &str = "both nodes active";
-
 /// What a node is told.
-enum Input {
+pub(crate) enum Input {
     Packet(Vec<u8>),
-    Heartbeat(Time, Heartbeat),
+    Heartbeat(Time, usize, Heartbeat),
     Refused,
     State(Item),
     Time,
@@ -53,12 +50,12 @@ impl World {
     // ── events
 
     pub(crate) fn start_node(&mut self, node: NodeIndex) {
-        let (entropy, unix_us) = (self.rng.bytes(), self.unix_us());
+        let entropy = self.rng.bytes();
         match &mut self.machines[node] {
-            Some(machine) => machine.restart(entropy, unix_us, self.now),
+            Some(machine) => machine.restart(entropy, self.now),
             slot => {
                 let config = self.setup.configs[node].clone();
-                *slot = Some(Machine::new(config, entropy, unix_us, self.now));
+                *slot = Some(Machine::new(config, self.setup.clocks[node], entropy, self.now));
             }
         }
         self.trace(|| format!("node {node} starts"));
@@ -67,25 +64,30 @@ impl World {
         self.turn(node, Input::Time);
     }
 
-    fn unix_us(&self) -> u64 {
-        UNIX_US + self.now.as_micros()
+    /// What the clock of `node` says.
+    fn clock(&mut self, node: NodeIndex) -> Time {
+        let now = self.now;
+        self.machine(node).clock(now)
     }
 
-    fn machine(&mut self, node: NodeIndex) -> &mut Machine {
+    pub(crate) fn machine(&mut self, node: NodeIndex) -> &mut Machine {
         self.machines[node].as_mut().expect("an event of a node that was started")
     }
 
-    fn running(&self, node: NodeIndex) -> bool {
+    pub(crate) fn running(&self, node: NodeIndex) -> bool {
         self.machines[node].as_ref().is_some_and(Machine::is_running)
     }
 
-    fn process(&self, node: NodeIndex) -> Process {
+    pub(crate) fn process(&self, node: NodeIndex) -> Process {
         self.machines[node].as_ref().map_or(Process::Off, |m| m.process)
     }
 
     pub(crate) fn node_gets_packet(&mut self, node: NodeIndex, packet: Vec<u8>) {
         match self.process(node) {
-            Process::Running => self.turn(node, Input::Packet(packet)),
+            Process::Running => {
+                self.machine(node).busy = true;
+                self.turn(node, Input::Packet(packet));
+            }
             Process::Frozen => {
                 let ring = &mut self.machine(node).backlog.packets;
                 if ring.len() < RING {
@@ -103,13 +105,16 @@ impl World {
         }
         machine.wake = None;
         let now = self.now;
-        let (since, count) = &mut self.machine(node).wakes;
-        if now.since(*since) >= Duration::from_secs(1) {
-            (*since, *count) = (now, 0);
+        let machine = self.machine(node);
+        let (since, count) = machine.wakes;
+        let limit = if machine.busy { WAKES } else { IDLE_WAKES };
+        if now.since(since) >= Duration::from_secs(1) {
+            (machine.wakes, machine.busy) = ((now, 1), false);
+        } else {
+            machine.wakes.1 += 1;
         }
-        *count += 1;
-        if *count > WAKES {
-            self.ledger.violate(Rule::TimerStorm, format!("node {node}: {WAKES} in a second"));
+        if now.since(since) <= Duration::from_secs(2) && count > limit {
+            self.ledger.violate(Rule::TimerStorm, format!("node {node}: {count} in a second"));
         }
         self.turn(node, Input::Time);
     }
@@ -130,19 +135,26 @@ impl World {
         self.after(interval, Happening::SendHeartbeat { node, incarnation });
     }
 
-    pub(crate) fn node_gets_heartbeat(&mut self, node: NodeIndex, heartbeat: Heartbeat) {
+    pub(crate) fn node_gets_heartbeat(
+        &mut self,
+        node: NodeIndex,
+        path: usize,
+        heartbeat: Heartbeat,
+    ) {
         let now = self.now;
         match self.process(node) {
             Process::Running => {
                 let machine = self.machine(node);
-                machine.note_heard(&heartbeat);
+                machine.note_heard(now, &heartbeat);
                 if heartbeat.asks {
                     let answer = machine.heartbeat(now);
                     self.send_heartbeat(node, Heartbeat { asks: false, ..answer });
                 }
-                self.turn(node, Input::Heartbeat(now, heartbeat));
+                self.turn(node, Input::Heartbeat(now, path, heartbeat));
             }
-            Process::Frozen => self.machine(node).backlog.heartbeats.push((now, heartbeat)),
+            Process::Frozen => {
+                self.machine(node).backlog.heartbeats.push((now, path, heartbeat));
+            }
             Process::Dead | Process::Off => {}
         }
     }
@@ -153,7 +165,9 @@ impl World {
             return self.after(RETRY, Happening::StateArrives { node });
         }
         match self.process(node) {
+            Process::Running if self.machine(node).wedged => self.machine(node).backlog.state += 1,
             Process::Running => {
+                self.machine(node).busy = true;
                 let up = self.channel.is_up(node);
                 let item = self.channel.arrive(node);
                 // What still comes on a connection that this end has closed is dropped by its kernel.
@@ -199,103 +213,22 @@ impl World {
         }
     }
 
-    fn state_under_way(&mut self, to: NodeIndex) {
-        self.after(self.network.link.delay, Happening::StateArrives { node: to });
-    }
-
-    // ── faults
-
-    pub(crate) fn fault(&mut self, fault: Fault) {
-        match fault {
-            Fault::Kill(node) => self.die(node, Process::Dead, Tail::Random),
-            Fault::PowerOff(node) => self.die(node, Process::Off, Tail::Random),
-            Fault::Freeze(node) => {
-                if self.running(node) {
-                    self.machine(node).process = Process::Frozen;
-                }
-            }
-            Fault::Resume(node) => self.resume(node),
-            Fault::Restart(node) => {
-                if matches!(self.process(node), Process::Dead | Process::Off) {
-                    // What was left of an old connection is now refused.
-                    if self.channel.close(node) {
-                        self.state_under_way(1 - node);
-                    }
-                    self.start_node(node);
-                }
-            }
-            Fault::Disconnect => {
-                if self.channel.break_off(&mut self.rng) {
-                    self.state_under_way(0);
-                    self.state_under_way(1);
-                }
-            }
-            Fault::Cut(from, to) => self.network.cut(from, to),
-            Fault::Heal => self.network.heal(),
-            Fault::Links(link) => self.network.link = link,
-        }
-    }
-
-    /// `node` dies.
-    pub(crate) fn die(&mut self, node: NodeIndex, how: Process, tail: Tail) {
-        let Some(machine) = &mut self.machines[node] else { return };
-        if matches!(machine.process, Process::Dead | Process::Off) {
-            return;
-        }
-        situations::of_counters(&machine.node.status(self.now), &mut self.situations);
-        let role = machine.node.beliefs().role;
-        machine.process = how;
-        machine.claims = false;
-        machine.held.clear();
-        self.trace(|| format!("node {node} dies: {how:?}"));
-        if role == Role::Active {
-            // What it alone knew dies with it.
-            self.exempt(|world, client| {
-                world.wire.server_of(client).is_some() && !world.known_to(1 - node, client)
-            });
-        }
-        self.channel.lose_tail(1 - node, tail, &mut self.rng);
-        // The kernel of a machine that lives says so; a dead machine says nothing.
-        if how == Process::Dead && self.channel.close(node) {
-            self.state_under_way(1 - node);
-        }
-    }
-
-    fn resume(&mut self, node: NodeIndex) {
-        if self.process(node) != Process::Frozen {
-            return;
-        }
-        let machine = self.machine(node);
-        machine.process = Process::Running;
-        machine.wake = None;
-        let backlog = std::mem::take(&mut machine.backlog);
-        let incarnation = machine.incarnation;
-        for (at, heartbeat) in backlog.heartbeats {
-            self.machine(node).note_heard(&heartbeat);
-            self.turn(node, Input::Heartbeat(at, heartbeat));
-        }
-        for _ in 0..backlog.state {
-            self.state_arrives(node);
-        }
-        for packet in backlog.packets {
-            self.node_gets_packet(node, packet);
-        }
-        if self.running(node) && self.machine(node).incarnation == incarnation {
-            self.turn(node, Input::Time);
-        }
+    pub(crate) fn state_under_way(&mut self, to: NodeIndex) {
+        let slow = self.machines[to].as_ref().map_or(Duration::ZERO, |m| m.state_delay);
+        self.after(self.network.link.delay + slow, Happening::StateArrives { node: to });
     }
 
     // ── the loop of a process
 
     /// One turn: an input, and everything that follows from it.
-    fn turn(&mut self, node: NodeIndex, input: Input) {
+    pub(crate) fn turn(&mut self, node: NodeIndex, input: Input) {
         let before = self.machine(node).node.beliefs();
         self.machine(node).was_synchronised = before.synchronised;
         let forwarded = self.tell(node, input);
         if !self.fetch(node, forwarded) {
             return;
         }
-        let now = self.now;
+        let now = self.clock(node);
         self.machine(node).node.handle_timeout(now);
         if !self.fetch(node, Vec::new()) {
             return;
@@ -304,17 +237,20 @@ impl World {
         machine.node.check_invariants();
         let after = machine.node.beliefs();
         self.compare(node, &before, &after);
+        self.check_beliefs(node, &before, &after);
         self.ask(node);
         self.set_alarm(node);
         self.step(node);
     }
 
     fn tell(&mut self, node: NodeIndex, input: Input) -> Vec<Vec<u8>> {
-        let now = self.now;
+        let now = self.clock(node);
         match input {
             Input::Packet(packet) => return self.tell_packet(node, &packet),
-            Input::Heartbeat(at, heartbeat) => {
-                self.machine(node).node.handle_heartbeat(now, 0, at, &heartbeat);
+            Input::Heartbeat(at, path, heartbeat) => {
+                let machine = self.machine(node);
+                let at = machine.clock(at);
+                machine.node.handle_heartbeat(now, path, at, &heartbeat);
             }
             Input::Refused => self.machine(node).node.handle_peer_refused(now),
             Input::State(Item::Opened) => self.machine(node).node.handle_state_connected(now),
@@ -326,23 +262,25 @@ impl World {
     }
 
     fn tell_packet(&mut self, node: NodeIndex, packet: &[u8]) -> Vec<Vec<u8>> {
-        let now = self.now;
+        let now = self.clock(node);
         let mut buffer = vec![0; HEADROOM];
         buffer.extend_from_slice(packet);
         let end = buffer.len();
         let machine = self.machine(node);
         let verdict =
             machine.node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
-        match verdict {
-            Verdict::Forward { range, offload } => {
-                device::transmit(buffer[range].to_vec(), offload)
+        let Verdict::Forward { range, offload } = verdict else { return Vec::new() };
+        let packets = device::transmit(buffer[range].to_vec(), offload);
+        if let Some(came) = Seen::of(&mut packet.to_vec()) {
+            for goes in packets.iter().filter_map(|packet| Seen::of(&mut packet.clone())) {
+                self.wire.passed(&mut self.ledger, &came, &goes);
             }
-            Verdict::Done => Vec::new(),
         }
+        packets
     }
 
     fn tell_message(&mut self, node: NodeIndex, message: &[u8]) {
-        let now = self.now;
+        let now = self.clock(node);
         self.trace(|| {
             format!("node {node} <= state message {:?}", &message[..message.len().min(9)])
         });
@@ -360,7 +298,7 @@ impl World {
         }
     }
 
-    fn close_state(&mut self, node: NodeIndex) {
+    pub(crate) fn close_state(&mut self, node: NodeIndex) {
         if self.channel.close(node) {
             self.state_under_way(1 - node);
         }
@@ -386,7 +324,7 @@ impl World {
                 return false;
             }
         }
-        let now = self.now;
+        let now = self.clock(node);
         while self.channel.has_room(node) {
             let mut message = Vec::new();
             if !self.machine(node).node.poll_state_message(now, &mut message) {
@@ -421,15 +359,20 @@ impl World {
             Event::Deactivate { .. } => self.machine(node).claims = false,
             Event::Announce => self.announce(node),
             Event::CloseStateConnection(_) => self.close_state(node),
-            Event::Log(log) => situations::of_event(&log, &mut self.situations),
+            Event::Log(log) => {
+                self.check_takeover(node, &log);
+                situations::of_event(&log, &mut self.situations);
+            }
         }
     }
 
     fn node_sends(&mut self, node: NodeIndex, mut packet: Vec<u8>) {
         let Some(seen) = Seen::of(&mut packet) else {
-            return self.trace(|| format!("node {node} sends something else than TCP"));
+            self.trace(|| format!("node {node} sends something else than TCP"));
+            return self.wire.node_says_otherwise(&mut self.ledger, &packet);
         };
         self.trace(|| format!("node {node} -> {seen}"));
+        self.check_doubt(node, &seen);
         let peer = self.machines[1 - node].as_ref();
         let standby = peer.filter(|p| matches!(p.process, Process::Running | Process::Frozen));
         let me = self.machines[node].as_ref().expect("it sends");
@@ -440,88 +383,11 @@ impl World {
         // An asynchronous listener's session waits for nobody.
         let waits = |l: &Listener| l.protection.replication == Replication::Sync;
         let waits = me.config.listeners.iter().all(waits);
-        let held = standby.filter(|_| paired && waits).map(|s| &s.held);
-        self.wire.node_sends(&mut self.ledger, &seen, &packet, held);
+        let held = standby.filter(|s| waits && (paired || self.counts_on(me, s))).map(|s| &s.held);
+        let quiet = me.active_since.is_some_and(|t| self.now.since(t) < me.config.pair.quiet_time);
+        let sender = Sender { node, quiet, held };
+        self.wire.node_sends(&mut self.ledger, &seen, &packet, sender);
         self.packet_to_host(node, &seen, packet);
-    }
-
-    /// What a change of role means for the flows.
-    fn compare(&mut self, node: NodeIndex, before: &Beliefs, after: &Beliefs) {
-        let peer = self.machines[1 - node].as_ref().map(|m| m.incarnation);
-        let paired = after.role == Role::Active && after.synchronised;
-        let now = self.now;
-        let machine = self.machine(node);
-        if after.synchronised && !before.synchronised {
-            machine.synchronised_since = now;
-        }
-        if !paired {
-            machine.paired_with = None;
-        } else if !before.synchronised || before.role != Role::Active {
-            machine.paired_with = peer;
-        }
-        if before.role == Role::Active && after.role != Role::Active {
-            self.exempt(|world, tuple| !world.known_to(1 - node, tuple));
-        }
-    }
-
-    /// `node` becomes active, having held everything or not.
-    fn activated(&mut self, node: NodeIndex, promised: bool) {
-        let since = self.machine(node).synchronised_since;
-        self.takeovers += 1;
-        let other = self.machines[1 - node].as_ref();
-        if other.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active) {
-            self.situations.insert(BOTH_ACTIVE);
-            self.wire.both_acted = true;
-        }
-        self.exempt(|world, tuple| {
-            // A handshake from before this node had everything cannot be proved to be without effect.
-            let early = world.wire.was_answered_before(tuple, since);
-            let lonely = world.wire.was_answered_alone(tuple);
-            !promised || (lonely || early) && !world.known_to(node, tuple)
-        });
-    }
-
-    /// Nothing is promised for the flows that are alive and for which `which` holds.
-    pub(crate) fn exempt(&mut self, which: impl Fn(&World, FourTuple) -> bool) {
-        for i in 0..self.ledger.flows.len() {
-            let flow = &self.ledger.flows[i];
-            let tuple = FourTuple::new(flow.client, flow.listener);
-            if !flow.is_finished() && which(self, tuple) {
-                self.trace(|| format!("flow {i} is exempt"));
-                self.ledger.flows[i].exempt = true;
-            }
-        }
-    }
-
-    /// Whether nothing was promised for this client's connection: an active node has never been told of it,
-    /// because the one that opened it had no synchronised standby.
-    pub(crate) fn is_beyond_promise(&self, client: FourTuple) -> bool {
-        let active = |node: &NodeIndex| {
-            let machine = self.machines[*node].as_ref();
-            machine.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active)
-        };
-        let mut unaware = [0, 1].into_iter().filter(active).filter(|n| !self.known_to(*n, client));
-        let served = self.wire.server_of(client).is_some();
-        // While both nodes acted, a port may have been used again behind the back of the one that stays: it
-        // may have an old session for the new connection.
-        let reused = self.ledger.flows.iter().filter(|f| f.client == client.source).count() > 1
-            && self.situations.contains(BOTH_ACTIVE);
-        (served || reused || self.wire.was_answered_alone(client)) && unaware.next().is_some()
-    }
-
-    /// Whether a node may refuse this client: it has had no answer yet, and the listener wants a standby.
-    pub(crate) fn may_be_refused(&self, client: FourTuple) -> bool {
-        let refuses = |l: &Listener| l.protection.without_standby == WithoutStandby::Refuse;
-        self.setup.configs[0].listeners.iter().any(refuses) && !self.wire.has_met(client)
-    }
-
-    /// Whether `node` holds the session of that client, as far as the wire tells.
-    fn known_to(&self, node: NodeIndex, client: FourTuple) -> bool {
-        let session = self.wire.session_of(client);
-        let told = session.is_some_and(|session| {
-            self.machines[node].as_ref().is_some_and(|m| m.held.contains(&session))
-        });
-        told || self.wire.server_of(client).is_some_and(|server| owner(server.destination) == node)
     }
 
     /// Asks the peer at once, if the node wants to.
@@ -541,8 +407,8 @@ impl World {
     fn set_alarm(&mut self, node: NodeIndex) {
         let now = self.now;
         let machine = self.machine(node);
-        let Some(at) = machine.node.poll_timeout(now) else { return };
-        let at = at.max(now + Duration::from_micros(1));
+        let Some(at) = machine.node.poll_timeout(machine.clock(now)) else { return };
+        let at = machine.world_time(at).max(now + Duration::from_micros(1));
         if machine.wake != Some(at) {
             machine.wake = Some(at);
             let incarnation = machine.incarnation;
@@ -568,10 +434,4 @@ impl World {
         }
         true
     }
-}
-
-/// The node in whose range of source ports this is.
-fn owner(own: Endpoint) -> NodeIndex {
-    let node = if own.port < 33_280 { NodeId::A } else { NodeId::B };
-    usize::from(node == NodeId::B)
 }

@@ -16,7 +16,7 @@ use crate::{
     host::Service,
     network::Link,
     script::{Pace, Step},
-    setup::{Fault, FlowSetup, HostSetup, Setup, Start},
+    setup::{Clocks, Fault, FlowSetup, HostSetup, Setup, Start},
     stack::StackSetup,
 };
 
@@ -24,6 +24,9 @@ use crate::{
 const SERVER_PORT: u16 = 8_080;
 /// The port of the first client of a scenario; five digits, so that all PROXY headers are equally long.
 const FIRST_PORT: u16 = 40_000;
+
+/// The machines were not started at the same time, and do not agree on what time it is.
+const STANDBY_CLOCKS: Clocks = Clocks { boot: Duration::from_secs(25_000), wall_us: -3_000_000 };
 
 /// A setup in the making: one listener, one client host, one server host, until told otherwise.
 #[derive(Clone, Debug)]
@@ -45,6 +48,12 @@ pub struct Scenario {
     standby_starts: Duration,
     retry_after: Duration,
     protection: Protection,
+    clocks: [Clocks; 2],
+    paths: u8,
+    idle_timeout: Duration,
+    timeouts: Timeouts,
+    limits: Limits,
+    aftermath: Duration,
 }
 
 impl Scenario {
@@ -67,6 +76,12 @@ impl Scenario {
             standby_starts: Duration::ZERO,
             retry_after: Duration::from_secs(5),
             protection: Protection::default(),
+            clocks: [Clocks::default(), STANDBY_CLOCKS],
+            paths: 1,
+            idle_timeout: Duration::from_secs(600),
+            timeouts: Timeouts::default(),
+            limits: Limits { sessions: 1_000, openings: 1_000, half_open: 500 },
+            aftermath: Duration::ZERO,
         }
     }
 
@@ -167,6 +182,59 @@ impl Scenario {
         self
     }
 
+    /// The clocks of the two machines.
+    #[must_use]
+    pub fn clocks(mut self, clocks: [Clocks; 2]) -> Self {
+        self.clocks = clocks;
+        self
+    }
+
+    /// Sequence numbers and timestamps of everybody pass zero soon after the beginning of the load.
+    #[must_use]
+    pub fn wraps(mut self) -> Self {
+        (self.client.wraps, self.server.wraps) = (true, true);
+        // The pair's clock in milliseconds, modulo 2^32, is that of the world's time.
+        let wall_ms = crate::world::UNIX_US / 1_000 + 2_300;
+        let wall_us = (wall_ms.next_multiple_of(1 << 32) - wall_ms) as i64 * 1_000;
+        self.clocks = self.clocks.map(|clocks| Clocks { wall_us, ..clocks });
+        self
+    }
+
+    /// So many heartbeat paths.
+    #[must_use]
+    pub fn paths(mut self, paths: u8) -> Self {
+        self.paths = paths;
+        self
+    }
+
+    /// Sessions in which nothing is said for so long are forgotten.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// How long nodes remember what is over.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// How much there may be of everything.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The world goes on for so long when everything is done.
+    #[must_use]
+    pub fn aftermath(mut self, aftermath: Duration) -> Self {
+        self.aftermath = aftermath;
+        self
+    }
+
     fn address(&self, subnet: u8, host: u8) -> IpAddr {
         if self.v6 {
             Ipv6Addr::new(0xfd00, 0, 0, u16::from(subnet), 0, 0, 0, u16::from(host)).into()
@@ -200,7 +268,7 @@ impl Scenario {
             opening: self.opening,
             routes: self.routes.clone(),
             default_pool: Some(PoolId(0)),
-            idle_timeout: Duration::from_secs(600),
+            idle_timeout: self.idle_timeout,
             protection: self.protection,
         };
         let config = Config {
@@ -208,9 +276,9 @@ impl Scenario {
             listeners: vec![listener],
             pools: pools.collect(),
             source_addresses: vec![self.address(0, 101)],
-            pair: PairConfig::default(),
-            timeouts: Timeouts::default(),
-            limits: Limits { sessions: 1_000, openings: 1_000, half_open: 500 },
+            pair: PairConfig { paths: self.paths, ..PairConfig::default() },
+            timeouts: self.timeouts.clone(),
+            limits: self.limits.clone(),
             mtu: 1_500,
         };
         config.validate().expect("scenarios make sense");
@@ -260,7 +328,10 @@ impl Scenario {
             link: self.link,
             faults: self.faults.clone(),
             crash: None,
+            clocks: self.clocks,
+            aftermath: self.aftermath,
             trace: false,
+            capture: None,
         }
     }
 }

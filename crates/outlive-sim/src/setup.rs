@@ -1,6 +1,6 @@
 //! What a world is made of: machines, hosts, load and faults. Plain data, made by scenarios.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use outlive_proxy::config::{Config, ProxyProtocol};
 use outlive_tcp::wire::Endpoint;
@@ -33,8 +33,23 @@ pub struct Setup {
     pub faults: Vec<(Duration, Fault)>,
     /// The death of a node at a point of its own doing.
     pub crash: Option<CrashPoint>,
+    /// The clocks of the two machines.
+    pub clocks: [Clocks; 2],
+    /// The world goes on for so long when everything is done, so that its end can be looked at.
+    pub aftermath: Duration,
     /// Print what happens.
     pub trace: bool,
+    /// Write every packet to this file.
+    pub capture: Option<PathBuf>,
+}
+
+/// What the clocks of a machine say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clocks {
+    /// The monotonic clock is so far ahead of the world's.
+    pub boot: Duration,
+    /// The wall clock is wrong by so many microseconds. A process looks at it when it starts.
+    pub wall_us: i64,
 }
 
 /// A host.
@@ -95,10 +110,45 @@ pub enum Fault {
     Disconnect,
     /// Nothing goes from one place to another.
     Cut(Place, Place),
+    /// Heartbeats of a node do not arrive on one of the paths.
+    CutPath(NodeIndex, usize),
     /// Every cut is mended.
     Heal,
+    /// The state connection is reset; what is under way on it is lost.
+    BreakState,
+    /// The process does not serve its state connection.
+    Wedge(NodeIndex),
+    /// It does again.
+    Unwedge(NodeIndex),
+    /// Messages on the state connection take so much longer to a node.
+    SlowState(NodeIndex, Duration),
+    /// The wall clock of a machine jumps by so many microseconds.
+    WallClock(NodeIndex, i64),
+    /// Somebody else says something.
+    Forge(Forgery),
     /// From now on, links are like this.
     Links(Link),
+}
+
+/// What strangers send, or the network sends again. It goes to the node that answers for the virtual
+/// addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgery {
+    /// In the name of both ends of every living flow: resets that lie in the window, and do not stand where
+    /// the stream does.
+    ResetInside,
+    /// Resets far from the window.
+    ResetOutside,
+    /// SYNs in the name of clients that have connections.
+    Syn,
+    /// Segments of connections that never were.
+    Stray,
+    /// So many SYNs of clients that do not exist.
+    Flood(u16),
+    /// ICMP errors about what a node sent last to each end.
+    Unreachable,
+    /// What each client said first, once more.
+    FirstWords,
 }
 
 /// The death of a node after its so-and-so-manyth output.

@@ -18,6 +18,7 @@ pub(crate) fn of_event(event: &LogEvent, met: &mut Situations) {
         LogEvent::TookOver { cause: TakeoverCause::Refused(_), .. } => "taken over: process gone",
         LogEvent::TookOver { cause: TakeoverCause::Restarted, .. } => "taken over: restarted",
         LogEvent::TookOver { cause: TakeoverCause::BothPassive, .. } => "taken over: both passive",
+        LogEvent::TookOver { cause: TakeoverCause::Ordered, .. } => "taken over: ordered",
         LogEvent::WentAlone { .. } => "went alone",
         LogEvent::SteppedDown { .. } => "stepped down",
         LogEvent::Synchronised { sessions: 1.., .. } => "standby synchronised with sessions",

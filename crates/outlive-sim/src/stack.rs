@@ -24,6 +24,8 @@ pub struct StackSetup {
     pub sack: bool,
     /// Its MTU in bytes.
     pub mtu: usize,
+    /// Its sequence numbers and timestamps pass zero soon after the beginning of the load (Linux only).
+    pub wraps: bool,
 }
 
 impl Default for StackSetup {
@@ -34,6 +36,7 @@ impl Default for StackSetup {
             timestamps: true,
             sack: true,
             mtu: 1_500,
+            wraps: false,
         }
     }
 }

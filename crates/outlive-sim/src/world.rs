@@ -3,7 +3,11 @@
 //! [`World::run`] takes one event after the other until the load is done or a rule is broken. What an event
 //! means for a node is in `pair`; what a packet must be in `wire`.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    time::Duration,
+};
 
 use outlive_proxy::{
     config::{Listener, Synchronise},
@@ -11,10 +15,11 @@ use outlive_proxy::{
 };
 use outlive_tcp::{
     time::Time,
-    wire::{Endpoint, FourTuple},
+    wire::{Endpoint, Flags, FourTuple},
 };
 
 use crate::{
+    capture::Capture,
     channel::Channel,
     content::FlowId,
     host::Host,
@@ -23,7 +28,8 @@ use crate::{
     network::{Network, NodeIndex, Place},
     packet::Seen,
     rng::Rng,
-    setup::{Fault, Setup, Start},
+    roles::Reigns,
+    setup::{Fault, Forgery, Setup, Start},
     situations::{self, Situations},
     wire::Wire,
 };
@@ -33,6 +39,8 @@ use crate::{
 pub const LOAD: Duration = Duration::from_millis(1_200);
 /// How long everything may take once the last fault is over: the end systems' timers are backed off by then.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// By then, once nothing goes wrong any more, one node serves.
+const ROLES_SETTLED: Duration = Duration::from_secs(4);
 /// By then, once faults are over, the roles have settled.
 const SETTLED: Duration = Duration::from_secs(8);
 /// The wall clock at the beginning of time, in microseconds.
@@ -41,17 +49,50 @@ pub(crate) const UNIX_US: u64 = 1_700_000_000_000_000;
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    ToHost { host: usize, packet: Vec<u8> },
-    HostWakes { host: usize, at: Time },
-    ToNode { node: NodeIndex, packet: Vec<u8> },
-    NodeWakes { node: NodeIndex, incarnation: u32, at: Time },
-    SendHeartbeat { node: NodeIndex, incarnation: u32 },
-    HeartbeatArrives { node: NodeIndex, heartbeat: Heartbeat },
-    StateArrives { node: NodeIndex },
-    Dial { again: bool },
-    Announced { host: usize, node: NodeIndex },
-    StartNode { node: NodeIndex },
-    FlowBegins { flow: usize },
+    /// `sender` is the node that sent it, and the number of its process.
+    ToHost {
+        host: usize,
+        packet: Vec<u8>,
+        sender: (NodeIndex, u32),
+    },
+    HostWakes {
+        host: usize,
+        at: Time,
+    },
+    ToNode {
+        node: NodeIndex,
+        packet: Vec<u8>,
+    },
+    NodeWakes {
+        node: NodeIndex,
+        incarnation: u32,
+        at: Time,
+    },
+    SendHeartbeat {
+        node: NodeIndex,
+        incarnation: u32,
+    },
+    HeartbeatArrives {
+        node: NodeIndex,
+        path: usize,
+        heartbeat: Heartbeat,
+    },
+    StateArrives {
+        node: NodeIndex,
+    },
+    Dial {
+        again: bool,
+    },
+    Announced {
+        host: usize,
+        node: NodeIndex,
+    },
+    StartNode {
+        node: NodeIndex,
+    },
+    FlowBegins {
+        flow: usize,
+    },
     Fault(Fault),
 }
 
@@ -115,7 +156,7 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) machines: [Option<Machine>; 2],
     pub(crate) channel: Channel,
-    hosts: Vec<Host>,
+    pub(crate) hosts: Vec<Host>,
     wakes: Vec<Option<Time>>,
     pub(crate) ledger: Ledger,
     pub(crate) wire: Wire,
@@ -130,6 +171,15 @@ pub struct World {
     /// When the last fault happened.
     last_fault: Time,
     faults_left: usize,
+    /// When everything was done.
+    done_since: Option<Time>,
+    pub(crate) reigns: Reigns,
+    /// What each client said first, by its connection and sequence number.
+    pub(crate) first_words: BTreeMap<(FourTuple, u32), Vec<u8>>,
+    /// What a node sent last to each end, if somebody is going to complain about it.
+    pub(crate) last_sent: BTreeMap<FourTuple, Vec<u8>>,
+    complaints: bool,
+    capture: Option<Capture>,
     arrivals: Vec<Time>,
 }
 
@@ -163,6 +213,12 @@ impl World {
             settled: false,
             last_fault: Time::ZERO,
             faults_left: setup.faults.len(),
+            done_since: None,
+            reigns: Reigns::new(),
+            first_words: BTreeMap::new(),
+            last_sent: BTreeMap::new(),
+            complaints: setup.faults.iter().any(|(_, f)| *f == Fault::Forge(Forgery::Unreachable)),
+            capture: setup.capture.as_deref().map(|path| Capture::create(path).expect("writable")),
             arrivals: Vec::new(),
             rng,
             setup,
@@ -209,12 +265,12 @@ impl World {
     /// Runs until the load is done, or a rule is broken.
     pub fn run(mut self) -> Outcome {
         let start = self.now;
-        while self.ledger.violations.is_empty() && !self.is_done() {
+        while self.ledger.violations.is_empty() && !self.is_over() {
             let Some(Reverse(next)) = self.queue.pop() else { break };
             self.now = next.at;
             self.ledger.now = next.at;
             self.events += 1;
-            if self.now > self.last_fault + PATIENCE && self.faults_left == 0 {
+            if self.now > self.last_fault + PATIENCE && self.faults_left == 0 && !self.is_done() {
                 self.give_up();
                 break;
             }
@@ -244,7 +300,13 @@ impl World {
 
     fn close_books(&mut self) {
         for machine in self.machines.iter().flatten() {
-            situations::of_counters(&machine.node.status(self.now), &mut self.situations);
+            let status = machine.node.status(machine.clock(self.now));
+            situations::of_counters(&status, &mut self.situations);
+        }
+        self.situations.extend(self.wire.situations.iter());
+        if self.ledger.violations.is_empty() && self.setup.aftermath > ROLES_SETTLED {
+            self.check_one_acts();
+            self.check_leftovers();
         }
         if self.ledger.flows.iter().any(|f| f.exempt) {
             self.situations.insert("flow exempt");
@@ -263,6 +325,16 @@ impl World {
                 self.ledger.violate(Rule::Reset, detail);
             }
         }
+    }
+
+    /// Everything is done, and the aftermath over.
+    fn is_over(&mut self) -> bool {
+        if !self.is_done() {
+            return false;
+        }
+        let since = *self.done_since.get_or_insert(self.now);
+        let until = since.max(self.last_fault) + self.setup.aftermath;
+        self.now >= until
     }
 
     fn is_done(&self) -> bool {
@@ -295,7 +367,11 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::ToHost { host, packet } => {
+            Happening::ToHost { host, packet, sender: (node, incarnation) } => {
+                let sender = self.machines[node].as_ref();
+                if sender.is_some_and(|m| m.lost_outputs_of == Some(incarnation)) {
+                    return;
+                }
                 self.hosts[host].receive(self.now, packet, &mut self.ledger, &self.wire);
                 self.host_acts(host);
             }
@@ -313,8 +389,8 @@ impl World {
             Happening::SendHeartbeat { node, incarnation } => {
                 self.heartbeat_due(node, incarnation);
             }
-            Happening::HeartbeatArrives { node, heartbeat } => {
-                self.node_gets_heartbeat(node, heartbeat);
+            Happening::HeartbeatArrives { node, path, heartbeat } => {
+                self.node_gets_heartbeat(node, path, heartbeat);
             }
             Happening::StateArrives { node } => self.state_arrives(node),
             Happening::Dial { again } => self.dial(again),
@@ -392,6 +468,11 @@ impl World {
     fn host_sends(&mut self, host: usize, mut packet: Vec<u8>) {
         let Some(seen) = Seen::of(&mut packet) else { return };
         self.wire.host_sends(&seen);
+        self.capture(&packet);
+        if self.wire.is_first(&seen) {
+            let key = (seen.tuple, seen.seq.0);
+            self.first_words.entry(key).or_insert_with(|| packet.clone());
+        }
         let claims = [0, 1].map(|n| self.machines[n].as_ref().is_some_and(|m| m.answers()));
         let node = self.network.neighbour(self.now, host, claims);
         self.trace(|| format!("host {host} -> node {node:?}: {seen}"));
@@ -401,6 +482,10 @@ impl World {
 
     /// A packet leaves a node towards wherever it is addressed to.
     pub(crate) fn packet_to_host(&mut self, node: NodeIndex, seen: &Seen, packet: Vec<u8>) {
+        self.capture(&packet);
+        if self.complaints && !seen.has(Flags::RST) {
+            self.last_sent.insert(seen.tuple, packet.clone());
+        }
         let address = seen.tuple.destination.addr;
         if let Some(host) = self.hosts.iter().position(|h| h.address == address) {
             self.travel(Place::Node(node), Place::Host(host), packet);
@@ -416,13 +501,24 @@ impl World {
                 let bit = self.rng.below(packet.len() as u64 * 8) as usize;
                 packet[bit / 8] ^= 1 << (bit % 8);
             }
-            let happening = match to {
-                Place::Host(host) => Happening::ToHost { host, packet },
-                Place::Node(node) => Happening::ToNode { node, packet },
+            let happening = match (from, to) {
+                (Place::Node(node), Place::Host(host)) => {
+                    let incarnation = self.machine(node).incarnation;
+                    Happening::ToHost { host, packet, sender: (node, incarnation) }
+                }
+                (_, Place::Node(node)) => Happening::ToNode { node, packet },
+                (Place::Host(_), Place::Host(_)) => continue,
             };
             self.at(at, happening);
         }
         self.arrivals = arrivals;
+    }
+
+    /// Notes a packet, if anybody wants to see it.
+    pub(crate) fn capture(&mut self, packet: &[u8]) {
+        if let Some(capture) = &mut self.capture {
+            capture.note(self.now, packet);
+        }
     }
 
     /// Every host hears, if it can, that `node` has the virtual addresses.
@@ -441,9 +537,15 @@ impl World {
         let peer = 1 - node;
         let mut arrivals = std::mem::take(&mut self.arrivals);
         let places = (Place::Node(node), Place::Node(peer));
-        self.network.arrivals(self.now, &mut self.rng, places.0, places.1, &mut arrivals);
-        for at in arrivals.drain(..) {
-            self.at(at, Happening::HeartbeatArrives { node: peer, heartbeat });
+        for path in 0..usize::from(self.setup.configs[node].pair.paths) {
+            if self.network.is_path_cut(node, path) {
+                self.situations.insert("heartbeat path cut");
+                continue;
+            }
+            self.network.arrivals(self.now, &mut self.rng, places.0, places.1, &mut arrivals);
+            for at in arrivals.drain(..) {
+                self.at(at, Happening::HeartbeatArrives { node: peer, path, heartbeat });
+            }
         }
         self.arrivals = arrivals;
     }

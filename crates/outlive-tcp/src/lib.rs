@@ -16,6 +16,8 @@
 
 pub mod checksum;
 pub mod cookie;
+#[doc(hidden)]
+pub mod fault;
 pub mod segment;
 pub mod seq;
 #[cfg(test)]

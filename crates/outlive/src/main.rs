@@ -10,6 +10,7 @@ mod keygen;
 mod log;
 mod run;
 mod status;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -52,11 +53,25 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Watch a pair from a third machine until SIGTERM or SIGINT: when the active node fails, redirect the packets to
+    /// the standby, and tell it to take over.
+    Watch {
+        /// The configuration file of the detector.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// Only tell what is wrong with it.
+        #[arg(long)]
+        check: bool,
+    },
     /// Make a key for a pair; both nodes need a copy of it.
     Keygen {
         /// Where to put it, readable for its owner only; it must not exist. Without: to standard output.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Instead of a new one: the key for an external detector, derived from the pair's key in this file. Nothing
+        /// but watching can be done with it.
+        #[arg(long, value_name = "FILE")]
+        watch: Option<PathBuf>,
     },
 }
 
@@ -66,7 +81,8 @@ fn main() -> ExitCode {
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::check(&config),
         Command::Status { config, socket, json } => status::status(config, socket, json),
-        Command::Keygen { output } => keygen::keygen(output.as_deref()),
+        Command::Watch { config, check } => watch::watch(&config, check),
+        Command::Keygen { output, watch } => keygen::keygen(output.as_deref(), watch.as_deref()),
     }
 }
 

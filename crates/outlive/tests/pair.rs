@@ -1,6 +1,7 @@
 //! Two running nodes, real kernels at both ends.
 
 mod common;
+mod routed;
 
 use common::{Network, Node, VIRTUAL, connect, echo_server, outlive, say};
 use outlive_net::netlink::ROUTE_PROTOCOL;
@@ -92,6 +93,33 @@ fn a_frozen_node_and_one_that_is_cut_off_yield() {
     say(&mut stream, b"after the cable is back");
     a.is_survivable();
     say(&mut stream, b"and when everything is in order again");
+}
+
+#[test]
+fn a_pair_may_be_as_quick_as_it_can_be_configured() {
+    let Some(network) = Network::new() else { return };
+    let [a_host, b_host, client, server] = [1, 2, 10, 20].map(|number| network.host(number));
+    echo_server(&server, "10.77.0.20:7");
+    let quick = |config: std::path::PathBuf| {
+        let text = std::fs::read_to_string(&config).unwrap();
+        let times = "detection_timeout = \"20ms\"\nheartbeat_interval = \"5ms\"";
+        std::fs::write(&config, text.replace("detection_timeout = \"200ms\"", times)).unwrap();
+        config
+    };
+    let (a_config, b_config) =
+        (quick(network.config("a", 1, 2, LISTENER)), quick(network.config("b", 2, 1, LISTENER)));
+    let a = Node::start(&a_host, &a_config);
+    let b = Node::start(&b_host, &b_config);
+    a.is_survivable();
+    b.is_survivable();
+    let mut stream = connect(&client, VIRTUAL.parse().unwrap(), 7);
+    say(&mut stream, b"before");
+    // On a busy machine either may have taken over from the other meanwhile, which is no loss.
+    let a_serves = a.status()["role"] == "active";
+    let (mut active, standby) = if a_serves { (a, b) } else { (b, a) };
+    active.kill();
+    say(&mut stream, b"after");
+    standby.is("active");
 }
 
 #[test]

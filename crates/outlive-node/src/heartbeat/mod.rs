@@ -2,7 +2,7 @@
 //!
 //! It goes on while the packet path is busy, and stops when the event loop makes no progress: a node
 //! whose loop hangs serves nobody and must not be taken for alive. It judges nothing: what the
-//! core believes goes out, what was heard goes in, with the time at which it was read.
+//! core believes goes out, what was heard goes in, with the time at which it arrived.
 //!
 //! | part | is |
 //! |---|---|
@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-use mio::Waker;
+use mio::{Waker, net::UdpSocket};
 use outlive_proxy::pair::heartbeat::{Beliefs, Heartbeat, HeartbeatKey};
 use outlive_tcp::time::Time;
 
@@ -74,7 +74,7 @@ pub struct PathCounters {
     pub refused: u64,
     /// Heartbeats that were not news: duplicated, overtaken or recorded ones.
     pub replayed: u64,
-    /// When the peer was last heard here; `None`: never.
+    /// When what was last heard of the peer here arrived; `None`: never.
     pub last_heard: Option<Time>,
 }
 
@@ -96,6 +96,8 @@ struct Say {
 
 /// What the two sides share.
 struct Shared {
+    /// One for each path.
+    sockets: Vec<UdpSocket>,
     say: Mutex<Say>,
     inbox: Mutex<Vec<Option<(Time, Heartbeat)>>>,
     /// Something in the inbox has not been taken.
@@ -133,7 +135,12 @@ impl Heartbeats {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|error| (None, io::Error::other(error)))?;
         let counter = u64::from_be_bytes(random) >> 2;
+        let mut sockets = Vec::new();
+        for (number, &(local, _)) in config.paths.iter().enumerate() {
+            sockets.push(thread::open(local).map_err(|error| (Some(number), error))?);
+        }
         let shared = Arc::new(Shared {
+            sockets,
             say: Mutex::new(Say { outgoing, counter }),
             inbox: Mutex::new(vec![None; config.paths.len()]),
             arrived: AtomicBool::new(false),
@@ -187,6 +194,20 @@ impl Heartbeats {
                 hand_over(path, at, &heartbeat);
             }
         }
+    }
+
+    /// When the peer was last heard on any path; `None`: never.
+    pub fn last_heard(&self) -> Option<Time> {
+        let last = |counters: &Counters| counters.last_heard.load(Ordering::Relaxed);
+        let latest = self.shared.counters.iter().map(last).max()?;
+        latest.checked_sub(1).map(Time::from_micros)
+    }
+
+    /// Whether something has arrived that the thread has not read yet: on a machine so busy that even this thread has to
+    /// wait, the peer must not be taken for silent before. Makes a system call for each path.
+    pub fn overlooks(&self) -> bool {
+        self.shared.arrived.load(Ordering::Acquire)
+            || self.shared.sockets.iter().any(|socket| socket.peek(&mut [0]).is_ok())
     }
 
     /// What has happened on each path.

@@ -3,12 +3,16 @@
 use std::{
     io,
     net::SocketAddr,
+    os::fd::AsRawFd,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
-use outlive_net::privilege;
+use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket, unix::SourceFd};
+use outlive_net::{
+    arrival::{self, Arrival},
+    privilege,
+};
 use outlive_proxy::pair::heartbeat::{Beliefs, HEARTBEAT_LEN, Heartbeat};
 use outlive_tcp::time::Time;
 use socket2::SockRef;
@@ -38,7 +42,8 @@ pub(super) struct Beater {
     main: Arc<Waker>,
     poll: Poll,
     waker: Arc<Waker>,
-    sockets: Vec<Path>,
+    /// As many as there are sockets.
+    paths: Vec<Path>,
     freshness: Freshness,
     /// The beliefs that the event loop was last woken for.
     told: Option<Beliefs>,
@@ -48,9 +53,10 @@ pub(super) struct Beater {
 }
 
 struct Path {
-    socket: UdpSocket,
     peer: SocketAddr,
     readable: bool,
+    /// When there was last nothing to read: what is read next has not arrived before.
+    empty: Time,
 }
 
 impl Beater {
@@ -63,10 +69,15 @@ impl Beater {
         let general = |error| (None, error);
         let poll = Poll::new().map_err(general)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(general)?);
-        let mut sockets = Vec::new();
-        for (number, &(local, peer)) in config.paths.iter().enumerate() {
-            let socket = open(&poll, number, local).map_err(|error| (Some(number), error))?;
-            sockets.push(Path { socket, peer, readable: true });
+        let now = clock.now();
+        let mut paths = Vec::new();
+        for (number, &(_, peer)) in config.paths.iter().enumerate() {
+            let descriptor = shared.sockets[number].as_raw_fd();
+            let registry = poll.registry();
+            registry
+                .register(&mut SourceFd(&descriptor), Token(number), Interest::READABLE)
+                .map_err(|error| (Some(number), error))?;
+            paths.push(Path { peer, readable: true, empty: now });
         }
         let first = lock(&shared.say).counter + 1;
         Ok(Beater {
@@ -77,7 +88,7 @@ impl Beater {
             main,
             poll,
             waker,
-            sockets,
+            paths,
             told: None,
             last_heard: Time::ZERO,
             complained: None,
@@ -96,7 +107,7 @@ impl Beater {
         let mut events = Events::with_capacity(16);
         let mut next = self.clock.now();
         while !self.shared.stop.load(Ordering::Acquire) {
-            let busy = self.sockets.iter().any(|path| path.readable);
+            let busy = self.paths.iter().any(|path| path.readable);
             let wait = if busy { Duration::ZERO } else { next.since(self.clock.now()) };
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != io::ErrorKind::Interrupted
@@ -106,12 +117,12 @@ impl Beater {
             }
             let mut urgent = false;
             for event in &events {
-                match self.sockets.get_mut(event.token().0) {
+                match self.paths.get_mut(event.token().0) {
                     Some(path) => path.readable = true,
                     None => urgent = true,
                 }
             }
-            for path in 0..self.sockets.len() {
+            for path in 0..self.paths.len() {
                 self.receive(path);
             }
             let now = self.clock.now();
@@ -127,7 +138,7 @@ impl Beater {
     fn beat(&mut self, now: Time) {
         if self.lives(now) {
             let heard = self.freshness.heard();
-            for path in 0..self.sockets.len() {
+            for path in 0..self.paths.len() {
                 self.send(path, now, true, heard);
             }
         }
@@ -162,8 +173,8 @@ impl Beater {
                 heard,
             }
         };
-        let (path, counters) = (&self.sockets[path], &self.shared.counters[path]);
-        match path.socket.send_to(&heartbeat.encode(self.config.key), path.peer) {
+        let (socket, counters) = (&self.shared.sockets[path], &self.shared.counters[path]);
+        match socket.send_to(&heartbeat.encode(self.config.key), self.paths[path].peer) {
             Ok(_) => counters.sent.fetch_add(1, Ordering::Relaxed),
             // A path without a cable, or a full queue: silence is what the peer is to notice.
             Err(_) => counters.send_failures.fetch_add(1, Ordering::Relaxed),
@@ -174,24 +185,27 @@ impl Beater {
     fn receive(&mut self, path: usize) {
         let mut answer = None;
         for turn in 1..=BUDGET {
-            if !self.sockets[path].readable {
+            if !self.paths[path].readable {
                 break;
             }
             // One byte more than a heartbeat shows that a datagram is longer.
             let mut buffer = [0; HEARTBEAT_LEN + 1];
-            match self.sockets[path].socket.recv_from(&mut buffer) {
-                Ok((len, from)) => {
+            let before = self.clock.now();
+            match arrival::receive(&self.shared.sockets[path], &mut buffer) {
+                Ok(Arrival { len, from, age }) => {
                     let now = self.clock.now();
-                    if let Some(heard) = self.datagram(path, &buffer[..len], from, now) {
+                    let at = arrived(now, age, self.paths[path].empty);
+                    if let Some(heard) = self.datagram(path, &buffer[..len], from, at) {
                         answer = Some((now, heard));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.sockets[path].readable = false;
+                    self.paths[path].readable = false;
+                    self.paths[path].empty = before;
                 }
                 // An earlier datagram drew an ICMP error: nobody listens there at the moment. Should it
                 // never end, the next datagram tries again: this thread must not spin.
-                Err(_) => self.sockets[path].readable = turn < BUDGET,
+                Err(_) => self.paths[path].readable = turn < BUDGET,
             }
         }
         // One answer for all that came, and never one that asks: two nodes that both ask would go on
@@ -203,13 +217,13 @@ impl Beater {
         }
     }
 
-    /// Handles a datagram. If it wants to be answered at once: the counter to answer with.
+    /// Handles a datagram that arrived at `at`. If it wants to be answered at once: the counter to answer with.
     fn datagram(
         &mut self,
         path: usize,
         datagram: &[u8],
         from: SocketAddr,
-        now: Time,
+        at: Time,
     ) -> Option<u64> {
         let shared = self.shared.clone();
         let counters = &shared.counters[path];
@@ -221,7 +235,7 @@ impl Beater {
             Ok(heartbeat) if heartbeat.beliefs.node != outgoing.beliefs.node => heartbeat,
             refused => {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
-                self.complain(now, from, refused.err());
+                self.complain(at, from, refused.err());
                 return None;
             }
         };
@@ -235,13 +249,13 @@ impl Beater {
             Verdict::Fresh => {}
         }
         counters.received.fetch_add(1, Ordering::Relaxed);
-        counters.last_heard.store(now.as_micros() + 1, Ordering::Relaxed);
-        lock(&shared.inbox)[path] = Some((now, heartbeat));
+        counters.last_heard.store(at.as_micros() + 1, Ordering::Relaxed);
+        lock(&shared.inbox)[path] = Some((at, heartbeat));
         // Pairs with the event loop's swap before it empties the inbox.
         shared.arrived.store(true, Ordering::Release);
 
-        let silence = now.since(self.last_heard) > self.config.interval * 2;
-        self.last_heard = now;
+        let silence = at.since(self.last_heard) > self.config.interval * 2;
+        self.last_heard = at;
         if silence || outgoing.asks || self.told != Some(heartbeat.beliefs) {
             self.told = Some(heartbeat.beliefs);
             // The event loop looks by itself within a quarter of the detection timeout.
@@ -270,14 +284,36 @@ impl Beater {
     }
 }
 
-fn open(poll: &Poll, number: usize, local: SocketAddr) -> io::Result<UdpSocket> {
-    let mut socket = UdpSocket::bind(local)?;
+/// When a datagram arrived that was read at `now`, at which it had lain there for `age`, and not yet at `empty`. The
+/// wall clock, by which ages are told, may be set at any time; the bounds hold in any case.
+fn arrived(now: Time, age: Option<Duration>, empty: Time) -> Time {
+    (now - age.unwrap_or_default()).max(empty).min(now)
+}
+
+/// The socket of a path.
+pub(super) fn open(local: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(local)?;
     let reference = SockRef::from(&socket);
-    // Best effort: heartbeats also work without precedence.
+    // Best effort: heartbeats also work without precedence, and without the times of their arrival.
     let _ = match local {
         SocketAddr::V4(_) => reference.set_tos_v4(TRAFFIC_CLASS),
         SocketAddr::V6(_) => reference.set_tclass_v6(TRAFFIC_CLASS),
     };
-    poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
+    let _ = arrival::enable(&socket);
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_late_counts_from_when_it_arrived() {
+        let ms = |ms: u64| Time::from_micros(ms * 1_000);
+        let age = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(arrived(ms(500), age(80), ms(100)), ms(420));
+        assert_eq!(arrived(ms(500), None, ms(100)), ms(500));
+        // The wall clock was set forward by an hour meanwhile.
+        assert_eq!(arrived(ms(500), age(3_600_000), ms(100)), ms(100));
+    }
 }

@@ -11,14 +11,14 @@ use serde::{
 };
 use toml::Spanned;
 
-/// A text and where it stands.
-pub(super) type Text = Spanned<String>;
+pub(super) use super::values::Text;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) node: Spanned<Node>,
     pub(super) peer: Option<Spanned<Peer>>,
+    pub(super) watch: Option<Spanned<Watch>>,
     #[serde(default)]
     pub(super) listener: Vec<Spanned<Listener>>,
     #[serde(default)]
@@ -35,6 +35,7 @@ pub(super) struct Node {
     pub(super) name: Option<Text>,
     pub(super) interfaces: Spanned<Vec<Text>>,
     pub(super) tun: Option<Text>,
+    pub(super) edge: Option<Text>,
     pub(super) mtu: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) set_sysctls: bool,
@@ -50,11 +51,18 @@ pub(super) struct Peer {
     pub(super) state: Spanned<StatePath>,
     pub(super) heartbeat: Spanned<Vec<Spanned<HeartbeatPath>>>,
     pub(super) key_file: Text,
+    pub(super) detector: Option<Text>,
     pub(super) heartbeat_interval: Option<Text>,
     pub(super) detection_timeout: Option<Text>,
     pub(super) join_timeout: Option<Text>,
     pub(super) quiet_time: Option<Text>,
     pub(super) confirm_timeout: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Watch {
+    pub(super) listen: Spanned<Vec<Text>>,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +122,7 @@ pub(super) struct Limits {
     pub(super) sessions: Option<Spanned<i64>>,
     pub(super) openings: Option<Spanned<i64>>,
     pub(super) half_open: Option<Spanned<i64>>,
+    pub(super) fast_path: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize, Default)]

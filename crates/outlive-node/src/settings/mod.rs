@@ -15,7 +15,7 @@ mod file;
 mod problem;
 #[cfg(test)]
 mod tests;
-mod values;
+pub mod values;
 
 use std::{
     fs,
@@ -23,12 +23,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use problem::{Place, Problem};
+pub use problem::{Place, Problem, Problems};
 
 /// Where the admin socket is unless the file says otherwise.
 pub const DEFAULT_ADMIN_SOCKET: &str = "/run/outlive/admin.sock";
 /// What the TUN device is called unless the file says otherwise.
 pub const DEFAULT_TUN: &str = "outlive0";
+
+/// How many established sessions are left to the kernel unless the file says otherwise.
+pub const DEFAULT_FAST_PATH: u32 = 65_536;
 
 /// Everything that the configuration file says.
 #[derive(Clone, Debug)]
@@ -42,16 +45,32 @@ pub struct Settings {
     pub mtu: Option<u16>,
     /// Interfaces on which virtual addresses are answered for; at least one.
     pub interfaces: Vec<Placed<String>>,
+    /// How packets for the virtual addresses find the active node.
+    pub edge: EdgeKind,
     /// Name of the TUN device.
     pub tun: Placed<String>,
     /// Whether system settings that are wrong may be changed.
     pub set_sysctls: bool,
+    /// Established sessions that may be left to the kernel; zero: none.
+    pub fast_path: u32,
     /// Path of the admin socket.
     pub admin_socket: Placed<PathBuf>,
     /// How the log is written.
     pub log: LogFormat,
     /// The other node, if there is one.
     pub peer: Option<PeerSettings>,
+    /// Where an external detector may ask, and give its orders; empty if there is none.
+    pub watch: Vec<Placed<SocketAddr>>,
+}
+
+/// How packets for the virtual addresses find the active node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EdgeKind {
+    /// Both nodes are on the addresses' segment: the active one answers ARP and neighbour solicitations, and
+    /// announces itself.
+    Neighbours,
+    /// Routers lead the addresses to the active node's own address; somebody tells them.
+    Routed,
 }
 
 /// How the other node is reached.

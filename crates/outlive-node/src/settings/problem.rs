@@ -82,29 +82,25 @@ impl fmt::Display for Problem {
 
 /// Collects problems while a file is gone through, so that all are told at once.
 #[derive(Debug)]
-pub(super) struct Problems<'a> {
+pub struct Problems<'a> {
     file: &'a Path,
     source: &'a str,
     found: Vec<Problem>,
 }
 
 impl<'a> Problems<'a> {
-    pub(super) fn new(file: &'a Path, source: &'a str) -> Self {
+    /// None yet, of the file of that name and its text.
+    pub fn new(file: &'a Path, source: &'a str) -> Self {
         Problems { file, source, found: Vec::new() }
     }
 
     /// Adds one about the bytes `span` of the file.
-    pub(super) fn at(
-        &mut self,
-        span: Range<usize>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub fn at(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
         self.push(Some(Place::of(self.source, &span)), message.into(), help.into());
     }
 
     /// The same, unless just that has been said.
-    pub(super) fn once(&mut self, span: Range<usize>, message: String, help: String) {
+    pub fn once(&mut self, span: Range<usize>, message: String, help: String) {
         let place = Some(Place::of(self.source, &span));
         if !self.found.iter().any(|known| known.place == place && known.message == message) {
             self.push(place, message, help);
@@ -112,7 +108,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Adds one about a place already known.
-    pub(super) fn place(
+    pub fn place(
         &mut self,
         place: Option<Place>,
         message: impl Into<String>,
@@ -122,7 +118,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Adds one about the file as a whole.
-    pub(super) fn whole(&mut self, message: impl Into<String>, help: impl Into<String>) {
+    pub fn whole(&mut self, message: impl Into<String>, help: impl Into<String>) {
         self.push(None, message.into(), help.into());
     }
 
@@ -130,16 +126,41 @@ impl<'a> Problems<'a> {
         self.found.push(Problem { file: self.file.to_owned(), place, message, help });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Adds that the file is not TOML, or has an unknown, missing or mistyped key. `document` lists all keys.
+    pub fn not_toml(&mut self, error: &toml::de::Error, document: &str) {
+        let (message, help) = explain(error.message(), document);
+        self.at(error.span().unwrap_or(0..0), message, help);
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
     /// What was found, in the order of the file.
-    pub(super) fn into_vec(mut self) -> Vec<Problem> {
+    pub fn into_vec(mut self) -> Vec<Problem> {
         let position = |p: &Problem| p.place.as_ref().map(|place| (place.line, place.column));
         self.found.sort_by_key(position);
         self.found
     }
+}
+
+/// What the TOML parser says, as a sentence, and what to do about it.
+fn explain(message: &str, document: &str) -> (String, String) {
+    let message = message.trim_end().replace('`', "\"").replace('\n', ", ");
+    let help = if message.starts_with("unknown field") {
+        format!("correct the spelling or remove the key; {document} lists all of them")
+    } else if message.starts_with("missing field") {
+        format!("add the key; {document} says what it means")
+    } else if message.starts_with("duplicate key") {
+        "keep one of the two".to_owned()
+    } else if message.starts_with("invalid type") {
+        "write a value of the expected type; texts, addresses and times stand in quotes".to_owned()
+    } else {
+        "correct the TOML syntax: texts stand in quotes, tables begin with [name] or [[name]]"
+            .to_owned()
+    };
+    (message, help)
 }
 
 #[cfg(test)]

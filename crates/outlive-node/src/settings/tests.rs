@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use outlive_proxy::config::{
-    Balance, NodeId, OpeningMode, Protection, ProxyProtocol, Replication, Synchronise,
+    Balance, Detector, NodeId, OpeningMode, Protection, ProxyProtocol, Replication, Synchronise,
 };
 
 use super::*;
@@ -312,6 +312,33 @@ fn what_is_wrong_is_told_with_its_line() {
         }
     }
     assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+}
+
+#[test]
+fn an_external_detector_needs_an_address_to_ask_at() {
+    let routed = PAIR
+        .replace("[peer]", "edge = \"routed\"\n\n[watch]\nlisten = [\"10.0.0.2:7402\"]\n\n[peer]")
+        .replace("key_file", "detector = \"external\"\nkey_file");
+    let settings = parse(&routed).unwrap();
+    assert_eq!(settings.proxy.pair.detector, Detector::External);
+    assert_eq!(settings.edge, EdgeKind::Routed);
+    assert_eq!(settings.watch[0].value, "10.0.0.2:7402".parse().unwrap());
+    let plain = parse(PAIR).unwrap();
+    assert_eq!(plain.proxy.pair.detector, Detector::Automatic);
+    assert_eq!((plain.edge, plain.watch.len()), (EdgeKind::Neighbours, 0));
+
+    let told = |source: &str| {
+        let problems = parse(source).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        (problems[0].place.as_ref().unwrap().line, problems[0].message.clone())
+    };
+    let nobody = PAIR.replace("key_file", "detector = \"external\"\nkey_file");
+    assert_eq!(told(&nobody), (12, "nobody could tell this node to take over".to_owned()));
+    let (line, message) = told(&routed.replace("10.0.0.2:7402", "10.0.0.100:7402"));
+    assert_eq!(line, 9);
+    assert!(message.contains("moves between the nodes"), "{message}");
+    let alone = format!("{SINGLE}\n[watch]\nlisten = [\"10.0.0.1:7402\"]\n");
+    assert!(told(&alone).1.contains("without a peer"));
 }
 
 #[test]

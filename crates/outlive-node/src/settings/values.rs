@@ -11,18 +11,22 @@ use std::{
 
 use toml::Spanned;
 
-use super::{Place, Placed, file::Text, problem::Problems};
+use super::{Place, Placed, Problems};
+
+/// A text and where it stands.
+pub type Text = Spanned<String>;
 
 /// The longest time that makes sense anywhere in the file; also keeps arithmetic on instants far from
 /// its limits.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3_600);
 
-pub(super) fn placed<T, V>(source: &str, at: &Spanned<T>, value: V) -> Placed<V> {
+/// A value, and where it stands in the text `source`.
+pub fn placed<T, V>(source: &str, at: &Spanned<T>, value: V) -> Placed<V> {
     Placed { value, place: Some(Place::of(source, &at.span())) }
 }
 
 /// `10.0.0.1:443` or `[fd00::1]:443`, of one host.
-pub(super) fn socket_address(problems: &mut Problems<'_>, text: &Text) -> Option<SocketAddr> {
+pub fn socket_address(problems: &mut Problems<'_>, text: &Text) -> Option<SocketAddr> {
     let given = text.get_ref();
     let Ok(address) = given.parse::<SocketAddr>() else {
         problems.at(
@@ -40,7 +44,7 @@ pub(super) fn socket_address(problems: &mut Problems<'_>, text: &Text) -> Option
 }
 
 /// `10.0.0.1` or `fd00::1`, of one host.
-pub(super) fn address(problems: &mut Problems<'_>, text: &Text) -> Option<IpAddr> {
+pub fn address(problems: &mut Problems<'_>, text: &Text) -> Option<IpAddr> {
     let given = text.get_ref();
     let Ok(address) = given.parse::<IpAddr>() else {
         problems.at(
@@ -68,7 +72,7 @@ fn host(problems: &mut Problems<'_>, text: &Text, address: IpAddr) -> Option<IpA
 }
 
 /// `20ms`, `3h`, `1m 30s`; more than zero. The default where the key is not there.
-pub(super) fn duration(
+pub fn duration(
     problems: &mut Problems<'_>,
     text: Option<&Text>,
     default: Duration,
@@ -90,7 +94,7 @@ pub(super) fn duration(
 }
 
 /// A whole number within `range`. The default where the key is not there.
-pub(super) fn number<T>(
+pub fn number<T>(
     problems: &mut Problems<'_>,
     number: Option<&Spanned<i64>>,
     range: RangeInclusive<i64>,
@@ -114,7 +118,7 @@ where
 }
 
 /// One of a few words. The first is the default.
-pub(super) fn word<T: Copy>(
+pub fn word<T: Copy>(
     problems: &mut Problems<'_>,
     text: Option<&Text>,
     words: &[(&str, T)],

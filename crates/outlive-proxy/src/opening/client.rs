@@ -1,6 +1,7 @@
 //! What a client says while its connection is being opened.
 
 use outlive_tcp::{
+    fault::{self, Fault},
     time::Time,
     wire::{Flags, Options, TcpPacket},
 };
@@ -96,10 +97,30 @@ impl Proxy {
             return self.drop(Counter::DropOpening);
         }
         self.take_data(slot, packet);
+        if fault::on(Fault::AcknowledgeEarly) {
+            self.acknowledge_early(slot);
+        }
         if self.openings[slot].pool.is_none() {
             self.look(now, slot);
         }
         Verdict::Done
+    }
+
+    /// [`Fault::AcknowledgeEarly`].
+    fn acknowledge_early(&mut self, slot: usize) {
+        let opening = &self.openings[slot];
+        let Meeting::Answered { iss, data, .. } = &opening.meeting else { return };
+        let segment = outlive_tcp::segment::Segment {
+            tuple: opening.tuple.reversed(),
+            seq: *iss + 1,
+            ack: Some(opening.irs + 1 + data.len() as u32),
+            flags: Flags::NONE,
+            window: FIRST_WINDOW,
+            options: Options::default(),
+            payload: &[],
+            hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,
+        };
+        self.outbox.send(&segment);
     }
 
     /// The client gave up: if the reset is its own, so do we.

@@ -66,6 +66,8 @@ impl Proxy {
             half_open: !record.answered,
             told: false,
             picture: 0,
+            delegated: false,
+            until_delegated: 0,
         };
         let slot = self.insert_session(session);
         if !prefix.is_empty() {

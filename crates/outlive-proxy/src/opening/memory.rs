@@ -3,7 +3,13 @@
 use std::{hash::Hasher, time::Duration};
 
 use hashbrown::HashTable;
-use outlive_tcp::{cookie::COOKIE_LIFETIME, seq::Seq, time::Time, wire::FourTuple};
+use outlive_tcp::{
+    cookie::COOKIE_LIFETIME,
+    fault::{self, Fault},
+    seq::Seq,
+    time::Time,
+    wire::FourTuple,
+};
 use siphasher::sip::SipHasher13;
 
 fn fingerprint(key: &[u8; 16], tuple: &FourTuple, isn: u32) -> u64 {
@@ -44,6 +50,9 @@ impl SpentCookies {
     /// Whether it was used.
     pub(crate) fn contains(&mut self, now: Time, tuple: &FourTuple, irs: Seq) -> bool {
         self.turn(now);
+        if fault::on(Fault::SpentCookieAdopted) {
+            return false;
+        }
         let print = fingerprint(&self.key, tuple, irs.0);
         self.generations.iter().any(|g| g.find(print, |p| *p == print).is_some())
     }
@@ -96,6 +105,9 @@ impl Suspects {
 
     /// A segment of an unknown connection: true if it has been so for long enough to be reset.
     pub(crate) fn persists(&mut self, now: Time, tuple: &FourTuple) -> bool {
+        if fault::on(Fault::ResetInsteadOfSilence) {
+            return true;
+        }
         let (slot, expected) = self.place(tuple);
         let (tag, first) = &mut self.slots[slot];
         let age = now.since(*first);

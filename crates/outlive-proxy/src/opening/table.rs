@@ -2,7 +2,10 @@
 
 use std::ops::{Index, IndexMut};
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+};
 use slab::Slab;
 
 use super::{Meeting, Opening};
@@ -45,6 +48,9 @@ impl Openings {
     /// So many clients have not shown yet that they exist, here and among the sessions (`answered`), that
     /// the next ones must do so first.
     pub(crate) fn must_challenge(&self, answered: usize) -> bool {
+        if fault::on(Fault::FloodNotChallenged) {
+            return false;
+        }
         self.half_open + answered >= self.half_open_limit || self.is_full()
     }
 

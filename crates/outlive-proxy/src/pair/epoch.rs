@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use outlive_tcp::fault::{self, Fault};
+
 use crate::config::NodeId;
 
 /// The number of a reign. A takeover raises it, and whoever sees a higher one stops at once.
@@ -16,7 +18,8 @@ impl Epoch {
     pub const NONE: Epoch = Epoch(0);
 
     fn next(self, node: NodeId, generations: u64) -> Epoch {
-        Epoch((((self.0 >> 1) + generations) << 1) | u64::from(node == NodeId::B))
+        let bit = u64::from(node == NodeId::B && !fault::on(Fault::SameEpochTwice));
+        Epoch((((self.0 >> 1) + generations) << 1) | bit)
     }
 
     /// The epoch that `node` begins when it goes on without its peer, or pairs with it again.
@@ -28,6 +31,9 @@ impl Epoch {
     /// begins if it goes on alone at the same time, cut off from everybody, so that when they meet again
     /// the one that took the clients over stays.
     pub fn next_of_takeover(self, node: NodeId) -> Epoch {
+        if fault::on(Fault::EpochNotRaised) {
+            return self;
+        }
         self.next(node, 2)
     }
 

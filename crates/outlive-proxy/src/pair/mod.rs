@@ -5,6 +5,7 @@
 //!
 //! * A node starts by listening. It joins an active peer, or serves when there is none.
 //! * A standby takes over when the peer is gone, or has started anew.
+//! * Where an external detector decides, neither follows from silence: the node waits for its order.
 //! * An active node that hears of a higher epoch stops at once.
 //! * An active node that loses its standby begins a new epoch, and gives new sessions effects only when the
 //!   peer has confirmed that it knows of the epoch, or is gone.
@@ -12,19 +13,24 @@
 
 mod epoch;
 pub mod heartbeat;
+pub mod order;
 mod watch;
 
 use std::time::Duration;
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+};
 
 pub use self::epoch::Epoch;
 use self::{
     heartbeat::{Beliefs, Heartbeat, Role},
+    order::{Order, Outcome},
     watch::{Gone, Watch},
 };
 use crate::{
-    config::{NodeId, PairConfig},
+    config::{Detector, NodeId, PairConfig},
     event::TakeoverCause,
 };
 
@@ -87,6 +93,8 @@ pub(crate) struct Pair {
     synchronised: bool,
     watch: Watch,
     doubt: Option<Doubt>,
+    /// An external detector's, accepted and not yet obeyed.
+    order: Option<Order>,
     last_turn: Time,
     peer_was_gone: bool,
 }
@@ -110,6 +118,7 @@ impl Pair {
             floor,
             synchronised: false,
             doubt: None,
+            order: None,
             last_turn: now,
             peer_was_gone: true,
         }
@@ -190,14 +199,54 @@ impl Pair {
             && beliefs.epoch > self.epoch
         {
             // It went on without this node.
-            self.epoch = beliefs.epoch;
-            self.synchronised = false;
+            self.outdated(beliefs.epoch);
         }
         std::mem::replace(&mut self.peer_was_gone, false)
     }
 
     pub(crate) fn refused(&mut self) {
         self.watch.refused();
+    }
+
+    /// An external detector has seen this epoch. Returns whether this node, active in a lower one, has to yield:
+    /// then it is [done](Self::done) with [`Decision::StepDown`].
+    pub(crate) fn told_of(&mut self, epoch: Epoch) -> bool {
+        // One that this node began, it may have told its standby of before it counts itself.
+        let by_peer = epoch.owner() != self.node;
+        if !self.config.enabled || !by_peer || epoch <= self.epoch {
+            return false;
+        }
+        if self.state == State::Standby {
+            self.outdated(epoch);
+        }
+        self.is_active()
+    }
+
+    /// An external detector's order; [`decide`](Self::decide) obeys it if it is accepted.
+    pub(crate) fn ordered(&mut self, order: Order) -> Outcome {
+        if !self.config.enabled {
+            return Outcome::NoPeer;
+        }
+        if self.is_active() {
+            return Outcome::AlreadyActive;
+        }
+        if order.epoch < self.epoch {
+            return Outcome::Stale;
+        }
+        let complete = self.synchronised && order.epoch == self.epoch;
+        if !complete && !order.forced {
+            return Outcome::NotSynchronised;
+        }
+        self.order = Some(order);
+        Outcome::Accepted
+    }
+
+    /// The active node has begun `epoch` without this standby.
+    fn outdated(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        self.synchronised = false;
+        // Given without knowing of it. Whoever means it says it again.
+        self.order = None;
     }
 
     /// The standby has everything of `epoch`.
@@ -229,6 +278,9 @@ impl Pair {
 
     /// The next thing to do; [`done`](Self::done) tells when it has been done.
     pub(crate) fn decide(&self, now: Time) -> Option<Decision> {
+        if self.order.is_some() && !self.is_active() {
+            return Some(Decision::TakeOver(TakeoverCause::Ordered));
+        }
         match self.state {
             State::Joining { since } => self.decide_joining(now, since),
             State::Standby => self.decide_standby(now),
@@ -241,7 +293,8 @@ impl Pair {
             return Some(Decision::Start);
         }
         let Some(peer) = self.watch.alive(now) else {
-            return (now.since(since) >= self.config.join_timeout).then_some(Decision::Start);
+            let waited = now.since(since) >= self.config.join_timeout;
+            return (waited && !self.waits_for_orders()).then_some(Decision::Start);
         };
         match peer.role {
             Role::Active => Some(Decision::Join(peer.epoch)),
@@ -253,11 +306,14 @@ impl Pair {
     }
 
     fn decide_standby(&self, now: Time) -> Option<Decision> {
+        if self.waits_for_orders() {
+            return None;
+        }
         if let Some(gone) = self.watch.gone(now) {
             // What it would go on with is not complete, so a false alarm would cost sessions: it waits for as
             // long as a starting node does, unless the peer's process is known to be gone.
             let silent = matches!(gone, Gone::Silent(time) if time < self.config.join_timeout);
-            if silent && !self.synchronised {
+            if silent && !self.synchronised && !fault::on(Fault::HastyTakeover) {
                 return None;
             }
             let cause = match gone {
@@ -281,7 +337,7 @@ impl Pair {
 
     fn decide_active(&self, now: Time, standing: Standing) -> Option<Decision> {
         let peer = self.watch.alive(now);
-        if let Some(peer) = peer.filter(|p| p.role == Role::Active && p.epoch > self.epoch) {
+        if let Some(peer) = peer.filter(|p| p.role == Role::Active && self.must_yield(p.epoch)) {
             return Some(Decision::StepDown(peer.epoch));
         }
         if self.doubt.is_some() {
@@ -297,8 +353,21 @@ impl Pair {
         (certain || gone.is_some() || waited).then_some(Decision::GoAlone { certain })
     }
 
+    fn waits_for_orders(&self) -> bool {
+        self.config.detector == Detector::External
+    }
+
+    /// Whether a node that is active in `epoch` is to be yielded to.
+    fn must_yield(&self, epoch: Epoch) -> bool {
+        if fault::on(Fault::HigherEpochIgnored) {
+            return false;
+        }
+        epoch > self.epoch || fault::on(Fault::StaleEpochAccepted)
+    }
+
     /// The node has done what was decided.
     pub(crate) fn done(&mut self, decision: Decision) {
+        let order = self.order.take();
         match decision {
             Decision::Start => {
                 self.epoch = self.floor.next_of_active(self.node);
@@ -306,6 +375,10 @@ impl Pair {
                 self.synchronised = false;
             }
             Decision::TakeOver(_) => {
+                if let Some(order) = order {
+                    // Above everything that anybody has seen, also where this node has just started.
+                    self.epoch = self.epoch.max(order.epoch).max(self.floor);
+                }
                 self.epoch = self.epoch.next_of_takeover(self.node);
                 self.state = State::Active(Standing::Alone);
                 self.synchronised = false;
@@ -314,7 +387,7 @@ impl Pair {
             Decision::Join(epoch) | Decision::StepDown(epoch) => {
                 self.epoch = epoch;
                 self.state = State::Standby;
-                self.synchronised = false;
+                self.synchronised = fault::on(Fault::PromotedUnsynchronised);
                 self.doubt = None;
             }
             Decision::GoAlone { .. } => {

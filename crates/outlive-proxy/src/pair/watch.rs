@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+};
 
 use super::heartbeat::{Beliefs, Heartbeat};
 use crate::config::PairConfig;
@@ -83,6 +86,9 @@ impl Watch {
     }
 
     fn last(&self) -> Time {
+        if fault::on(Fault::OnePathIsAll) {
+            return self.last_heard.iter().copied().min().unwrap_or(Time::ZERO);
+        }
         self.last_heard.iter().copied().max().unwrap_or(Time::ZERO)
     }
 

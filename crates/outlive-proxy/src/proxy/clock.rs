@@ -1,6 +1,11 @@
 //! What happens as time passes.
 
-use outlive_tcp::{segment::Segment, time::Time, wire::Flags};
+use outlive_tcp::{
+    fault::{self, Fault},
+    segment::Segment,
+    time::Time,
+    wire::Flags,
+};
 
 use super::Proxy;
 use crate::{counters::Counter, event::End, replication::change::Change, session::Phase};
@@ -32,7 +37,11 @@ impl Proxy {
     }
 
     fn session_expired(&mut self, now: Time, slot: usize) {
-        let Some(session) = self.sessions.get(slot) else { return };
+        if self.sessions.get(slot).is_none() {
+            return;
+        }
+        self.catch_up(now, slot);
+        let session = &self.sessions[slot];
         if session.phase.is_over() {
             let recently = now - self.config.timeouts.reset_linger / 2;
             let alive = session.phase != Phase::TimeWait && session.last_seen.time() > recently;
@@ -41,7 +50,7 @@ impl Proxy {
             }
             return self.forget_session(now, slot);
         }
-        if !self.posture.active {
+        if !self.posture.active && !fault::on(Fault::StandbyForgetsIdle) {
             // The active node decides how long a session lives.
             return self.arm_idle(now, slot);
         }
@@ -50,7 +59,9 @@ impl Proxy {
                 self.reset_server(slot);
                 self.end_silently(now, slot, End::NotAcknowledged);
             }
-            Phase::Open if self.prefixes.contains_key(&slot) => {
+            Phase::Open
+                if self.prefixes.contains_key(&slot) && !fault::on(Fault::PrefixNotRepeated) =>
+            {
                 self.send_prefix(now, slot);
             }
             _ => {
@@ -59,6 +70,9 @@ impl Proxy {
                     self.sessions.set_timer(slot, idle_until);
                 } else {
                     self.counters.count(Counter::SessionsIdle);
+                    if fault::on(Fault::IdleTimerResets) {
+                        self.reset_server(slot);
+                    }
                     self.end_silently(now, slot, End::Idle);
                 }
             }
@@ -68,7 +82,7 @@ impl Proxy {
     /// Forgets a session here and at the standby, without a word to its ends.
     fn end_silently(&mut self, now: Time, slot: usize, end: End) {
         self.log_closed(now, slot, end);
-        self.tell(slot, |client| Change::Forgotten { client });
+        self.report(slot, |client| Change::Forgotten { client });
         self.forget_session(now, slot);
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use outlive_tcp::{
+    fault::{self, Fault},
     time::Time,
     wire::{
         self, FourTuple, Kind,
@@ -59,7 +60,11 @@ impl Proxy {
                     source: sender.own.addr,
                     destination: sender.end.addr,
                     quoted: FourTuple { source: sender.end, destination: sender.own },
-                    seq_delta: translation.seq_delta.wrapping_neg(),
+                    seq_delta: if fault::on(Fault::IcmpNotReaddressed) {
+                        0
+                    } else {
+                        translation.seq_delta.wrapping_neg()
+                    },
                     mtu_reduction: if inserts { INSERTED } else { 0 },
                 };
                 let mut result = Ok(());

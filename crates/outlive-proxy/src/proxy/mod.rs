@@ -6,6 +6,7 @@
 //! silent is decided elsewhere ([`crate::pair`]) and only obeyed here ([`Posture`]).
 
 mod clock;
+mod delegation;
 mod first_data;
 mod given_way;
 mod icmp;
@@ -23,15 +24,16 @@ use std::{
 };
 
 use outlive_tcp::{
+    fault::{self, Fault},
     time::Time,
     wire::{Endpoint, FourTuple, Malformed, Offload, TcpPacket},
 };
 
-use self::{given_way::GivenWay, wake::WakeUp, withheld::Withheld};
 pub(crate) use self::{
     splice::{Prefix, shown_scale},
     withheld::FirstData,
 };
+use self::{delegation::Delegation, given_way::GivenWay, wake::WakeUp, withheld::Withheld};
 use crate::{
     balance::{Pools, ServerId},
     clock::PairClock,
@@ -148,6 +150,7 @@ pub(crate) struct Proxy {
     /// Clients that were told that their connection did not survive a takeover.
     lost: Suspects,
     wake_up: WakeUp,
+    delegation: Delegation,
     /// Port unreachables sent in the second that began then.
     unreachables: (Time, u32),
     /// Number of the synchronisation that was begun last.
@@ -194,6 +197,7 @@ impl Proxy {
             suspects: Suspects::new(keys.table),
             lost: Suspects::new(keys.sequence),
             wake_up: WakeUp::default(),
+            delegation: Delegation::default(),
             unreachables: (Time::ZERO, 0),
             picture: 0,
             sweep: None,
@@ -212,6 +216,11 @@ impl Proxy {
     ) -> Verdict {
         self.counters.count(Counter::PacketsIn);
         if !self.posture.active {
+            if fault::on(Fault::ResetFromOldOwner)
+                && let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
+            {
+                return self.reset_stranger(now, &packet);
+            }
             return self.drop(Counter::DropPassive);
         }
         if self.posture.unsure {
@@ -316,6 +325,7 @@ impl Proxy {
         let had_effect = session.phase != Phase::Unconfirmed;
         self.leave_flow(&client, Flow::Session(slot, Side::Client));
         self.leave_flow(&server, Flow::Session(slot, Side::Server));
+        self.take_back(slot);
         self.prefixes.remove(&slot);
         self.withheld.take(slot);
         self.sessions.remove(slot);
@@ -346,6 +356,7 @@ impl Proxy {
         }
         session.phase = phase;
         let server = session.server;
+        self.take_back(slot);
         let linger = match phase {
             Phase::Reset(_) => self.config.timeouts.reset_linger,
             _ => self.config.timeouts.time_wait,

@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use outlive_tcp::{seq::Seq, time::Time, wire::FourTuple};
+use outlive_tcp::{
+    fault::{self, Fault},
+    seq::Seq,
+    time::Time,
+    wire::FourTuple,
+};
 
 use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release};
 use crate::{
@@ -15,6 +20,9 @@ use crate::{
 /// Sessions looked at in one go after a synchronisation, and the time until the next: a million in 60 ms.
 const SWEEP: usize = 16_384;
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+/// Packets of an inherited session that are looked at here before the fast path gets it: what was learnt from the
+/// first may be a stranger's lie, and is corrected here only.
+const UNTIL_CERTAIN: u8 = 32;
 
 impl Proxy {
     // ── active node
@@ -22,7 +30,7 @@ impl Proxy {
     /// A new session, whose record is change number `change`: it may have effects now, or when the standby
     /// says so.
     pub(crate) fn await_release(&mut self, now: Time, slot: usize, change: u64, first: FirstData) {
-        if !self.waits(slot) {
+        if !self.waits(slot) || fault::on(Fault::RecordAfterEffect) {
             self.release(now, slot, first);
         } else {
             let serial = self.sessions[slot].serial;
@@ -44,7 +52,10 @@ impl Proxy {
     /// The standby holds everything up to change `number`.
     pub(crate) fn confirmed(&mut self, now: Time, number: u64) {
         self.given_way.confirmed(number);
-        while let Some(awaiting) = self.awaiting.pop_front_if(|a| a.change <= number) {
+        while let Some(awaiting) = self
+            .awaiting
+            .pop_front_if(|a| a.change <= number || fault::on(Fault::ConfirmationNotCompared))
+        {
             self.release_awaiting(now, awaiting);
         }
     }
@@ -120,10 +131,13 @@ impl Proxy {
             if out.len() > end {
                 return Some(found);
             }
+            slot = found + 1;
+            if session.phase == Phase::Unconfirmed && fault::on(Fault::RecordLostOnReconnect) {
+                continue;
+            }
             if session.told {
                 self.describe(found, session, out);
             }
-            slot = found + 1;
         }
         None
     }
@@ -135,10 +149,11 @@ impl Proxy {
         if session.phase.is_over() {
             Change::Ended { client, phase: session.phase }.encode(out);
         } else {
-            let positions = [Side::Client, Side::Server].map(|s| session.streams.sent_by(s).acked);
+            let streams = self.up_to_date(slot, session);
+            let positions = [Side::Client, Side::Server].map(|s| streams.sent_by(s).acked);
             Change::Progress { client, positions }.encode(out);
             for side in [Side::Client, Side::Server] {
-                if session.streams.sent_by(side).finished() {
+                if streams.sent_by(side).finished() {
                     Change::HalfClosed { client, side }.encode(out);
                 }
             }
@@ -148,10 +163,13 @@ impl Proxy {
     // ── standby
 
     /// A synchronisation begins: what is not told again by its end will be removed.
-    pub(crate) fn begin_picture(&mut self) {
+    pub(crate) fn begin_picture(&mut self, now: Time) {
         self.picture = self.picture.checked_add(1).unwrap_or(1);
         // What an earlier one left over will not be in this one either.
         self.sweep = None;
+        if fault::on(Fault::PictureReplacedEarly) {
+            self.complete_picture(now);
+        }
     }
 
     /// The picture is complete: what it does not contain does not exist any more.
@@ -238,8 +256,12 @@ impl Proxy {
         let server = self.pools.intern(record.server.end);
         self.pools.session_began(server);
         let listener = self.listener_at(record.client.own).unwrap_or(Session::NO_LISTENER);
+        let mut record = *record;
+        if fault::on(Fault::TimestampNotCarriedOver) {
+            (record.client_timestamp_delta, record.server_timestamp_delta) = (0, 0);
+        }
         let slot = self.insert_session(Session {
-            record: *record,
+            record,
             streams: Streams::new(record.client.end_isn, record.server.end_isn),
             last_seen: Seconds::of(now),
             since: Seconds::of(now),
@@ -251,8 +273,10 @@ impl Proxy {
             half_open: false,
             told: true,
             picture: self.picture.max(1),
+            delegated: false,
+            until_delegated: UNTIL_CERTAIN,
         });
-        if !prefix.is_empty() {
+        if !prefix.is_empty() && !fault::on(Fault::PrefixNotReplicated) {
             self.prefixes.insert(slot, Prefix { bytes: prefix, repeated: 0, sent: false });
         }
         self.arm_idle(now, slot);

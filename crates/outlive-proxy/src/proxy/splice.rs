@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use outlive_tcp::{
+    fault::{self, Fault},
     segment::Segment,
     time::Time,
     translation::TimestampTranslation,
@@ -16,16 +17,13 @@ use crate::{
     flows::Side,
     opening::SHOWN_SCALE,
     replication::change::Change,
-    session::{Phase, Seconds, Session},
+    session::{Phase, Seconds, Session, track::News},
 };
 
 /// First repetition of an unacknowledged prefix (RFC 6298, 2.1 allows less than a second where the path is
 /// known; these are servers close by).
 const PREFIX_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_PREFIX_TIMEOUT: Duration = Duration::from_secs(10);
-/// Positions are told to the standby at every multiple of this many bytes, so that what it knows is never
-/// half of the sequence space old.
-const PROGRESS_SHIFT: u32 = 29;
 
 /// Bytes that the node itself put before the client's first, until they are acknowledged.
 #[derive(Clone, Debug)]
@@ -44,6 +42,7 @@ impl Proxy {
         side: Side,
         packet: TcpPacket<'_>,
     ) -> Verdict {
+        self.catch_up(now, slot);
         let flags = packet.flags();
         let phase = self.sessions[slot].phase;
         if phase == Phase::Unconfirmed {
@@ -58,6 +57,9 @@ impl Proxy {
         if side == Side::Client && self.begins_anew(now, slot, &packet) {
             self.recycle_session(now, slot);
             return self.stranger(now, &packet);
+        }
+        if phase.is_over() && fault::on(Fault::DeafAfterTheEnd) {
+            return self.drop(Counter::DropForeign);
         }
         if phase == Phase::Answering && !self.client_answered(now, slot, side, &packet) {
             return self.drop(Counter::DropOpening);
@@ -95,7 +97,11 @@ impl Proxy {
         let prefix_pending = side == Side::Server && self.prefixes.contains_key(&slot);
         let session = &mut self.sessions[slot];
         session.last_seen = Seconds::of(now);
+        // What stands elsewhere is passed on, but nothing is learnt from it: whoever is not on the path could
+        // guess an acknowledgment more easily than a place in the window.
+        let acceptable = session.streams.sent_by(side).accepts(packet.seq(), packet.payload_len());
         if side == Side::Client
+            && acceptable
             && let Some(timestamps) = packet.timestamps()
         {
             session.client_timestamp = timestamps.value;
@@ -105,25 +111,25 @@ impl Proxy {
         let fin = flags.contains(Flags::FIN);
         session.streams.sent_by_mut(side).sent(packet.seq(), packet.payload_len(), fin);
 
-        let mut fin_acked = false;
+        let mut news = News::default();
         let mut prefix_done = false;
-        let mut progressed = false;
         if flags.contains(Flags::ACK) {
             let mut ack = packet.ack() + translation.ack_delta;
             if prefix_pending {
                 let into = packet.ack().distance(session.prefix_start());
                 if into < u32::from(session.record.prefix_len) {
                     ack = session.record.client.end_isn + 1;
-                    translation.ack_floor = Some(ack);
+                    if !fault::on(Fault::PrefixNotClamped) {
+                        translation.ack_floor = Some(ack);
+                    }
                 } else {
-                    prefix_done = into < 1 << 31;
+                    prefix_done = acceptable && into < 1 << 31;
                 }
             }
-            let window = u32::from(packet.window()) << session.record.leg(side).end_scale;
-            let stream = session.streams.sent_by_mut(side.other());
-            let before = stream.acked;
-            fin_acked = stream.acknowledged(ack, window);
-            progressed = (before.0 ^ stream.acked.0) >> PROGRESS_SHIFT != 0;
+            if acceptable {
+                let window = u32::from(packet.window()) << session.record.leg(side).end_scale;
+                news = session.streams.sent_by_mut(side.other()).acknowledged(ack, window);
+            }
         }
         if packet.translate(&translation).is_err() {
             return self.drop(Counter::DropMalformed);
@@ -135,13 +141,19 @@ impl Proxy {
         if prefix_done {
             self.prefix_acknowledged(now, slot);
         }
-        if progressed {
+        self.tell(now, slot, side.other(), news);
+        self.delegate(now, slot);
+        self.forward(&packet)
+    }
+
+    /// What was learnt of the stream of `side` and concerns others.
+    pub(crate) fn tell(&mut self, now: Time, slot: usize, side: Side, news: News) {
+        if news.progressed {
             self.report_progress(slot);
         }
-        if fin_acked {
-            self.half_closed(now, slot, side.other());
+        if news.fin_acked {
+            self.half_closed(now, slot, side);
         }
-        self.forward(&packet)
     }
 
     fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
@@ -250,7 +262,7 @@ impl Proxy {
         let session = &self.sessions[slot];
         let record = session.record;
         let stream = session.streams.sent_by(side);
-        let valid = stream.is_next(packet.seq());
+        let valid = stream.is_next(packet.seq()) || fault::on(Fault::ResetOutsideBelieved);
         if !valid && self.provoked_by_probe(now, slot, side, packet.seq()) {
             return self.drop(Counter::ProbeResets);
         }
@@ -282,12 +294,12 @@ impl Proxy {
             _ => (End::Finished, Counter::SessionsFinished),
         };
         self.counters.count(counter);
-        self.tell(slot, |client| Change::Ended { client, phase });
+        self.report(slot, |client| Change::Ended { client, phase });
         self.log_closed(now, slot, end);
     }
 
     /// Tells the standby what became of a session, if it was told of it at all.
-    pub(crate) fn tell(&mut self, slot: usize, change: impl FnOnce(FourTuple) -> Change<'static>) {
+    pub(crate) fn report(&mut self, slot: usize, change: impl FnOnce(FourTuple) -> Change<'static>) {
         let session = &self.sessions[slot];
         if session.told {
             self.journal.append(&change(session.tuple(Side::Client)));
@@ -303,7 +315,7 @@ impl Proxy {
         if session.streams.finished() {
             self.end_session(now, slot, Phase::TimeWait);
         } else {
-            self.tell(slot, |client| Change::HalfClosed { client, side });
+            self.report(slot, |client| Change::HalfClosed { client, side });
         }
     }
 
@@ -338,18 +350,18 @@ impl Proxy {
         self.sessions.set_timer(slot, now + timeout);
     }
 
-    /// Tells the standby where the streams stand (a hint; see [`PROGRESS_SHIFT`]).
+    /// Tells the standby where the streams stand (a hint; see [`PROGRESS_SHIFT`](crate::fast_path::PROGRESS_SHIFT)).
     fn report_progress(&mut self, slot: usize) {
         let session = &self.sessions[slot];
         let positions =
             [Side::Client, Side::Server].map(|side| session.streams.sent_by(side).acked);
-        self.tell(slot, |client| Change::Progress { client, positions });
+        self.report(slot, |client| Change::Progress { client, positions });
     }
 
     fn prefix_acknowledged(&mut self, now: Time, slot: usize) {
         if self.prefixes.remove(&slot).is_some() {
             self.arm_idle(now, slot);
-            self.tell(slot, |client| Change::PrefixDone { client });
+            self.report(slot, |client| Change::PrefixDone { client });
         }
     }
 
@@ -483,7 +495,8 @@ fn segment_to(session: &Session, end: Side) -> Segment<'static> {
     Segment {
         tuple: leg.tuple().reversed(),
         seq: leg.own_isn + 1,
-        ack: Some(if stream.known { stream.acked } else { leg.end_isn + 1 }),
+        // Of an inherited session it is only believed. To say less than is true does no harm.
+        ack: Some(if stream.certain { stream.acked } else { leg.end_isn + 1 }),
         flags: Flags(0),
         window: session.window_towards(end),
         options: Options { timestamps: leg.timestamps.then_some(timestamps), ..Options::default() },

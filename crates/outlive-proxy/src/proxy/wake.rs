@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use outlive_tcp::{
     cookie::COOKIE_LIFETIME,
+    fault::{self, Fault},
     segment::Segment,
     seq::Seq,
     time::Time,
@@ -82,6 +83,9 @@ impl Proxy {
     /// Whether a reset is the answer of an end that has forgotten the connection to our probe: it carries
     /// the acknowledgment number of the probe, and says nothing about the stream.
     pub(crate) fn provoked_by_probe(&self, now: Time, slot: usize, side: Side, seq: Seq) -> bool {
+        if fault::on(Fault::ProbeResetPassedOn) {
+            return false;
+        }
         let session = &self.sessions[slot];
         now < self.wake_up.answers_until && session.streams.sent_by(side).acked == seq
     }
@@ -98,7 +102,7 @@ fn probe(session: &Session, end: Side, unsaid: bool) -> Segment<'static> {
     };
     Segment {
         tuple: session.record.leg(end).tuple().reversed(),
-        seq: received - 2,
+        seq: if fault::on(Fault::ProbeInWindow) { received } else { received - 2 },
         ack: Some(session.streams.sent_by(end).acked),
         flags: Flags(0),
         window: 0,

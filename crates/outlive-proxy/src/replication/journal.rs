@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+};
 
 use super::change::{Change, len_of_first};
 
@@ -117,7 +120,8 @@ impl Journal {
         self.last += 1;
         if self.audience != Audience::None && !self.overflowed {
             self.urgent |= matches!(change, Change::Opened { .. });
-            change.encode(&mut self.bytes);
+            let dropped = fault::on(Fault::ChangeDropped) && self.last.is_multiple_of(3);
+            if dropped { &Change::Nothing } else { change }.encode(&mut self.bytes);
             self.overflowed = self.unconfirmed() > LIMIT;
             self.bound_tail();
         }

@@ -158,7 +158,7 @@ impl Link {
                 self.held = Held::default();
                 proxy.clock.follow(now, clock_us);
                 proxy.sequence_key = sequence_key;
-                proxy.begin_picture();
+                proxy.begin_picture(now);
                 self.stage = Stage::Receiving;
                 Ok(None)
             }

@@ -59,6 +59,10 @@ pub(crate) struct Session {
     pub(crate) told: bool,
     /// Which synchronisation it was last part of (standby).
     pub(crate) picture: u8,
+    /// The fast path has it.
+    pub(crate) delegated: bool,
+    /// Packets until it is (again) tried to hand it over.
+    pub(crate) until_delegated: u8,
 }
 
 impl Session {
@@ -114,6 +118,6 @@ mod tests {
     /// A standby holds a million of them: what is added here is added a million times.
     #[test]
     fn a_session_is_small() {
-        assert!(size_of::<Session>() <= 224, "{} bytes", size_of::<Session>());
+        assert!(size_of::<Session>() <= 232, "{} bytes", size_of::<Session>());
     }
 }

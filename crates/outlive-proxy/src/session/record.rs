@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use outlive_tcp::{
+    fault::{self, Fault},
     seq::Seq,
     translation::{TimestampTranslation, Translation},
     wire::{Endpoint, FourTuple},
@@ -61,6 +62,11 @@ pub(crate) struct SynAck {
     pub ecn: bool,
 }
 
+/// No end is taken at its word when it announces less: one that says that it takes a byte at a time would have a
+/// client's first data, and every super-segment, cut into thousands of packets. The smallest that a cookie can
+/// carry; Linux has such a bound, too (`TCP_MIN_SND_MSS`, CVE-2019-11479).
+const MIN_MSS: u16 = 88;
+
 /// The constants of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -95,12 +101,15 @@ impl Record {
         self.client.timestamps && !self.server.timestamps
     }
 
-    /// The most payload that `side` takes in one segment: what it announced less the timestamps option
-    /// (RFC 6691).
+    /// The most payload that `side` is sent in one segment: what it announced less the timestamps option
+    /// (RFC 6691), but not less than [`MIN_MSS`].
     pub(crate) fn segment_limit(&self, side: Side) -> u16 {
         let leg = self.leg(side);
+        if fault::on(Fault::SegmentsNotLimited) {
+            return u16::MAX;
+        }
         let options = if leg.timestamps { 12 } else { 0 };
-        leg.mss.saturating_sub(options).max(1)
+        leg.mss.max(MIN_MSS) - options
     }
 
     /// How packets that `side` sends become packets of the other connection. `now_timestamp` and
@@ -122,7 +131,11 @@ impl Record {
             timestamps: self.timestamp_translation(side, now_timestamp, recent),
             sack: to.sack,
             window_from: from.end_scale,
-            window_to: to.own_scale,
+            window_to: if fault::on(Fault::WindowNotRescaled) {
+                from.end_scale
+            } else {
+                to.own_scale
+            },
         }
     }
 
@@ -219,7 +232,9 @@ impl Record {
         let same_family = [client.own, server.end, server.own]
             .iter()
             .all(|e| e.addr.is_ipv4() == client.end.addr.is_ipv4());
-        (flags & !ALL_FLAGS == 0 && same_family).then_some(Record {
+        // Each tuple is in the index of flows once.
+        let distinct = client.tuple() != server.tuple();
+        (flags & !ALL_FLAGS == 0 && same_family && distinct).then_some(Record {
             client,
             server,
             client_timestamp_delta,
@@ -371,6 +386,27 @@ mod tests {
             damaged[at] = value;
             assert_eq!(Record::decode(&damaged), None, "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_tiny_announced_segment_size_is_not_believed() {
+        let mut record = example();
+        assert_eq!(record.segment_limit(Side::Server), 1448);
+        for mss in [0, 1, 87, 88] {
+            record.server.mss = mss;
+            assert_eq!(record.segment_limit(Side::Server), 76);
+        }
+        record.server.timestamps = false;
+        assert_eq!(record.segment_limit(Side::Server), 88);
+    }
+
+    #[test]
+    fn legs_with_the_same_ends_are_refused() {
+        let mut twins = example();
+        (twins.server.end, twins.server.own) = (twins.client.end, twins.client.own);
+        let mut bytes = Vec::new();
+        twins.encode(&mut bytes);
+        assert_eq!(Record::decode(&bytes.try_into().unwrap()), None);
     }
 
     #[test]

@@ -2,10 +2,16 @@
 //! know when the session is over. Never needed to translate, and not replicated: a node that takes over
 //! learns it from the first segments.
 
-use outlive_tcp::seq::Seq;
+use outlive_tcp::{
+    fault::{self, Fault},
+    seq::Seq,
+};
 
 use super::record::Record;
-use crate::flows::Side;
+use crate::{
+    fast_path::{PROGRESS_SHIFT, StreamProgress},
+    flows::Side,
+};
 
 /// One stream, in the sequence space of the end that sends it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +28,8 @@ pub(crate) struct Stream {
     pub(crate) bytes: u64,
     /// `acked` and `edge` mean something.
     pub(crate) known: bool,
+    /// They have been followed since the handshake; else they are what some segment said.
+    pub(crate) certain: bool,
     /// `fin` is what a segment said before anything was known.
     fin_claimed: bool,
     fin_seen: bool,
@@ -47,33 +55,40 @@ impl Stream {
         // A FIN beyond the window, or below what is acknowledged, is not the sender's. Where the window
         // lies may have to be learnt first: see `acknowledged`.
         let plausible = self.acked.at_or_before(at) && at.at_or_before(self.edge);
-        if fin && !self.fin_seen && (plausible || !self.known) {
+        if fin && !fault::on(Fault::ForgetFin) && !self.fin_seen && (plausible || !self.known) {
             self.fin = at;
             self.fin_seen = self.known;
             self.fin_claimed = !self.known;
         }
     }
 
-    /// The receiver acknowledged everything before `ack` and offered `window` bytes. Returns whether this
-    /// acknowledged the FIN for the first time.
-    pub(crate) fn acknowledged(&mut self, ack: Seq, window: u32) -> bool {
-        if !self.known {
+    /// The receiver acknowledged everything before `ack` and offered `window` bytes.
+    pub(crate) fn acknowledged(&mut self, ack: Seq, window: u32) -> News {
+        let progressed = self.crossed(ack);
+        let fits = self.acked.at_or_before(ack) && ack.at_or_before(self.edge.later(self.next));
+        // Whoever's segment came first after a takeover may have lied: until the truth is certain, the next one
+        // that contradicts it is believed.
+        if !self.known || !fits && !self.certain {
             self.known = true;
-            (self.acked, self.edge, self.next) = (ack, ack + window, self.next.later(ack));
+            (self.acked, self.edge) = (ack, ack + window);
+            // What seemed to be sent before may have been anybody's.
+            if self.next.before(ack) || self.next.after(self.edge + 2) {
+                self.next = ack;
+            }
             // A FIN that came before the first acknowledgment (which may be the FIN's own) is the sender's
             // if it lies in the window that is known now.
             let plausible = ack.at_or_before(self.fin + 1) && self.fin.at_or_before(self.edge);
             self.fin_seen |= std::mem::take(&mut self.fin_claimed) && plausible;
-        } else if self.acked.at_or_before(ack) && ack.at_or_before(self.edge.later(self.next)) {
+        } else if fits {
             self.bytes += u64::from(ack.distance(self.acked));
             self.acked = ack;
             self.edge = self.edge.later(ack + window);
         } else {
-            return false;
+            return News::default();
         }
-        let first = self.fin_seen && !self.fin_acked && ack.after(self.fin);
-        self.fin_acked |= first;
-        first
+        let fin_acked = self.fin_seen && !self.fin_acked && ack.after(self.fin);
+        self.fin_acked |= fin_acked;
+        News { fin_acked, progressed }
     }
 
     /// The other node says that the stream was acknowledged up to `position`.
@@ -81,6 +96,14 @@ impl Stream {
         self.acked = position;
         self.next = position;
         self.known = false;
+    }
+
+    /// Whether the receiver looks at a segment of `len` bytes at `seq` at all (RFC 9293, section 3.10.7.4): it
+    /// does not at what ends before all that was acknowledged, or begins beyond the window.
+    pub(crate) fn accepts(&self, seq: Seq, len: u32) -> bool {
+        !self.known
+            || self.acked.at_or_before(seq + len)
+                && seq.at_or_before(self.edge.later(self.next) + 1)
     }
 
     /// Whether `seq` lies in the window that the sender was last shown.
@@ -111,10 +134,69 @@ impl Stream {
         self.fin_acked = true;
     }
 
+    /// What the fast path has to know; `None` as long as nothing is known here.
+    pub(crate) fn progress(&self) -> Option<StreamProgress> {
+        self.known.then(|| StreamProgress {
+            next: self.next,
+            acked: self.acked,
+            edge: self.edge,
+            fin: self.fin_seen.then_some(self.fin),
+            fin_acked: self.fin_acked,
+            bytes: self.bytes,
+        })
+    }
+
+    /// A stream that is this far.
+    pub(crate) fn of(progress: &StreamProgress) -> Self {
+        let mut stream = Stream { known: true, certain: true, ..Stream::default() };
+        stream.follow(progress);
+        stream
+    }
+
+    /// Somebody else has seen the stream, too: the further counts.
+    pub(crate) fn raise(&mut self, further: &StreamProgress) {
+        self.next = self.next.later(further.next);
+        self.acked = self.acked.later(further.acked);
+        self.edge = self.edge.later(further.edge);
+        if let Some(fin) = further.fin.filter(|_| !self.fin_seen) {
+            (self.fin, self.fin_seen) = (fin, true);
+        }
+        self.fin_acked |= further.fin_acked;
+        self.bytes = self.bytes.max(further.bytes);
+    }
+
+    /// The fast path has followed the stream to here.
+    pub(crate) fn follow(&mut self, progress: &StreamProgress) -> News {
+        let news = News {
+            fin_acked: progress.fin_acked && !self.fin_acked,
+            progressed: self.crossed(progress.acked),
+        };
+        (self.next, self.acked, self.edge) = (progress.next, progress.acked, progress.edge);
+        self.fin_seen |= progress.fin.is_some();
+        self.fin = progress.fin.unwrap_or(self.fin);
+        self.fin_acked |= progress.fin_acked;
+        self.bytes = progress.bytes;
+        news
+    }
+
+    /// Whether the standby has to be told that `acked` is `to` now.
+    fn crossed(&self, to: Seq) -> bool {
+        (self.acked.0 ^ to.0) >> PROGRESS_SHIFT != 0
+    }
+
     /// Whether the sender has sent a FIN and got it acknowledged.
     pub(crate) fn finished(&self) -> bool {
         self.fin_acked
     }
+}
+
+/// What somebody else has to be told of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Its FIN was acknowledged, for the first time.
+    pub(crate) fin_acked: bool,
+    /// It has come so far that the standby has to know.
+    pub(crate) progressed: bool,
 }
 
 /// Both streams of a session.
@@ -137,6 +219,7 @@ impl Streams {
         streams.client.acknowledged(client, server_window);
         let server = streams.server.acked;
         streams.server.acknowledged(server, client_window);
+        (streams.client.certain, streams.server.certain) = (true, true);
         streams
     }
 
@@ -156,6 +239,11 @@ impl Streams {
         }
     }
 
+    /// Both, the client's first, as the fast path has to know them.
+    pub(crate) fn progress(&self) -> Option<[StreamProgress; 2]> {
+        Some([self.client.progress()?, self.server.progress()?])
+    }
+
     /// Both ends have closed, and both know it.
     pub(crate) fn finished(&self) -> bool {
         self.client.finished() && self.server.finished()
@@ -169,23 +257,39 @@ mod tests {
     #[test]
     fn a_fin_counts_when_it_is_acknowledged() {
         let mut stream = Stream::new(Seq(u32::MAX - 3));
-        assert!(!stream.acknowledged(Seq(u32::MAX - 2), 1_000));
+        assert!(!stream.acknowledged(Seq(u32::MAX - 2), 1_000).fin_acked);
         stream.sent(Seq(u32::MAX - 2), 10, true);
-        assert!(!stream.acknowledged(Seq(7), 1_000), "the data, not the FIN");
-        assert!(stream.acknowledged(Seq(8), 1_000));
+        assert!(!stream.acknowledged(Seq(7), 1_000).fin_acked, "the data, not the FIN");
+        assert!(stream.acknowledged(Seq(8), 1_000).fin_acked);
         assert!(stream.finished());
-        assert!(!stream.acknowledged(Seq(8), 1_000), "only once");
+        assert!(!stream.acknowledged(Seq(8), 1_000).fin_acked, "only once");
         assert_eq!(stream.bytes, 11);
+    }
+
+    /// A session whose handshake this node has seen: its streams are certain.
+    fn certain(isn: u32) -> Stream {
+        Stream { certain: true, ..Stream::new(Seq(isn)) }
+    }
+
+    #[test]
+    fn what_was_learnt_after_a_takeover_is_unlearnt_when_it_is_contradicted() {
+        let mut stream = Stream::new(Seq(1_000));
+        stream.acknowledged(Seq(3_000_000_000), 500);
+        stream.sent(Seq(2_001), 100, true);
+        stream.acknowledged(Seq(2_001), 500);
+        assert_eq!((stream.acked, stream.edge, stream.bytes), (Seq(2_001), Seq(2_501), 0));
+        stream.sent(Seq(2_001), 100, true);
+        assert!(stream.acknowledged(Seq(2_102), 500).fin_acked);
     }
 
     #[test]
     fn a_forged_fin_or_acknowledgment_has_no_effect() {
-        let mut stream = Stream::new(Seq(1_000));
+        let mut stream = certain(1_000);
         stream.acknowledged(Seq(1_001), 500);
         stream.sent(Seq(9_000), 0, true);
         stream.sent(Seq(900), 0, true);
-        assert!(!stream.acknowledged(Seq(70_000), 500));
-        assert!(!stream.acknowledged(Seq(900), 500));
+        assert!(!stream.acknowledged(Seq(70_000), 500).fin_acked);
+        assert!(!stream.acknowledged(Seq(900), 500).fin_acked);
         assert_eq!((stream.acked, stream.edge), (Seq(1_001), Seq(1_501)));
         assert!(stream.is_next(Seq(1_001)));
         assert!(!stream.is_next(Seq(1_000)) && !stream.is_next(Seq(1_002)));
@@ -195,19 +299,50 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_outside_the_window_is_not_looked_at() {
+        let mut stream = Stream::new(Seq(u32::MAX - 100));
+        assert!(stream.accepts(Seq(77), 0), "nothing is known yet");
+        stream.acknowledged(Seq(u32::MAX - 50), 500);
+        stream.sent(Seq(u32::MAX - 50), 200, false);
+        for (seq, len) in [(u32::MAX - 50, 0), (u32::MAX - 50, 200), (u32::MAX - 90, 60), (449, 9)]
+        {
+            assert!(stream.accepts(Seq(seq), len), "{seq} {len}");
+        }
+        for (seq, len) in [(u32::MAX - 51, 0), (u32::MAX - 90, 30), (452, 0), (1 << 31, 9)] {
+            assert!(!stream.accepts(Seq(seq), len), "{seq} {len}");
+        }
+    }
+
+    /// After a takeover: a segment that anybody may have sent must not become the place at which a reset is
+    /// believed.
+    #[test]
+    fn what_was_sent_before_the_window_is_known_has_to_fit_it() {
+        let mut stream = Stream::new(Seq(1_000));
+        stream.sent(Seq(500_000), 1, false);
+        stream.acknowledged(Seq(9_000), 500);
+        assert!(!stream.is_next(Seq(500_001)));
+        assert!(stream.is_next(Seq(9_000)));
+
+        let mut its_own = Stream::new(Seq(1_000));
+        its_own.sent(Seq(9_000), 200, false);
+        its_own.acknowledged(Seq(9_000), 500);
+        assert!(its_own.is_next(Seq(9_200)));
+    }
+
+    #[test]
     fn a_fin_that_comes_before_the_first_acknowledgment_counts() {
         let mut stream = Stream::new(Seq(1_000));
         stream.sent(Seq(70_000), 500, true);
-        assert!(!stream.acknowledged(Seq(70_000), 900));
-        assert!(stream.acknowledged(Seq(70_501), 900));
+        assert!(!stream.acknowledged(Seq(70_000), 900).fin_acked);
+        assert!(stream.acknowledged(Seq(70_501), 900).fin_acked);
 
         let mut its_own = Stream::new(Seq(1_000));
         its_own.sent(Seq(70_000), 500, true);
-        assert!(its_own.acknowledged(Seq(70_501), 900));
+        assert!(its_own.acknowledged(Seq(70_501), 900).fin_acked);
 
         let mut forged = Stream::new(Seq(1_000));
         forged.sent(Seq(60_000), 0, true);
-        assert!(!forged.acknowledged(Seq(70_000), 900));
+        assert!(!forged.acknowledged(Seq(70_000), 900).fin_acked);
         assert!(!forged.finished());
     }
 

@@ -24,10 +24,15 @@ use crate::{
     stack::{Ends, Phase, StackSetup},
 };
 
+/// When timestamps pass zero, if they are to.
+const WRAP_MS: u32 = 2_240;
+
 /// All connections of a host.
 #[derive(Debug)]
 pub(crate) struct Linux {
     habits: Habits,
+    /// Its numbers pass zero soon after the beginning of the load.
+    wraps: bool,
     seed: u64,
     ports: Vec<u16>,
     /// By the tuple of what they send.
@@ -48,6 +53,7 @@ impl Linux {
         };
         Linux {
             habits,
+            wraps: setup.wraps,
             seed,
             ports: Vec::new(),
             connections: BTreeMap::new(),
@@ -60,11 +66,19 @@ impl Linux {
     fn iss(&self, now: Time, tuple: &FourTuple) -> Seq {
         let bytes = tuple.to_bytes();
         let hash = bytes.iter().fold(self.seed, |hash, byte| mix(hash ^ u64::from(*byte)));
+        if self.wraps {
+            // Slower, so that late connections do it, too.
+            let start = hash as u32 % 4_096;
+            return Seq(start.wrapping_add(now.as_millis() as u32).wrapping_sub(12_000));
+        }
         Seq((hash as u32).wrapping_add((now.as_micros() / 4) as u32))
     }
 
     /// One for each pair of addresses, so that a port that is used again goes on later.
     fn clock_offset(&self, tuple: &FourTuple) -> u32 {
+        if self.wraps {
+            return 0u32.wrapping_sub(WRAP_MS);
+        }
         let bytes = tuple.to_bytes();
         bytes[..32].iter().fold(self.seed, |hash, byte| mix(hash ^ u64::from(*byte))) as u32
     }

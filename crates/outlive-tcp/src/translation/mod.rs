@@ -17,6 +17,7 @@ use std::net::IpAddr;
 
 use crate::{
     checksum::Delta,
+    fault::{self, Fault},
     seq::Seq,
     wire::{Checksum, FourTuple, IpVersion, TcpPacket, put_u16, put_u32, u16_at, u32_at},
 };
@@ -139,6 +140,9 @@ impl TcpPacket<'_> {
     }
 
     fn update_checksum(&mut self, changes: Changes) {
+        if fault::on(Fault::ChecksumNotUpdated) {
+            return;
+        }
         let partial = self.offload().checksum == Checksum::Partial;
         let header = self.header_mut();
         let field = u16_at(header, 16);

@@ -4,6 +4,7 @@
 
 use super::{Changes, TimestampTranslation, Translation};
 use crate::{
+    fault::{self, Fault},
     seq::Seq,
     wire::{Flags, NOP, TcpPacket, put_u32, u32_at},
 };
@@ -71,6 +72,10 @@ impl TcpPacket<'_> {
 fn translate_blocks(translation: &Translation, blocks: &mut [u8]) -> usize {
     let mut kept = 0;
     for at in (0..blocks.len()).step_by(BLOCK) {
+        if fault::on(Fault::SackNotTranslated) {
+            kept += 1;
+            continue;
+        }
         let (start, _) = translation.translate_ack(Seq(u32_at(blocks, at)));
         let (end, _) = translation.translate_ack(Seq(u32_at(blocks, at + 4)));
         // An end that lies on the floor, or had to be raised to it, leaves nothing above it.

@@ -23,7 +23,7 @@ pub(crate) const VIRTUAL: &str = "10.77.0.100";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether this user may make what these tests need; if not, a line says so.
-fn may() -> bool {
+pub(crate) fn may() -> bool {
     let namespace = Namespace::create().map(drop).map_err(|error| error.to_string());
     let reason = tun::check_driver().map_err(|error| error.to_string()).and(namespace);
     if let Err(reason) = &reason {

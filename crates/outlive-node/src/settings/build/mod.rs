@@ -19,9 +19,9 @@ use outlive_tcp::wire::Endpoint;
 use toml::Spanned;
 
 use super::{
-    DEFAULT_ADMIN_SOCKET, DEFAULT_TUN, LogFormat, Placed, Problem, Settings,
+    DEFAULT_ADMIN_SOCKET, DEFAULT_FAST_PATH, DEFAULT_TUN, EdgeKind, LogFormat, Placed, Problem,
+    Problems, Settings,
     file::{self, File, Text},
-    problem::Problems,
     values::{self, placed},
 };
 
@@ -30,9 +30,7 @@ pub(super) fn settings(path: &Path, source: &str) -> Result<Settings, Vec<Proble
     let file: File = match toml::from_str(source) {
         Ok(file) => file,
         Err(error) => {
-            let span = error.span().unwrap_or(0..0);
-            let (message, help) = explain(error.message());
-            problems.at(span, message, help);
+            problems.not_toml(&error, "docs/configuration.md");
             return Err(problems.into_vec());
         }
     };
@@ -41,23 +39,6 @@ pub(super) fn settings(path: &Path, source: &str) -> Result<Settings, Vec<Proble
         Some(settings) if problems.is_empty() => Ok(settings),
         _ => Err(problems.into_vec()),
     }
-}
-
-/// What the TOML parser says, as a sentence, and what to do about it.
-fn explain(message: &str) -> (String, &'static str) {
-    let message = message.trim_end().replace('`', "\"").replace('\n', ", ");
-    let help = if message.starts_with("unknown field") {
-        "correct the spelling or remove the key; docs/configuration.md lists all of them"
-    } else if message.starts_with("missing field") {
-        "add the key; docs/configuration.md says what it means"
-    } else if message.starts_with("duplicate key") {
-        "keep one of the two"
-    } else if message.starts_with("invalid type") {
-        "write a value of the expected type; texts, addresses and times stand in quotes"
-    } else {
-        "correct the TOML syntax: texts stand in quotes, tables begin with [name] or [[name]]"
-    };
-    (message, help)
 }
 
 struct Builder<'a, 'p> {
@@ -72,6 +53,8 @@ impl Builder<'_, '_> {
         let name = self.node_id(file);
         let interfaces = self.interfaces(&node.interfaces);
         let tun = self.tun(node.tun.as_ref());
+        let edges = [("neighbours", EdgeKind::Neighbours), ("routed", EdgeKind::Routed)];
+        let edge = values::word(self.problems, node.edge.as_ref(), &edges);
         let mtu = values::number(self.problems, node.mtu.as_ref(), 576..=65_535, 0_u16);
         let log = values::word(
             self.problems,
@@ -87,8 +70,15 @@ impl Builder<'_, '_> {
             Some(peer) => self.peer(peer)?,
             None => (PairConfig::alone(), None),
         };
+        let watch = self.watch(file);
         let timeouts = self.timeouts(&file.timeouts);
         let limits = self.limits(&file.limits);
+        let fast_path = values::number(
+            self.problems,
+            file.limits.fast_path.as_ref(),
+            0..=1 << 24,
+            DEFAULT_FAST_PATH,
+        );
 
         let mtu = mtu?;
         let proxy = Config {
@@ -105,18 +95,21 @@ impl Builder<'_, '_> {
             if let Err(invalid) = proxy.validate() {
                 self.contradiction(file, &invalid);
             }
-            self.peer_is_not_virtual(peer.as_ref(), &proxy);
+            self.peer_is_not_virtual(peer.as_ref(), &watch, &proxy);
         }
         Some(Settings {
             file: self.path.to_owned(),
             proxy,
             mtu: (mtu != 0).then_some(mtu),
             interfaces,
+            edge: edge?,
             tun: tun?,
             set_sysctls: node.set_sysctls,
+            fast_path: fast_path?,
             admin_socket,
             log: log?,
             peer,
+            watch,
         })
     }
 

@@ -1,14 +1,14 @@
 //! How the other node is reached, and how the two watch each other.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use outlive_proxy::config::{Config, PairConfig};
+use outlive_proxy::config::{Config, Detector, PairConfig};
 use toml::Spanned;
 
 use super::Builder;
 use crate::settings::{
-    PathSettings, PeerSettings,
-    file::{self, Text},
+    PathSettings, PeerSettings, Placed,
+    file::{self, File, Text},
     values::{self, placed},
 };
 
@@ -54,6 +54,8 @@ impl Builder<'_, '_> {
         let join_timeout = time(&peer.join_timeout, default.join_timeout);
         let quiet_time = time(&peer.quiet_time, default.quiet_time);
         let confirm_timeout = time(&peer.confirm_timeout, default.confirm_timeout);
+        let detectors = [("automatic", Detector::Automatic), ("external", Detector::External)];
+        let detector = values::word(self.problems, peer.detector.as_ref(), &detectors);
         if heartbeat_interval.is_some_and(|interval| interval < Duration::from_millis(1)) {
             self.problems.at(
                 peer.heartbeat_interval.as_ref()?.span(),
@@ -64,6 +66,7 @@ impl Builder<'_, '_> {
         let pair = PairConfig {
             enabled: true,
             paths: u8::try_from(paths.len()).unwrap_or(u8::MAX),
+            detector: detector?,
             heartbeat_interval: heartbeat_interval?,
             detection_timeout: detection_timeout?,
             join_timeout: join_timeout?,
@@ -72,6 +75,47 @@ impl Builder<'_, '_> {
         };
         let key_file = self.file_path(Some(&peer.key_file), "");
         Some((pair, Some(PeerSettings { state: state?, heartbeat, key_file })))
+    }
+
+    /// Where an external detector asks.
+    pub(super) fn watch(&mut self, file: &File) -> Vec<Placed<SocketAddr>> {
+        let waits = (file.peer.as_ref())
+            .and_then(|peer| peer.get_ref().detector.as_ref())
+            .filter(|detector| detector.get_ref() == "external");
+        let Some(watch) = &file.watch else {
+            if let Some(detector) = waits {
+                self.problems.at(
+                    detector.span(),
+                    "nobody could tell this node to take over",
+                    "add a table [watch] with the address at which the detector asks: listen = [\"10.1.0.1:7402\"]",
+                );
+            }
+            return Vec::new();
+        };
+        if file.peer.is_none() {
+            self.problems.at(
+                watch.span(),
+                "a node without a peer has nothing to be told, and no key",
+                "add a table [peer], or remove this one",
+            );
+        }
+        let listen = &watch.get_ref().listen;
+        if listen.get_ref().is_empty() {
+            self.problems.at(
+                listen.span(),
+                "no address is named",
+                "name at least one of this node: listen = [\"10.1.0.1:7402\"]",
+            );
+        }
+        let mut all: Vec<Placed<SocketAddr>> = Vec::new();
+        for text in listen.get_ref() {
+            let Some(address) = values::socket_address(self.problems, text) else { continue };
+            if all.iter().any(|other| other.value == address) {
+                self.problems.at(text.span(), "named twice", "remove one of the two");
+            }
+            all.push(placed(self.source, text, address));
+        }
+        all
     }
 
     fn path(&mut self, local: &Text, peer: &Text) -> Option<PathSettings> {
@@ -97,9 +141,24 @@ impl Builder<'_, '_> {
     }
 
     /// The nodes talk to each other past the addresses that move between them.
-    pub(super) fn peer_is_not_virtual(&mut self, peer: Option<&PeerSettings>, proxy: &Config) {
+    pub(super) fn peer_is_not_virtual(
+        &mut self,
+        peer: Option<&PeerSettings>,
+        watch: &[Placed<SocketAddr>],
+        proxy: &Config,
+    ) {
         let Some(peer) = peer else { return };
         let moving = proxy.virtual_addresses();
+        for own in watch.iter().filter(|own| moving.contains(&own.value.ip())) {
+            self.problems.place(
+                own.place.clone(),
+                format!(
+                    "{} moves between the nodes, so it says nothing of this one",
+                    own.value.ip()
+                ),
+                "give the node an address of its own for this",
+            );
+        }
         for path in peer.heartbeat.iter().chain([&peer.state]) {
             for address in [path.local.value.ip(), path.peer.ip()] {
                 if moving.contains(&address) {

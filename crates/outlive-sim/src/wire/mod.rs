@@ -4,6 +4,10 @@
 //! Nothing here asks the nodes. Positions are counted from the first byte of a stream, as 64-bit numbers;
 //! a FIN counts as one more byte.
 
+mod leg;
+mod manners;
+mod passing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use outlive_tcp::{
@@ -12,63 +16,16 @@ use outlive_tcp::{
     wire::{Endpoint, Flags, FourTuple},
 };
 
+use self::leg::Leg;
+
 use crate::{
     content::{self, BANNER, FlowId},
     ledger::{Ledger, Rule},
+    network::NodeIndex,
     packet::Seen,
     records::ConnectionName,
+    situations::Situations,
 };
-
-/// A connection between a host and Outlive, as the host has it.
-#[derive(Clone, Debug, Default)]
-struct Leg {
-    /// Initial sequence number of the host.
-    host_isn: Option<Seq>,
-    /// Initial sequence number of Outlive.
-    own_isn: Option<Seq>,
-    /// Bytes of Outlive's that the host has acknowledged.
-    acked: i64,
-    /// Bytes that the host has said.
-    said: i64,
-    flow: Option<FlowId>,
-    /// A server that was told what the client said.
-    told: bool,
-    /// A client that was answered while no standby would have continued its handshake.
-    answered_alone: bool,
-    /// When a client was answered.
-    answered_at: Option<Time>,
-}
-
-impl Leg {
-    /// Where `seq` lies in the host's stream.
-    fn of_host(&self, seq: Seq) -> Option<i64> {
-        Some(i64::from(seq.distance(self.host_isn? + 1) as i32))
-    }
-
-    /// Where `seq` lies in Outlive's stream.
-    fn of_own(&self, seq: Seq) -> Option<i64> {
-        Some(i64::from(seq.distance(self.own_isn? + 1) as i32))
-    }
-
-    /// Whether this connection is among those.
-    fn is_in(&self, key: FourTuple, held: &BTreeSet<ConnectionName>) -> bool {
-        self.host_isn.is_some_and(|isn| held.contains(&(key, isn.0)))
-    }
-
-    /// The host sends a packet.
-    fn host_sends(&mut self, seen: &Seen) {
-        if seen.has(Flags::RST) {
-            return;
-        }
-        if let Some(at) = self.of_host(seen.seq) {
-            let end = at + seen.len() as i64 + i64::from(seen.has(Flags::FIN));
-            self.said = self.said.max(end);
-        }
-        if let Some(at) = seen.ack.and_then(|ack| self.of_own(ack)) {
-            self.acked = self.acked.max(at);
-        }
-    }
-}
 
 /// Everything seen so far.
 #[derive(Debug, Default)]
@@ -79,6 +36,10 @@ pub(crate) struct Wire {
     servers: BTreeMap<FourTuple, Leg>,
     /// Server legs by the flow that they serve.
     by_flow: BTreeMap<FlowId, FourTuple>,
+    /// Where clients connect to; nothing is known of strangers who do.
+    listeners: BTreeSet<Endpoint>,
+    /// What was seen.
+    pub(crate) situations: Situations,
     /// Clients are answered before the standby is told of them: what counts is the first data.
     pub(crate) first_data: bool,
     /// At some time both nodes were active.
@@ -86,7 +47,17 @@ pub(crate) struct Wire {
 }
 
 /// What the standby is known to hold, if a session's effects have to wait for it.
-pub(crate) type Held<'a> = Option<&'a BTreeSet<ConnectionName>>;
+type Held<'a> = Option<&'a BTreeSet<ConnectionName>>;
+
+/// The node that sends a packet, and how it stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender<'a> {
+    pub(crate) node: NodeIndex,
+    /// It has to be silent about what it does not know.
+    pub(crate) quiet: bool,
+    /// What the standby is known to hold, if a session's effects have to wait for it.
+    pub(crate) held: Held<'a>,
+}
 
 impl Wire {
     /// The flow that a server's connection serves, once something of it was seen.
@@ -121,14 +92,33 @@ impl Wire {
 
     /// A flow begins: its client is about to send a SYN from this tuple.
     pub(crate) fn begin_flow(&mut self, tuple: FourTuple, flow: FlowId) {
+        self.listeners.insert(tuple.destination);
         self.clients.insert(tuple, Leg { flow: Some(flow), ..Leg::default() });
+    }
+
+    /// Whether these are the first words of a client.
+    pub(crate) fn is_first(&self, seen: &Seen) -> bool {
+        let leg = self.clients.get(&seen.tuple).filter(|_| seen.len() > 0);
+        leg.is_some_and(|leg| leg.of_host(seen.seq) == Some(0))
+    }
+
+    /// Every end of a flow that is alive, with what it says next.
+    pub(crate) fn living(&self, ledger: &Ledger) -> Vec<(FourTuple, Seq)> {
+        let legs = self.clients.iter().chain(&self.servers);
+        let alive = legs.filter(|(_, leg)| leg.own_isn.is_some()).filter(|(_, leg)| {
+            leg.flow.is_some_and(|id| {
+                let flow = &ledger.flows[id.0];
+                !flow.client_done && !flow.server_done
+            })
+        });
+        alive.filter_map(|(key, leg)| Some((*key, leg.host_isn? + 1 + leg.said as u32))).collect()
     }
 
     /// A client's or server's packet leaves it.
     pub(crate) fn host_sends(&mut self, seen: &Seen) {
         if let Some(leg) = self.clients.get_mut(&seen.tuple) {
             if seen.has(Flags::SYN) {
-                leg.host_isn = Some(seen.seq);
+                leg.offers(seen);
             } else if leg.own_isn.is_none() && !seen.has(Flags::RST) {
                 // Its first acknowledgment tells which SYN-ACK it has taken.
                 leg.own_isn = seen.ack.map(|ack| ack - 1);
@@ -136,29 +126,43 @@ impl Wire {
             leg.host_sends(seen);
         } else if let Some(leg) = self.servers.get_mut(&seen.tuple) {
             if seen.has(Flags::SYN) && seen.ack == leg.own_isn.map(|isn| isn + 1) {
-                leg.host_isn = Some(seen.seq);
+                leg.offers(seen);
             }
             leg.host_sends(seen);
         }
     }
 
-    /// A node sends a packet. `held` are the tuples of sessions that the standby holds, if this node is
-    /// one of a synchronised pair.
+    /// A reset reaches a node that seems to be that host's.
+    pub(crate) fn forged_reset(&mut self, from: FourTuple) {
+        for legs in [&mut self.clients, &mut self.servers] {
+            if let Some(leg) = legs.get_mut(&from) {
+                leg.reset = true;
+            }
+        }
+    }
+
+    /// A node sends a packet.
     pub(crate) fn node_sends(
         &mut self,
         ledger: &mut Ledger,
         seen: &Seen,
         packet: &[u8],
-        held: Held<'_>,
+        sender: Sender<'_>,
     ) {
         if !seen.checksum_ok {
             ledger.violate(Rule::WellFormed, format!("wrong checksum: {seen}"));
         }
+        self.check_manners(ledger, seen, &sender);
         let from_host = seen.tuple.reversed();
         if self.clients.contains_key(&from_host) {
-            self.sent_to_client(ledger, seen, packet, held);
-        } else {
-            self.sent_to_server(ledger, seen, packet, held);
+            self.sent_to_client(ledger, seen, packet, sender.held);
+        } else if !self.listeners.contains(&seen.tuple.source) {
+            self.sent_to_server(ledger, seen, packet, sender.held);
+        }
+        for legs in [&mut self.clients, &mut self.servers] {
+            if let Some(leg) = legs.get_mut(&from_host) {
+                leg.is_sent(seen);
+            }
         }
     }
 
@@ -198,6 +202,7 @@ impl Wire {
         }
         if seen.has(Flags::SYN) && self.clients[&key].own_isn.is_none() {
             let leg = self.clients.get_mut(&key).expect("it was looked up above");
+            leg.shows(seen);
             leg.answered_alone = held.is_none() || self.first_data;
             leg.answered_at = Some(ledger.now);
         }
@@ -281,7 +286,7 @@ impl Wire {
         if seen.has(Flags::SYN) {
             let leg = self.servers.entry(key).or_default();
             if leg.own_isn != Some(seen.seq) {
-                *leg = Leg { own_isn: Some(seen.seq), ..Leg::default() };
+                *leg = Leg::asked(seen);
             }
             return;
         }
@@ -386,7 +391,7 @@ impl Wire {
     /// Truthful acknowledgment: `safe` is how much of the host's stream the other end has acknowledged.
     fn check_ack(&self, ledger: &mut Ledger, seen: &Seen, leg: &Leg, safe: i64) {
         let Some(at) = seen.ack.and_then(|ack| leg.of_host(ack)) else { return };
-        if at > safe {
+        if at > safe || at < 0 {
             let detail = format!("{at} bytes acknowledged, {safe} are safe: {seen}");
             ledger.violate(Rule::TruthfulAcknowledgment, detail);
         }

@@ -1,0 +1,203 @@
+//! The kernel as the core's [fast path](outlive_proxy::fast_path): its sessions put into the program of
+//! [`outlive_net::fast_path`], and what that has learnt brought back.
+
+use std::{
+    cell::RefCell, collections::HashMap, net::IpAddr, os::fd::AsRawFd, rc::Rc, time::Duration,
+};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+use outlive_net::{
+    fast_path::{self as kernel, FastPath, FastPathError, Place, Stream, Tuple},
+    netlink::{Netlink, NetlinkError},
+};
+use outlive_proxy::{
+    Node,
+    fast_path::{self as core, Splice, StreamProgress},
+};
+use outlive_tcp::{
+    seq::Seq,
+    time::Time,
+    translation::TimestampTranslation,
+    wire::{Endpoint, FourTuple},
+};
+
+/// Sessions looked at in one turn because the kernel said so.
+const BUDGET: usize = 1_024;
+
+/// Why there is no fast path. The node works without.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// The kernel's part.
+    #[error(transparent)]
+    Kernel(#[from] FastPathError),
+    /// The interfaces.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The event loop.
+    #[error("registering with the event loop: {0}")]
+    Registry(#[from] std::io::Error),
+}
+
+/// The node's end of the fast path.
+#[derive(Debug)]
+pub struct KernelPath {
+    table: Rc<RefCell<Table>>,
+    serving: bool,
+}
+
+impl KernelPath {
+    /// Loads the program with room for `sessions`, and attaches it to the interfaces by name; `device` is the TUN
+    /// device. It passes nothing on before [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub fn open(
+        sessions: u32,
+        device: &str,
+        interfaces: &[&str],
+        registry: &Registry,
+        token: Token,
+    ) -> Result<Self, Unavailable> {
+        let netlink = Netlink::open()?;
+        let mut path = FastPath::load(sessions, netlink.index_of(device)?.0)?;
+        for interface in interfaces {
+            path.attach(netlink.index_of(interface)?.0)?;
+        }
+        registry.register(&mut SourceFd(&path.as_raw_fd()), token, Interest::READABLE)?;
+        let owners = vec![(0, 0); sessions as usize];
+        let table = Table { path, places: HashMap::new(), owners, withdrawn_packets: 0 };
+        Ok(KernelPath { table: Rc::new(RefCell::new(table)), serving: false })
+    }
+
+    /// What the core is given.
+    pub fn for_core(&self) -> Box<dyn core::FastPath> {
+        Box::new(ForCore(self.table.clone()))
+    }
+
+    /// Lets the program go on until `until` (by [`monotonic`](kernel::monotonic)), or, with `None`, no longer.
+    pub fn serve(&mut self, until: Option<Duration>) {
+        match until {
+            Some(until) => self.table.borrow().path.serve_until(until),
+            None if self.serving => self.table.borrow().path.stop(),
+            None => {}
+        }
+        self.serving = until.is_some();
+    }
+
+    /// Hands over what the program has to say. Returns whether there is more.
+    pub fn report(&self, now: Time, node: &mut Node) -> bool {
+        for _ in 0..BUDGET {
+            let mut table = self.table.borrow_mut();
+            let Some(place) = table.path.poll_event() else { return false };
+            let (slot, serial) = table.owners[place.index as usize];
+            let current = table.places.get(&slot) == Some(&place);
+            // The core may want to withdraw the session.
+            drop(table);
+            if current {
+                node.handle_fast_path(now, slot, serial);
+            }
+        }
+        true
+    }
+
+    /// Packets that the program has passed.
+    pub fn packets(&self) -> u64 {
+        let table = self.table.borrow();
+        let present = table.places.values().map(|place| table.path.packets(*place));
+        table.withdrawn_packets + present.sum::<u64>()
+    }
+}
+
+#[derive(Debug)]
+struct Table {
+    path: FastPath,
+    /// Where the session in a slot is.
+    places: HashMap<u32, Place>,
+    /// Slot and serial of the session at an index.
+    owners: Vec<(u32, u32)>,
+    /// Packets of sessions that were taken back.
+    withdrawn_packets: u64,
+}
+
+#[derive(Debug)]
+struct ForCore(Rc<RefCell<Table>>);
+
+impl core::FastPath for ForCore {
+    fn install(&mut self, slot: u32, splice: &Splice) -> bool {
+        let mut table = self.0.borrow_mut();
+        let directions = [direction(&splice.directions[0]), direction(&splice.directions[1])];
+        let streams = [&splice.directions[0], &splice.directions[1]].map(|d| stream(&d.stream));
+        let Some(place) = table.path.install(&directions, &streams) else { return false };
+        table.owners[place.index as usize] = (slot, splice.serial);
+        table.places.insert(slot, place);
+        true
+    }
+
+    fn progress(&self, slot: u32) -> ([StreamProgress; 2], Option<Duration>) {
+        let table = self.0.borrow();
+        let Some(place) = table.places.get(&slot) else { return Default::default() };
+        (table.path.streams(*place).map(progress), table.path.idle_for(*place))
+    }
+
+    fn learn(&mut self, slot: u32, streams: &[StreamProgress; 2]) {
+        let table = self.0.borrow();
+        if let Some(place) = table.places.get(&slot) {
+            table.path.learn(*place, &[stream(&streams[0]), stream(&streams[1])]);
+        }
+    }
+
+    fn withdraw(&mut self, slot: u32) {
+        let mut table = self.0.borrow_mut();
+        if let Some(place) = table.places.remove(&slot) {
+            table.withdrawn_packets += table.path.packets(place);
+            table.path.withdraw(place);
+        }
+    }
+}
+
+fn direction(direction: &core::Direction) -> kernel::Direction {
+    let translation = &direction.translation;
+    // Sessions whose ends differ in timestamps are not left to anybody.
+    let (value_delta, echo_delta) = match translation.timestamps {
+        TimestampTranslation::Shift { value_delta, echo_delta } => (value_delta, echo_delta),
+        _ => (0, 0),
+    };
+    kernel::Direction {
+        from: tuple(&direction.tuple),
+        to: tuple(&translation.tuple),
+        seq_delta: translation.seq_delta,
+        ack_delta: translation.ack_delta,
+        value_delta,
+        echo_delta,
+        window_from: translation.window_from,
+        window_to: translation.window_to,
+        segment_limit: direction.segment_limit,
+    }
+}
+
+fn tuple(tuple: &FourTuple) -> Tuple {
+    let end = |endpoint: Endpoint| -> (IpAddr, u16) { (endpoint.addr, endpoint.port) };
+    Tuple { source: end(tuple.source), destination: end(tuple.destination) }
+}
+
+fn stream(progress: &StreamProgress) -> Stream {
+    Stream {
+        next: progress.next.0,
+        fin: progress.fin.map(|fin| fin.0),
+        acked: progress.acked.0,
+        edge: progress.edge.0,
+        fin_acked: progress.fin_acked,
+        bytes: progress.bytes,
+    }
+}
+
+fn progress(stream: Stream) -> StreamProgress {
+    StreamProgress {
+        next: Seq(stream.next),
+        acked: Seq(stream.acked),
+        edge: Seq(stream.edge),
+        fin: stream.fin.map(Seq),
+        fin_acked: stream.fin_acked,
+        bytes: stream.bytes,
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether the simulator would notice: each deliberate fault is committed in one world after the other until
+//! a check names it.
+//!
+//! Every fault is hunted on the same ground: the scenarios as they are, some of their crash points, random
+//! worlds, more crash points. A catch counts only if the same world is without fault when nobody commits one.
+
+use outlive_tcp::fault::{self, Fault};
+use serde::Serialize;
+
+use crate::{
+    crash_points::{self, WAYS, crash_point},
+    explore, scenarios,
+    setup::Setup,
+    world::Outcome,
+};
+
+/// Crash points of a scenario in the first round, and in the last.
+const SOME: u64 = 16;
+const MANY: u64 = 150;
+/// Random worlds.
+const SEEDS: u64 = 3_000;
+
+/// What became of one fault.
+#[derive(Clone, Debug, Serialize)]
+pub struct Mutant {
+    /// Its name.
+    pub name: &'static str,
+    /// What the code does instead of the right thing.
+    pub fault: &'static str,
+    /// The check that named it, if one did.
+    pub check: Option<String>,
+    /// How, for people.
+    pub detail: Option<String>,
+    /// The command that shows it.
+    pub command: Option<String>,
+    /// Worlds that were tried.
+    pub worlds: u64,
+}
+
+/// Hunts `fault`.
+pub fn hunt(fault: Fault) -> Mutant {
+    let mut mutant = Mutant {
+        name: fault.name(),
+        fault: fault.meaning(),
+        check: None,
+        detail: None,
+        command: None,
+        worlds: 0,
+    };
+    for (command, setup) in grounds() {
+        mutant.worlds += 1;
+        let outcome = run(Some(fault), setup.clone());
+        let Some(violation) = outcome.violations.first() else { continue };
+        if run(None, setup).violations.is_empty() {
+            mutant.check = Some(format!("{:?}", violation.rule));
+            mutant.detail = Some(violation.to_string());
+            mutant.command = Some(format!("{command} --fault {}", fault.name()));
+            break;
+        }
+    }
+    mutant
+}
+
+/// The fault of that name.
+pub fn named(name: &str) -> Option<Fault> {
+    Fault::ALL.iter().copied().find(|fault| fault.name() == name)
+}
+
+/// Runs a world in which `fault` is committed.
+pub fn run(fault: Option<Fault>, setup: Setup) -> Outcome {
+    fault::select(fault);
+    let outcome = crash_points::run(setup);
+    fault::select(None);
+    outcome
+}
+
+/// The worlds, each with the command that runs it.
+fn grounds() -> impl Iterator<Item = (String, Setup)> {
+    let calm = scenarios::all()
+        .into_iter()
+        .map(|(name, scenario)| (format!("run --scenario {name} --trace"), scenario.setup(1)));
+    let random =
+        (1..=SEEDS).map(|seed| (format!("explore --seed {seed} --trace"), explore::setup(seed)));
+    calm.chain(crashes(SOME)).chain(random).chain(crashes(MANY))
+}
+
+/// About `count` crash points of each scenario, in turn through the ways to die.
+fn crashes(count: u64) -> impl Iterator<Item = (String, Setup)> {
+    scenarios::all().into_iter().flat_map(move |(name, scenario)| {
+        let calm = Setup { crash: Some(crash_point(u64::MAX, 0)), ..scenario.setup(1) };
+        let steps = crash_points::run(calm).steps;
+        let stride = (steps / count).max(1);
+        (1..=steps).step_by(stride as usize).enumerate().map(move |(i, point)| {
+            let way = i as u64 % WAYS;
+            let crash = Some(crash_point(point, way));
+            let command =
+                format!("crash-points --scenario {name} --point {point} --way {way} --trace");
+            (command, Setup { crash, ..scenario.setup(1) })
+        })
+    })
+}

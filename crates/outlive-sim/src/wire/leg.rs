@@ -1,0 +1,136 @@
+//! One connection between a host and Outlive, as the packets show it.
+
+use std::collections::BTreeSet;
+
+use outlive_tcp::{
+    seq::Seq,
+    time::Time,
+    wire::{Flags, FourTuple, Options},
+};
+
+use crate::{content::FlowId, packet::Seen, records::ConnectionName};
+
+/// What a SYN says of its sender.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shown {
+    pub(super) scale: Option<u8>,
+    pub(super) mss: Option<u16>,
+    pub(super) sack: bool,
+}
+
+impl Shown {
+    fn of(options: &Options) -> Self {
+        Shown { scale: options.window_scale, mss: options.mss, sack: options.sack_permitted }
+    }
+}
+
+/// A connection between a host and Outlive, as the host has it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leg {
+    /// Initial sequence number of the host.
+    pub(super) host_isn: Option<Seq>,
+    /// Initial sequence number of Outlive.
+    pub(super) own_isn: Option<Seq>,
+    /// What the host offered.
+    pub(super) host: Shown,
+    /// What the host was shown, by initial sequence number: several nodes may have answered it.
+    pub(super) shown: Vec<(Seq, Shown)>,
+    /// Bytes of Outlive's that the host has acknowledged.
+    pub(super) acked: i64,
+    /// Bytes that the host has said.
+    pub(super) said: i64,
+    pub(super) flow: Option<FlowId>,
+    /// A server that was told what the client said.
+    pub(super) told: bool,
+    /// A client that was answered while no standby would have continued its handshake.
+    pub(super) answered_alone: bool,
+    /// When a client was answered.
+    pub(super) answered_at: Option<Time>,
+    /// A reset came from here, or seemed to.
+    pub(super) reset: bool,
+    /// What the constants of its timestamps were seen to be: added to values, and to echoes.
+    pub(super) stamps: (Option<u32>, Option<u32>),
+    /// The last timestamp that the host was sent.
+    pub(super) last_stamp: Option<u32>,
+    /// Acknowledgment numbers of the probes that the host was sent last.
+    pub(super) probes: Vec<Seq>,
+}
+
+impl Leg {
+    /// A server that is asked for a connection.
+    pub(super) fn asked(syn: &Seen) -> Self {
+        let mut leg = Leg { own_isn: Some(syn.seq), ..Leg::default() };
+        leg.shows(syn);
+        leg
+    }
+
+    /// Where `seq` lies in the host's stream.
+    pub(super) fn of_host(&self, seq: Seq) -> Option<i64> {
+        Some(i64::from(seq.distance(self.host_isn? + 1) as i32))
+    }
+
+    /// Where `seq` lies in Outlive's stream.
+    pub(super) fn of_own(&self, seq: Seq) -> Option<i64> {
+        Some(i64::from(seq.distance(self.own_isn? + 1) as i32))
+    }
+
+    /// Whether this connection is among those.
+    pub(super) fn is_in(&self, key: FourTuple, held: &BTreeSet<ConnectionName>) -> bool {
+        self.host_isn.is_some_and(|isn| held.contains(&(key, isn.0)))
+    }
+
+    /// What the host was shown.
+    pub(super) fn own(&self) -> Shown {
+        let shown = self.shown.iter().rfind(|(isn, _)| Some(*isn) == self.own_isn);
+        shown.map_or(Shown::default(), |(_, shown)| *shown)
+    }
+
+    /// The scales of the windows that the host shows, and that it is shown.
+    pub(super) fn scales(&self) -> (u8, u8) {
+        match (self.host.scale, self.own().scale) {
+            (Some(host), Some(own)) => (host, own),
+            _ => (0, 0),
+        }
+    }
+
+    /// The host understands SACK blocks.
+    pub(super) fn understands_sack(&self) -> bool {
+        self.host.sack && self.own().sack
+    }
+
+    /// The host is sent a SYN, or a SYN-ACK.
+    pub(super) fn shows(&mut self, syn: &Seen) {
+        self.shown.push((syn.seq, Shown::of(&syn.options)));
+    }
+
+    /// The host says SYN.
+    pub(super) fn offers(&mut self, syn: &Seen) {
+        self.host_isn = Some(syn.seq);
+        self.host = Shown::of(&syn.options);
+    }
+
+    /// The host sends a packet.
+    pub(super) fn host_sends(&mut self, seen: &Seen) {
+        if seen.has(Flags::RST) {
+            // The answer to a probe says nothing about the stream.
+            self.reset |= !self.probes.contains(&seen.seq);
+            return;
+        }
+        if let Some(at) = self.of_host(seen.seq) {
+            let end = at + seen.len() as i64 + i64::from(seen.has(Flags::FIN));
+            self.said = self.said.max(end);
+        }
+        if let Some(at) = seen.ack.and_then(|ack| self.of_own(ack)) {
+            self.acked = self.acked.max(at);
+        }
+    }
+
+    /// The host is sent a packet.
+    pub(super) fn is_sent(&mut self, seen: &Seen) {
+        self.last_stamp = seen.options.timestamps.map(|t| t.value).or(self.last_stamp);
+        let below = self.of_own(seen.seq).is_some_and(|at| at < self.acked);
+        if seen.len() == 1 && seen.window == 0 && seen.options.timestamps.is_none() && below {
+            self.probes.extend(seen.ack);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a node may say at all, whatever the streams are: how long a segment may be, when a reset may be
+//! sent, from which ports servers are asked, what an ICMP error may quote.
+
+use outlive_tcp::wire::{
+    Flags, FourTuple, addresses,
+    icmp::{IcmpMessage, parse_icmp},
+};
+
+use super::{Sender, Wire, leg::Leg};
+use crate::{
+    content::FlowId,
+    ledger::{Ledger, Rule},
+    packet::Seen,
+};
+
+/// Where the second node's half of the source ports begins.
+const MIDDLE: u16 = 33_280;
+/// The least segment size that everybody takes (RFC 9293, section 3.7.1).
+const DEFAULT_MSS: u16 = 536;
+
+impl Wire {
+    pub(super) fn check_manners(&self, ledger: &mut Ledger, seen: &Seen, sender: &Sender<'_>) {
+        let to = seen.tuple.reversed();
+        if seen.has(Flags::SYN) && seen.ack.is_none() {
+            let half = usize::from(seen.tuple.source.port >= MIDDLE);
+            if half != sender.node {
+                let detail = format!("node {} uses a port of the other's: {seen}", sender.node);
+                ledger.violate(Rule::Ports, detail);
+            }
+        }
+        let Some(leg) = self.clients.get(&to).or_else(|| self.servers.get(&to)) else { return };
+        check_length(ledger, leg, seen);
+        if seen.has(Flags::RST) {
+            self.check_reset(ledger, &to, leg, seen, sender);
+        }
+    }
+
+    /// A living connection is reset only if its other end was.
+    fn check_reset(
+        &self,
+        ledger: &mut Ledger,
+        to: &FourTuple,
+        leg: &Leg,
+        seen: &Seen,
+        sender: &Sender<'_>,
+    ) {
+        let Some(id) = leg.flow.filter(|_| leg.host_isn.is_some()) else { return };
+        let flow = &ledger.flows[id.0];
+        let other = self.other_end(to, id);
+        let opening = leg.own_isn.is_none() || other.is_none_or(|other| !other.told && !leg.told);
+        if opening || flow.is_finished() || leg.reset || other.is_some_and(|other| other.reset) {
+            return;
+        }
+        let rule = match (flow.exempt, sender.quiet) {
+            (false, _) => Rule::Reset,
+            (true, true) => Rule::Silence,
+            (true, false) => return,
+        };
+        // Two nodes that act may each have made a connection for the client; one of them leads nowhere.
+        if self.both_acted && rule == Rule::Reset {
+            return;
+        }
+        ledger.violate(rule, format!("node {} resets flow {}: {seen}", sender.node, id.0));
+    }
+
+    /// The connection that the one of `key` is spliced to.
+    fn other_end(&self, key: &FourTuple, id: FlowId) -> Option<&Leg> {
+        let server = self.by_flow.get(&id)?;
+        if server != key {
+            return self.servers.get(server);
+        }
+        self.clients.values().find(|leg| leg.flow == Some(id))
+    }
+
+    /// A node sends something that is not TCP.
+    pub(crate) fn node_says_otherwise(&self, ledger: &mut Ledger, packet: &[u8]) {
+        let error = match parse_icmp(packet) {
+            Ok(IcmpMessage::Error(error)) => error,
+            Ok(_) => return,
+            Err(why) => {
+                return ledger.violate(Rule::WellFormed, format!("neither TCP nor ICMP: {why}"));
+            }
+        };
+        let quoted = error.quoted;
+        let told = addresses(packet).is_ok_and(|(_, to)| to == quoted.source.addr);
+        let leg = self.clients.get(&quoted).or_else(|| self.servers.get(&quoted));
+        let at = leg.and_then(|leg| leg.of_host(error.quoted_seq));
+        let said = leg.map_or(0, |leg| leg.said);
+        if !told || !at.is_some_and(|at| (-1..=said).contains(&at)) {
+            let detail = format!("an error about {quoted} at {at:?}, of {said} bytes said");
+            ledger.violate(Rule::Quotation, detail);
+        }
+    }
+}
+
+/// No segment is longer than its receiver said it takes (RFC 6691: options count).
+fn check_length(ledger: &mut Ledger, leg: &Leg, seen: &Seen) {
+    let limit = usize::from(leg.host.mss.unwrap_or(DEFAULT_MSS));
+    let ip = if seen.tuple.source.addr.is_ipv4() { 20 } else { 40 };
+    let options = seen.payload.start - ip - 20;
+    if seen.len() > 0 && seen.len() + options > limit {
+        let detail = format!("{} bytes for an end that takes {limit}: {seen}", seen.len());
+        ledger.violate(Rule::SegmentSize, detail);
+    }
+}
