@@ -97,8 +97,9 @@ impl Node {
             Keys { table: entropy.derive(b"table", 0), sequence: entropy.derive(b"sequence", 0) };
         let [a, b, c, d, e, f, g, h, ..] = entropy.derive(b"incarnation", 0);
         let incarnation = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        // Seconds, so that a restarted lone node begins later epochs than before.
-        let floor = Epoch((unix_us / 1_000_000) << 1);
+        // Milliseconds, so that a restarted lone node begins later epochs than before, however often they
+        // changed.
+        let floor = Epoch((unix_us / 1_000) << 1);
         let pair = Pair::new(config.pair.clone(), config.node, incarnation, floor, now);
         let clock = PairClock::new(unix_us, now);
         Node {
@@ -181,7 +182,13 @@ impl Node {
     pub fn handle_heartbeat(&mut self, now: Time, path: usize, at: Time, heartbeat: &Heartbeat) {
         self.turn(now);
         let unsure = self.pair.is_unsure();
-        if self.pair.heard(path, at, heartbeat) {
+        let held_everything = self.pair.beliefs().synchronised && !self.pair.is_active();
+        let news = self.pair.heard(path, at, heartbeat);
+        if held_everything && !self.pair.beliefs().synchronised {
+            // The active node may complete handshakes now without telling this one.
+            self.proxy.keys.clear();
+        }
+        if news {
             self.log(LogEvent::PeerHeard);
             if self.pair.is_active() {
                 // It may have had the addresses meanwhile, or whoever could not hear it not this node either.
@@ -290,7 +297,10 @@ impl Node {
         self.turn(now);
         self.follow(now, Hearing::Everything);
         self.check_standby(now);
-        self.proxy.expire(now);
+        // What is due waits until it is certain that this node is still the one to do it (invariant 7).
+        if !self.proxy.posture.unsure {
+            self.proxy.expire(now);
+        }
         if let Some((_, pause)) = self.announcement.take_if(|(at, _)| *at <= now) {
             self.announce_again(now, pause);
         }
@@ -305,7 +315,7 @@ impl Node {
         let announcement = self.announcement.map(|(at, _)| at);
         let deadlines = [
             self.pair.deadline(now),
-            self.proxy.next_deadline(),
+            self.proxy.next_deadline().filter(|_| !self.proxy.posture.unsure),
             // Once it is past, what waits does so for room in the transport.
             self.proxy.journal.deadline().filter(|at| *at > now),
             confirm,
@@ -456,6 +466,7 @@ impl Node {
         self.proxy.take_all_back(now);
         self.proxy.remove_all_openings();
         self.proxy.abandon_unconfirmed(now);
+        self.proxy.keys.clear();
         self.proxy.outbox.clear();
         self.announcement = None;
         self.close_link(now);
@@ -475,9 +486,7 @@ impl Node {
         self.link.closed();
         self.proxy.journal.pause();
         if let Some(epoch) = self.pair.standby_lost(now) {
-            if !fault::on(Fault::LonelyCookieAdopted) {
-                self.begin_epoch(epoch);
-            }
+            self.begin_epoch(epoch);
             let at_once = fault::on(Fault::GoesAloneAtOnce);
             self.proxy.posture.release = if at_once { Release::Now } else { Release::Held };
             self.follow(now, Hearing::Something);
@@ -502,7 +511,7 @@ impl Node {
 
     /// Active: the standby has confirmed that it holds everything.
     fn paired(&mut self, key: EpochKey) {
-        self.pair.paired(key.epoch);
+        self.pair.paired(key.epoch, self.link.peer());
         self.proxy.keys.add(key);
         self.proxy.posture.release = Release::Confirmed;
         let sessions = self.proxy.sessions.len();

@@ -89,18 +89,6 @@ impl Channel {
         false
     }
 
-    /// The connection breaks: each end learns of it behind what still arrives. Whether there was one.
-    pub(crate) fn break_off(&mut self, rng: &mut Rng) -> bool {
-        let up = self.ends.iter().all(|end| end.up);
-        for node in 0..2 {
-            if up {
-                self.lose_tail(node, Tail::Random, rng);
-                self.ends[node].inbox.push_back(Item::Closed);
-            }
-        }
-        up
-    }
-
     /// Loses what is under way to `node`, from a message chosen by `tail` on.
     pub(crate) fn lose_tail(&mut self, node: NodeIndex, tail: Tail, rng: &mut Rng) {
         let end = &mut self.ends[node];

@@ -43,7 +43,7 @@ pub fn setup(seed: u64) -> Setup {
     // With dice of its own, so that the rest of a seed's world stays what it was.
     let mut rng = Rng::new(seed ^ 0x7072_6f74_6563_7400);
     for _ in 0..rng.below(3) {
-        scenario = scenario.fault(rng.duration(Duration::from_millis(2_500)), Fault::Disconnect);
+        scenario = scenario.fault(rng.duration(Duration::from_millis(2_500)), Fault::BreakState);
     }
     scenario.protection(protection(&mut rng)).setup(seed)
 }

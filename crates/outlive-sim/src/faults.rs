@@ -53,12 +53,6 @@ impl World {
             }
             Fault::Wedge(_) | Fault::Unwedge(_) | Fault::SlowState(..) | Fault::WallClock(..) => {}
             Fault::Forge(forgery) => self.forge(forgery),
-            Fault::Disconnect => {
-                if self.channel.break_off(&mut self.rng) {
-                    self.state_under_way(0);
-                    self.state_under_way(1);
-                }
-            }
             Fault::CutPath(from, path) => self.network.cut_path(from, path),
             Fault::Cut(from, to) => self.network.cut(from, to),
             Fault::Heal => self.network.heal(),

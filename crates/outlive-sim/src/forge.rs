@@ -47,8 +47,8 @@ impl World {
                 let syn = |from| made(from, Seq(self.rng.number() as u32), Flags::SYN);
                 clients.into_iter().map(|(from, _)| *from).map(syn).collect()
             }
-            Forgery::Stray => (0..8).map(|i| self.from_nowhere(i, Flags::ACK)).collect(),
-            Forgery::Flood(count) => (0..count).map(|i| self.from_nowhere(i, Flags::SYN)).collect(),
+            Forgery::Stray => (0..8).map(|i| self.stray(i, Flags::ACK)).collect(),
+            Forgery::Flood(count) => (0..count).map(|i| self.stray(i, Flags::SYN)).collect(),
             Forgery::Unreachable => {
                 self.last_sent.values().filter_map(|packet| unreachable(packet)).collect()
             }
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// A segment of a client that does not exist.
-    fn from_nowhere(&mut self, number: u16, flags: Flags) -> Vec<u8> {
+    fn stray(&mut self, number: u16, flags: Flags) -> Vec<u8> {
         let listener = self.setup.configs[0].listeners[0].address;
         let [high, low] = number.to_be_bytes();
         let address: IpAddr = match listener.addr {

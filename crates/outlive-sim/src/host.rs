@@ -181,7 +181,12 @@ impl Host {
             busy |= conversation.read(now, ends, ledger, wire);
             busy |= conversation.write(now, ends, ledger);
             let phase = ends.phase(&conversation.tuple);
-            if conversation.speaker.is_done() && matches!(phase, Phase::Closed | Phase::TimeWait) {
+            if conversation.speaker.left {
+                conversation.over = true;
+                conversation.finished(ledger, wire);
+            } else if conversation.speaker.is_done()
+                && matches!(phase, Phase::Closed | Phase::TimeWait)
+            {
                 // TIME-WAIT stays with the stack; the application has nothing to do with it.
                 conversation.over = true;
                 conversation.finished(ledger, wire);

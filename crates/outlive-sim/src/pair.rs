@@ -313,13 +313,13 @@ impl World {
             }
         }
         while let Some(packet) = self.machine(node).node.poll_transmit().map(<[u8]>::to_vec) {
-            self.node_sends(node, packet);
+            self.node_sends(node, packet, false);
             if self.step(node) {
                 return false;
             }
         }
         for packet in forwarded {
-            self.node_sends(node, packet);
+            self.node_sends(node, packet, true);
             if self.step(node) {
                 return false;
             }
@@ -366,7 +366,7 @@ impl World {
         }
     }
 
-    fn node_sends(&mut self, node: NodeIndex, mut packet: Vec<u8>) {
+    fn node_sends(&mut self, node: NodeIndex, mut packet: Vec<u8>, relays: bool) {
         let Some(seen) = Seen::of(&mut packet) else {
             self.trace(|| format!("node {node} sends something else than TCP"));
             return self.wire.node_says_otherwise(&mut self.ledger, &packet);
@@ -385,7 +385,8 @@ impl World {
         let waits = me.config.listeners.iter().all(waits);
         let held = standby.filter(|s| waits && (paired || self.counts_on(me, s))).map(|s| &s.held);
         let quiet = me.active_since.is_some_and(|t| self.now.since(t) < me.config.pair.quiet_time);
-        let sender = Sender { node, quiet, held };
+        let paired = paired && waits;
+        let sender = Sender { node, incarnation: me.incarnation, quiet, relays, paired, held };
         self.wire.node_sends(&mut self.ledger, &seen, &packet, sender);
         self.packet_to_host(node, &seen, packet);
     }

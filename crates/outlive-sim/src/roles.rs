@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use outlive_proxy::{
-    config::{Listener, NodeId, WithoutStandby},
+    config::{Listener, WithoutStandby},
     event::{LogEvent, TakeoverCause},
     pair::{
         Epoch,
         heartbeat::{Beliefs, Role},
     },
 };
-use outlive_tcp::wire::{Endpoint, FourTuple};
+use outlive_tcp::wire::FourTuple;
 
 use crate::{
     ledger::Rule,
@@ -23,7 +23,7 @@ use crate::{
 pub(crate) const BOTH_ACTIVE: &str = "both nodes active";
 
 /// Who has reigned in which epoch.
-pub(crate) type Reigns = BTreeMap<Epoch, (NodeIndex, u32)>;
+pub(crate) type Reigns = BTreeMap<Epoch, NodeIndex>;
 
 impl World {
     /// What a change of role means for the flows.
@@ -67,7 +67,8 @@ impl World {
             // A handshake from before this node had everything cannot be proved to be without effect.
             let early = world.wire.was_answered_before(tuple, since);
             let lonely = world.wire.was_answered_alone(tuple);
-            (!promised || lonely || early) && !world.known_to(node, tuple)
+            !promised && !world.was_told(node, tuple)
+                || (lonely || early) && !world.known_to(node, tuple)
         });
     }
 
@@ -91,10 +92,10 @@ impl World {
             self.ledger.violate(Rule::Epoch, detail);
         }
         if after.role == Role::Active {
-            let who = (node, self.machine(node).incarnation);
-            let first = *self.reigns.entry(after.epoch).or_insert(who);
-            if first != who {
-                let detail = format!("{} is the epoch of {first:?} and of {who:?}", after.epoch);
+            let first = *self.reigns.entry(after.epoch).or_insert(node);
+            if first != node {
+                let detail =
+                    format!("{} is the epoch of node {first} and of node {node}", after.epoch);
                 self.ledger.violate(Rule::Epoch, detail);
             }
         }
@@ -195,16 +196,16 @@ impl World {
 
     /// Whether `node` holds the session of that client, as far as the wire tells.
     pub(crate) fn known_to(&self, node: NodeIndex, client: FourTuple) -> bool {
-        let session = self.wire.session_of(client);
-        let told = session.is_some_and(|session| {
-            self.machines[node].as_ref().is_some_and(|m| m.held.contains(&session))
-        });
-        told || self.wire.server_of(client).is_some_and(|server| owner(server.destination) == node)
+        let process = self.machines[node].as_ref().map(|m| (node, m.incarnation));
+        let opened = process.is_some() && self.wire.opener_of(client) == process;
+        opened || self.was_told(node, client)
     }
-}
 
-/// The node in whose range of source ports this is.
-fn owner(own: Endpoint) -> NodeIndex {
-    let node = if own.port < 33_280 { NodeId::A } else { NodeId::B };
-    usize::from(node == NodeId::B)
+    /// Whether `node` was told of the session of that client.
+    fn was_told(&self, node: NodeIndex, client: FourTuple) -> bool {
+        let session = self.wire.session_of(client);
+        session.is_some_and(|session| {
+            self.machines[node].as_ref().is_some_and(|m| m.held.contains(&session))
+        })
+    }
 }

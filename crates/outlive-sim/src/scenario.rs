@@ -50,6 +50,7 @@ pub struct Scenario {
     protection: Protection,
     clocks: [Clocks; 2],
     paths: u8,
+    quiet_time: Duration,
     idle_timeout: Duration,
     timeouts: Timeouts,
     limits: Limits,
@@ -78,6 +79,7 @@ impl Scenario {
             protection: Protection::default(),
             clocks: [Clocks::default(), STANDBY_CLOCKS],
             paths: 1,
+            quiet_time: PairConfig::default().quiet_time,
             idle_timeout: Duration::from_secs(600),
             timeouts: Timeouts::default(),
             limits: Limits { sessions: 1_000, openings: 1_000, half_open: 500 },
@@ -207,6 +209,13 @@ impl Scenario {
         self
     }
 
+    /// Nodes that have just become active are silent for so long about what they do not know.
+    #[must_use]
+    pub fn quiet_time(mut self, time: Duration) -> Self {
+        self.quiet_time = time;
+        self
+    }
+
     /// Sessions in which nothing is said for so long are forgotten.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
@@ -276,7 +285,11 @@ impl Scenario {
             listeners: vec![listener],
             pools: pools.collect(),
             source_addresses: vec![self.address(0, 101)],
-            pair: PairConfig { paths: self.paths, ..PairConfig::default() },
+            pair: PairConfig {
+                paths: self.paths,
+                quiet_time: self.quiet_time,
+                ..PairConfig::default()
+            },
             timeouts: self.timeouts.clone(),
             limits: self.limits.clone(),
             mtu: 1_500,

@@ -4,15 +4,15 @@ mod protections;
 
 use std::time::Duration;
 
-use Step::{Await, AwaitEnd, Close, Send, Sleep};
-use outlive_proxy::config::{NamePattern, ProxyProtocol, Route};
+use Step::{Await, AwaitEnd, Close, Leave, Send, Sleep};
+use outlive_proxy::config::{Limits, NamePattern, ProxyProtocol, Route, Timeouts};
 
 use crate::{
     content::{BANNER, Preamble},
-    network::Link,
+    network::{Link, Place},
     scenario::{Scenario, len},
     script::{Pace, Step},
-    setup::{Fault, Start},
+    setup::{Fault, Forgery, Start},
     stack::{Kind, StackSetup},
 };
 
@@ -81,6 +81,23 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("standby-joins", idle().standby_joins(ms(3))),
         ("standby-joins-slow", slow_server().standby_joins(ms(3))),
         ("standby-joins-several", several().standby_joins(ms(30))),
+        ("wrap", both_ways().wraps()),
+        ("wrap-inspect", upload(Scenario::inspect, &HTTP).wraps()),
+        ("wrap-proxy", proxied(Scenario::direct, &PLAIN, ProxyProtocol::V2).wraps()),
+        ("wrap-synthesised", requests(Scenario::inspect, &HTTP).stacks(big(), plain()).wraps()),
+        ("idle-timeout", forgotten()),
+        ("slow-talk", slow_talk()),
+        ("paths", paths()),
+        ("forged", forged()),
+        ("old-duplicates", old_duplicates()),
+        ("flood", flood(Scenario::direct)),
+        ("flood-inspect", flood(Scenario::inspect)),
+        ("state-breaks", state_breaks()),
+        ("standby-slow", several().fault(ms(1), Fault::SlowState(1, ms(30)))),
+        ("standby-wedged", several().fault(ms(1), Fault::Wedge(1)).aftermath(ms(4_500))),
+        ("state-breaks-slow", state_breaks_slow()),
+        ("standstill", standstill()),
+        ("first-words-lost", first_words_lost()),
     ];
     all.extend(protections::all());
     all
@@ -147,6 +164,12 @@ fn upload(make: Make, preamble: &Preamble) -> Scenario {
 
 /// Several questions and answers, one after the other.
 fn requests(make: Make, preamble: &Preamble) -> Scenario {
+    let (client, server) = questions(preamble);
+    make(&server).client(NOW, preamble.clone(), &client)
+}
+
+/// What the client does, and what the server does.
+fn questions(preamble: &Preamble) -> (Vec<Step>, Vec<Step>) {
     let (asked, answer) = (len(preamble), 3_000);
     let mut client = vec![Send(asked)];
     let mut server = Vec::new();
@@ -156,7 +179,7 @@ fn requests(make: Make, preamble: &Preamble) -> Scenario {
     }
     client.extend([Close, AwaitEnd]);
     server.extend([AwaitEnd, Close]);
-    make(&server).client(NOW, preamble.clone(), &client)
+    (client, server)
 }
 
 fn server_first() -> Scenario {
@@ -205,11 +228,16 @@ fn slow_server() -> Scenario {
 }
 
 fn idle() -> Scenario {
+    let (client, server) = silences();
+    Scenario::direct(&server).client(NOW, PLAIN, &client)
+}
+
+fn silences() -> (Vec<Step>, Vec<Step>) {
     let asked = len(&PLAIN);
     let server = [Await(asked), Send(1_000), Await(2 * asked), Send(1_000), AwaitEnd, Close];
     let client =
         [Send(asked), Await(1_000), Sleep(ms(700)), Send(asked), Await(2_000), Close, AwaitEnd];
-    Scenario::direct(&server).client(NOW, PLAIN, &client)
+    (client.to_vec(), server.to_vec())
 }
 
 fn both_ways() -> Scenario {
@@ -241,6 +269,115 @@ fn same_port(make: Make, preamble: &Preamble) -> Scenario {
         .client(NOW, preamble.clone(), &client)
         .client_on_first_port(Start::After(0), preamble.clone(), &client)
         .client_on_first_port(Start::After(1), preamble.clone(), &client)
+}
+
+/// Both ends say nothing for longer than the node remembers them, and want nothing any more.
+fn forgotten() -> Scenario {
+    let asked = len(&PLAIN);
+    let server = [Await(asked), Send(1_000), Sleep(ms(5_000)), Leave];
+    let client = [Send(asked), Await(1_000), Sleep(ms(5_000)), Leave];
+    Scenario::direct(&server).client(NOW, PLAIN, &client).idle_timeout(ms(2_000))
+}
+
+/// A session that lives longer than one in which nothing is said, and is never silent for long.
+fn slow_talk() -> Scenario {
+    let asked = len(&PLAIN);
+    let (mut server, mut client) = (vec![Await(asked), Send(100)], vec![Send(asked), Await(100)]);
+    for i in 2..=6 {
+        client.extend([Sleep(ms(900)), Send(asked), Await(i * 100)]);
+        server.extend([Await(i * asked), Send(100)]);
+    }
+    server.extend([AwaitEnd, Close]);
+    client.extend([Close, AwaitEnd]);
+    Scenario::direct(&server).client(NOW, PLAIN, &client).idle_timeout(ms(2_000))
+}
+
+/// Of three heartbeat paths, one fails in either direction, and another in one.
+fn paths() -> Scenario {
+    requests(Scenario::direct, &PLAIN)
+        .client(Start::At(ms(400)), PLAIN, &questions(&PLAIN).0)
+        .paths(3)
+        .fault(ms(5), Fault::CutPath(0, 0))
+        .fault(ms(5), Fault::CutPath(1, 0))
+        .fault(ms(20), Fault::CutPath(0, 2))
+}
+
+/// A session in the midst of forgeries, with pauses long enough for a node to forget what it believes.
+fn forged() -> Scenario {
+    let asked = len(&PLAIN);
+    let server = [Await(asked), Send(20_000), Await(2 * asked), Send(20_000), AwaitEnd, Close];
+    let client =
+        [Send(asked), Await(20_000), Sleep(ms(2_500)), Send(asked), Await(40_000), Close, AwaitEnd];
+    let timeouts = Timeouts { reset_linger: ms(400), ..Timeouts::default() };
+    let mut scenario = Scenario::direct(&server).client(NOW, PLAIN, &client).timeouts(timeouts);
+    let all = [
+        Forgery::ResetInside,
+        Forgery::ResetOutside,
+        Forgery::Syn,
+        Forgery::Stray,
+        Forgery::Unreachable,
+    ];
+    for (i, forgery) in all.into_iter().enumerate() {
+        let i = i as u64;
+        scenario = scenario.fault(ms(6 + i), Fault::Forge(forgery));
+        scenario = scenario.fault(ms(300 + 40 * i), Fault::Forge(forgery));
+    }
+    scenario
+}
+
+/// First words come again when their sessions have given way to others.
+fn old_duplicates() -> Scenario {
+    let scenario = several().limits(Limits { sessions: 4, ..small_limits() });
+    (1..12).fold(scenario, |s, i| s.fault(ms(30 * i), Fault::Forge(Forgery::FirstWords)))
+}
+
+fn small_limits() -> Limits {
+    Limits { sessions: 200, openings: 24, half_open: 8 }
+}
+
+/// Somebody floods the listener with SYNs.
+fn flood(make: Make) -> Scenario {
+    let scenario = requests(make, &HTTP).limits(small_limits());
+    let scenario = scenario.client(Start::At(ms(12)), HTTP, &questions(&HTTP).0);
+    (0..6).fold(scenario, |s, i| s.fault(ms(3 * i), Fault::Forge(Forgery::Flood(30))))
+}
+
+/// The state connection breaks again and again.
+fn state_breaks() -> Scenario {
+    (0..5).fold(several(), |s, i| s.fault(ms(2 + 17 * i), Fault::BreakState))
+}
+
+/// Likewise, while nothing else happens to sessions that live long.
+fn state_breaks_slow() -> Scenario {
+    let (client, server) = silences();
+    let scenario = Scenario::direct(&server).client(NOW, PLAIN, &client);
+    let scenario = scenario.client(Start::At(ms(3)), PLAIN, &client);
+    (1..4).fold(scenario, |s, i| s.fault(ms(100 * i), Fault::BreakState))
+}
+
+/// The active node stands still while it waits for a server that is cut off, and the other takes over.
+fn standstill() -> Scenario {
+    let away = (Place::Host(1), Place::Node(0));
+    requests(Scenario::inspect, &HTTP)
+        .fault(Duration::ZERO, Fault::Cut(away.0, away.1))
+        .fault(ms(30), Fault::Freeze(0))
+        .fault(ms(700), Fault::Resume(0))
+        .fault(ms(800), Fault::Heal)
+        .aftermath(ms(4_500))
+}
+
+/// A client whose first words are lost, and the end of its handshake with them, goes on speaking to a node that
+/// is no longer silent about what it does not know.
+fn first_words_lost() -> Scenario {
+    let asked = len(&HTTP);
+    let server = [Await(2 * asked), Send(1_000), AwaitEnd, Close];
+    let client = [Send(asked), Sleep(ms(5)), Send(asked), Await(1_000), Close, AwaitEnd];
+    let way = (Place::Host(0), Place::Node(0));
+    Scenario::inspect(&server)
+        .client(NOW, HTTP, &client)
+        .quiet_time(ms(100))
+        .fault(Duration::from_micros(800), Fault::Cut(way.0, way.1))
+        .fault(ms(3), Fault::Heal)
 }
 
 /// Many connections, begun one after the other.

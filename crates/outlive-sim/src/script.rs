@@ -18,6 +18,8 @@ pub enum Step {
     Sleep(Duration),
     /// Close: a FIN after everything that is to be sent.
     Close,
+    /// Go away, satisfied; the connection stays as it is.
+    Leave,
 }
 
 /// How fast an end reads.
@@ -49,6 +51,7 @@ pub(crate) struct Speaker {
     pub(crate) peer_closed: bool,
     pub(crate) wants_close: bool,
     pub(crate) closed: bool,
+    pub(crate) left: bool,
     sleeping: Option<Time>,
     /// Slow reading: not before.
     pub(crate) next_read: Time,
@@ -66,6 +69,7 @@ impl Speaker {
             peer_closed: false,
             wants_close: false,
             closed: false,
+            left: false,
             sleeping: None,
             next_read: Time::ZERO,
         }
@@ -84,6 +88,10 @@ impl Speaker {
                 Step::Sleep(time) => *self.sleeping.get_or_insert(now + time) <= now,
                 Step::Close => {
                     self.wants_close = true;
+                    true
+                }
+                Step::Leave => {
+                    self.left = true;
                     true
                 }
             };

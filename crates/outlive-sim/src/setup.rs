@@ -106,8 +106,6 @@ pub enum Fault {
     Resume(NodeIndex),
     /// A new process starts in place of a dead one.
     Restart(NodeIndex),
-    /// The state connection breaks.
-    Disconnect,
     /// Nothing goes from one place to another.
     Cut(Place, Place),
     /// Heartbeats of a node do not arrive on one of the paths.

@@ -53,7 +53,7 @@ faults! {
     SameEpochTwice = "same-epoch-twice",
     /// A takeover does not raise the epoch.
     EpochNotRaised = "epoch-not-raised",
-    /// A node that goes on alone keeps the cookie key that its peer has, too.
+    /// A standby goes on believing cookies when the active node goes on without it.
     LonelyCookieAdopted = "lonely-cookie-adopted",
     /// Timestamps of a session that was taken over are passed on as they come.
     TimestampNotCarriedOver = "timestamp-not-carried-over",

@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 
 use outlive_tcp::{
     cookie::{CookieKey, CookieOptions, SynCookie},
+    fault::{self, Fault},
     seq::Seq,
     wire::FourTuple,
 };
 
 use crate::pair::Epoch;
 
-/// A cookie lives for a minute. Each break of the state connection in that time costs two epochs: one alone, one
-/// together again.
+/// A cookie lives for a minute. Epochs seldom change within one; where the way between the nodes comes and goes,
+/// they do so twice each time, and whoever was answered before must not be forgotten.
 const KEYS: usize = 16;
 
 /// The key of one epoch.
@@ -34,6 +35,13 @@ impl KeyRing {
         if self.keys.front().is_none_or(|newest| newest.epoch < key.epoch) {
             self.keys.push_front(key);
             self.keys.truncate(KEYS);
+        }
+    }
+
+    /// Forgets every key: from now on somebody else may complete handshakes of which this node is not told.
+    pub(crate) fn clear(&mut self) {
+        if !fault::on(Fault::LonelyCookieAdopted) {
+            self.keys.clear();
         }
     }
 

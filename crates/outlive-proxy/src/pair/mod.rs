@@ -91,6 +91,8 @@ pub(crate) struct Pair {
     floor: Epoch,
     /// Standby: it holds every session of `epoch`.
     synchronised: bool,
+    /// Active: the process that was synchronised last.
+    standby: u64,
     watch: Watch,
     doubt: Option<Doubt>,
     /// An external detector's, accepted and not yet obeyed.
@@ -117,6 +119,7 @@ impl Pair {
             epoch: Epoch::NONE,
             floor,
             synchronised: false,
+            standby: 0,
             doubt: None,
             order: None,
             last_turn: now,
@@ -257,8 +260,9 @@ impl Pair {
         }
     }
 
-    /// Active: the standby has confirmed everything; the pair begins `epoch`.
-    pub(crate) fn paired(&mut self, epoch: Epoch) {
+    /// Active: the standby, a process with that incarnation, has confirmed everything; the pair begins `epoch`.
+    pub(crate) fn paired(&mut self, epoch: Epoch, standby: u64) {
+        self.standby = standby;
         self.epoch = epoch;
         self.state = State::Active(Standing::Paired);
     }
@@ -345,8 +349,10 @@ impl Pair {
             return self.watch.gone(now).map(|_| Decision::GoOn);
         }
         let Standing::Losing(since) = standing else { return None };
-        let confirmed = peer
-            .is_some_and(|p| p.role == Role::Joining || (p.epoch >= self.epoch && !p.synchronised));
+        // That the lost standby was joining is what it said before it was one.
+        let restarted = |p: &Beliefs| p.role == Role::Joining && p.incarnation != self.standby;
+        let confirmed =
+            peer.is_some_and(|p| restarted(&p) || (p.epoch >= self.epoch && !p.synchronised));
         let gone = self.watch.gone(now);
         let waited = now.since(since) >= self.config.join_timeout;
         let certain = confirmed || matches!(gone, Some(Gone::Refused(_)));
@@ -418,5 +424,37 @@ impl Pair {
         };
         let ahead = [Some(self.watch.deadline(now)), joined];
         ahead.into_iter().flatten().filter(|at| *at > now).chain([turn]).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time::from_micros(1_000_000);
+
+    /// What node B says, process `incarnation`.
+    fn says(incarnation: u64, counter: u64, role: Role) -> Heartbeat {
+        let node = NodeId::B;
+        let beliefs = Beliefs { node, incarnation, epoch: Epoch::NONE, role, synchronised: false };
+        Heartbeat { beliefs, asks: false, clock_us: 0, counter, heard: 0 }
+    }
+
+    /// Node A, paired with process 7, which was last heard when it was joining.
+    fn paired() -> Pair {
+        let mut pair = Pair::new(PairConfig::default(), NodeId::A, 3, Epoch(10), START);
+        pair.heard(0, START, &says(7, 1, Role::Joining));
+        pair.done(Decision::Start);
+        pair.paired(pair.epoch().next_of_active(NodeId::A), 7);
+        pair
+    }
+
+    #[test]
+    fn that_the_lost_standby_was_joining_does_not_mean_that_it_is() {
+        let mut pair = paired();
+        pair.standby_lost(START);
+        assert_eq!(pair.decide(START), None);
+        pair.heard(0, START, &says(8, 1, Role::Joining));
+        assert_eq!(pair.decide(START), Some(Decision::GoAlone { certain: true }));
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Watch {
     /// By path.
     last_heard: Vec<Time>,
     beliefs: Option<Beliefs>,
+    /// Number of the heartbeat that said so.
+    newest: u64,
     /// Since when it has been what it says it is.
     role_since: Time,
     /// Connecting to it was refused since it was last heard.
@@ -50,6 +52,7 @@ impl Watch {
             timeout: config.detection_timeout,
             last_heard: vec![now; usize::from(config.paths).max(1)],
             beliefs: None,
+            newest: 0,
             role_since: now,
             refused: false,
             deaf_until: now,
@@ -67,6 +70,12 @@ impl Watch {
             *last = (*last).max(at);
         }
         self.refused = false;
+        let same = self.beliefs.filter(|b| b.incarnation == heartbeat.beliefs.incarnation);
+        if same.is_some() && heartbeat.counter < self.newest {
+            // Overtaken on another path: it shows that this one works, and says nothing new.
+            return same;
+        }
+        self.newest = heartbeat.counter;
         let before = self.beliefs.replace(heartbeat.beliefs);
         if before.is_none_or(|b| {
             b.role != heartbeat.beliefs.role || b.incarnation != heartbeat.beliefs.incarnation
@@ -133,5 +142,34 @@ impl Watch {
     pub(crate) fn forget(&mut self) {
         self.beliefs = None;
         self.refused = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::NodeId,
+        pair::{Epoch, heartbeat::Role},
+    };
+
+    fn heartbeat(counter: u64, role: Role) -> Heartbeat {
+        let node = NodeId::B;
+        let beliefs = Beliefs { node, incarnation: 7, epoch: Epoch(4), role, synchronised: false };
+        Heartbeat { beliefs, asks: false, clock_us: 0, counter, heard: 0 }
+    }
+
+    #[test]
+    fn what_was_overtaken_on_another_path_is_a_sign_of_life_and_no_news() {
+        let config = PairConfig { paths: 2, ..PairConfig::default() };
+        let start = Time::from_micros(1_000_000);
+        let mut watch = Watch::new(&config, start);
+        let now = start + config.detection_timeout;
+        watch.heard(0, now, &heartbeat(9, Role::Active));
+        watch.heard(1, now, &heartbeat(8, Role::Joining));
+        assert_eq!(watch.alive(now).map(|b| b.role), Some(Role::Active));
+        assert_eq!(watch.silence(now), [Duration::ZERO; 2]);
+        watch.heard(1, now, &heartbeat(10, Role::Standby));
+        assert_eq!(watch.alive(now).map(|b| b.role), Some(Role::Standby));
     }
 }

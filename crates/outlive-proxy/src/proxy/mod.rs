@@ -29,11 +29,11 @@ use outlive_tcp::{
     wire::{Endpoint, FourTuple, Malformed, Offload, TcpPacket},
 };
 
+use self::{delegation::Delegation, given_way::GivenWay, wake::WakeUp, withheld::Withheld};
 pub(crate) use self::{
     splice::{Prefix, shown_scale},
     withheld::FirstData,
 };
-use self::{delegation::Delegation, given_way::GivenWay, wake::WakeUp, withheld::Withheld};
 use crate::{
     balance::{Pools, ServerId},
     clock::PairClock,
@@ -218,8 +218,9 @@ impl Proxy {
         if !self.posture.active {
             if fault::on(Fault::ResetFromOldOwner)
                 && let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
+                && let Some(reset) = outlive_tcp::segment::reset_for(&packet)
             {
-                return self.reset_stranger(now, &packet);
+                self.outbox.send(&reset);
             }
             return self.drop(Counter::DropPassive);
         }

@@ -299,7 +299,11 @@ impl Proxy {
     }
 
     /// Tells the standby what became of a session, if it was told of it at all.
-    pub(crate) fn report(&mut self, slot: usize, change: impl FnOnce(FourTuple) -> Change<'static>) {
+    pub(crate) fn report(
+        &mut self,
+        slot: usize,
+        change: impl FnOnce(FourTuple) -> Change<'static>,
+    ) {
         let session = &self.sessions[slot];
         if session.told {
             self.journal.append(&change(session.tuple(Side::Client)));

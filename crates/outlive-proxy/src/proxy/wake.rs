@@ -80,14 +80,16 @@ impl Proxy {
         self.wake_up.next = Some((slot, now + PAUSE));
     }
 
-    /// Whether a reset is the answer of an end that has forgotten the connection to our probe: it carries
-    /// the acknowledgment number of the probe, and says nothing about the stream.
+    /// Whether a reset may be the answer of an end that has forgotten the connection to our probe: it carries
+    /// the acknowledgment number of the probe, and says nothing about the stream. That number may have been
+    /// left behind by now; what stands there the other end would not believe (RFC 5961, section 3.2).
     pub(crate) fn provoked_by_probe(&self, now: Time, slot: usize, side: Side, seq: Seq) -> bool {
         if fault::on(Fault::ProbeResetPassedOn) {
             return false;
         }
         let session = &self.sessions[slot];
-        now < self.wake_up.answers_until && session.streams.sent_by(side).acked == seq
+        let acked = session.streams.sent_by(side).acked;
+        now < self.wake_up.answers_until && seq.at_or_before(acked)
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) enum LinkEvent {
 #[derive(Debug)]
 pub(crate) struct Link {
     stage: Stage,
+    /// The incarnation of the peer's process, once it has greeted.
+    peer: u64,
     /// Short messages that go first.
     outgoing: VecDeque<Vec<u8>>,
     /// Standby: to be confirmed.
@@ -77,8 +79,6 @@ pub(crate) struct Link {
     told: Option<u64>,
     /// Standby: what it held when it had everything, and since; outlasts the connection.
     held: Held,
-    /// Incarnation of the peer, as it said.
-    peer: u64,
 }
 
 impl Link {
@@ -95,6 +95,11 @@ impl Link {
 
     pub(crate) fn is_up(&self) -> bool {
         self.stage != Stage::Down
+    }
+
+    /// The incarnation of the process at the other end.
+    pub(crate) fn peer(&self) -> u64 {
+        self.peer
     }
 
     /// The connection is there.

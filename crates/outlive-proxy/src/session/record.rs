@@ -101,14 +101,15 @@ impl Record {
         self.client.timestamps && !self.server.timestamps
     }
 
-    /// The most payload that `side` is sent in one segment: what it announced less the timestamps option
-    /// (RFC 6691), but not less than [`MIN_MSS`].
+    /// The most payload that `side` is sent in one segment: what it announced, but not less than [`MIN_MSS`],
+    /// less the timestamps option (RFC 6691), which takes its room also where it is blanked out.
     pub(crate) fn segment_limit(&self, side: Side) -> u16 {
         let leg = self.leg(side);
         if fault::on(Fault::SegmentsNotLimited) {
             return u16::MAX;
         }
-        let options = if leg.timestamps { 12 } else { 0 };
+        let timestamps = self.client.timestamps || self.server.timestamps;
+        let options = if timestamps { 12 } else { 0 };
         leg.mss.max(MIN_MSS) - options
     }
 
@@ -396,7 +397,7 @@ mod tests {
             record.server.mss = mss;
             assert_eq!(record.segment_limit(Side::Server), 76);
         }
-        record.server.timestamps = false;
+        (record.client.timestamps, record.server.timestamps) = (false, false);
         assert_eq!(record.segment_limit(Side::Server), 88);
     }
 
@@ -407,6 +408,15 @@ mod tests {
         let mut bytes = Vec::new();
         twins.encode(&mut bytes);
         assert_eq!(Record::decode(&bytes.try_into().unwrap()), None);
+    }
+
+    #[test]
+    fn blanked_timestamps_take_their_room() {
+        let mut record = example();
+        record.server.timestamps = false;
+        assert_eq!(record.segment_limit(Side::Server), 1_448);
+        record.client.timestamps = false;
+        assert_eq!(record.segment_limit(Side::Server), 1_460);
     }
 
     #[test]

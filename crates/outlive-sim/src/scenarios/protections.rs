@@ -77,5 +77,5 @@ fn late(make: Make) -> Scenario {
 
 /// The state connection breaks, more than once, and is made again.
 fn state_breaks(scenario: Scenario) -> Scenario {
-    [2, 30, 110, 150].into_iter().fold(scenario, |s, at| s.fault(ms(at), Fault::Disconnect))
+    [2, 30, 110, 150].into_iter().fold(scenario, |s, at| s.fault(ms(at), Fault::BreakState))
 }

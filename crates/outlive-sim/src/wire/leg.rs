@@ -8,7 +8,7 @@ use outlive_tcp::{
     wire::{Flags, FourTuple, Options},
 };
 
-use crate::{content::FlowId, packet::Seen, records::ConnectionName};
+use crate::{content::FlowId, network::NodeIndex, packet::Seen, records::ConnectionName};
 
 /// What a SYN says of its sender.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,11 +16,17 @@ pub(super) struct Shown {
     pub(super) scale: Option<u8>,
     pub(super) mss: Option<u16>,
     pub(super) sack: bool,
+    pub(super) timestamps: bool,
 }
 
 impl Shown {
     fn of(options: &Options) -> Self {
-        Shown { scale: options.window_scale, mss: options.mss, sack: options.sack_permitted }
+        Shown {
+            scale: options.window_scale,
+            mss: options.mss,
+            sack: options.sack_permitted,
+            timestamps: options.timestamps.is_some(),
+        }
     }
 }
 
@@ -40,6 +46,8 @@ pub(super) struct Leg {
     /// Bytes that the host has said.
     pub(super) said: i64,
     pub(super) flow: Option<FlowId>,
+    /// A server: the node, and its process, that asked for the connection.
+    pub(super) asker: Option<(NodeIndex, u32)>,
     /// A server that was told what the client said.
     pub(super) told: bool,
     /// A client that was answered while no standby would have continued its handshake.
@@ -58,8 +66,8 @@ pub(super) struct Leg {
 
 impl Leg {
     /// A server that is asked for a connection.
-    pub(super) fn asked(syn: &Seen) -> Self {
-        let mut leg = Leg { own_isn: Some(syn.seq), ..Leg::default() };
+    pub(super) fn asked(syn: &Seen, asker: (NodeIndex, u32)) -> Self {
+        let mut leg = Leg { own_isn: Some(syn.seq), asker: Some(asker), ..Leg::default() };
         leg.shows(syn);
         leg
     }
@@ -91,6 +99,16 @@ impl Leg {
             (Some(host), Some(own)) => (host, own),
             _ => (0, 0),
         }
+    }
+
+    /// The host was sent a probe.
+    pub(super) fn was_probed(&self) -> bool {
+        !self.probes.is_empty()
+    }
+
+    /// Timestamps are used.
+    pub(super) fn has_timestamps(&self) -> bool {
+        self.host.timestamps && self.own().timestamps
     }
 
     /// The host understands SACK blocks.

@@ -15,6 +15,8 @@ use crate::{
 
 /// Where the second node's half of the source ports begins.
 const MIDDLE: u16 = 33_280;
+/// A node's own probe may lie so far before the first byte.
+const PROBED: i64 = 2;
 /// The least segment size that everybody takes (RFC 9293, section 3.7.1).
 const DEFAULT_MSS: u16 = 536;
 
@@ -29,7 +31,8 @@ impl Wire {
             }
         }
         let Some(leg) = self.clients.get(&to).or_else(|| self.servers.get(&to)) else { return };
-        check_length(ledger, leg, seen);
+        let other = leg.flow.and_then(|id| self.other_end(&to, id));
+        check_length(ledger, leg, other, seen);
         if seen.has(Flags::RST) {
             self.check_reset(ledger, &to, leg, seen, sender);
         }
@@ -51,16 +54,24 @@ impl Wire {
         if opening || flow.is_finished() || leg.reset || other.is_some_and(|other| other.reset) {
             return;
         }
-        let rule = match (flow.exempt, sender.quiet) {
-            (false, _) => Rule::Reset,
-            (true, true) => Rule::Silence,
-            (true, false) => return,
-        };
-        // Two nodes that act may each have made a connection for the client; one of them leads nowhere.
-        if self.both_acted && rule == Rule::Reset {
+        // What an end will not believe is passed on to it, for it is the end that judges; but not the answer to
+        // a probe, of which it knows nothing.
+        let believed = leg.of_own(seen.seq).is_some_and(|at| at >= leg.acked);
+        if sender.relays && !believed {
+            if other.is_some_and(Leg::was_probed) {
+                let detail =
+                    format!("node {} passes an answer to its probe on: {seen}", sender.node);
+                ledger.violate(Rule::Silence, detail);
+            }
             return;
         }
-        ledger.violate(rule, format!("node {} resets flow {}: {seen}", sender.node, id.0));
+        let detail = format!("node {} resets flow {}: {seen}", sender.node, id.0);
+        if sender.quiet && !sender.relays {
+            ledger.violate(Rule::Silence, detail);
+        } else if !self.both_acted {
+            // (Two nodes that act may each have made a connection for the client.)
+            ledger.resets.push((id, detail));
+        }
     }
 
     /// The connection that the one of `key` is spliced to.
@@ -86,18 +97,20 @@ impl Wire {
         let leg = self.clients.get(&quoted).or_else(|| self.servers.get(&quoted));
         let at = leg.and_then(|leg| leg.of_host(error.quoted_seq));
         let said = leg.map_or(0, |leg| leg.said);
-        if !told || !at.is_some_and(|at| (-1..=said).contains(&at)) {
+        if !told || !at.is_some_and(|at| (-PROBED..=said).contains(&at)) {
             let detail = format!("an error about {quoted} at {at:?}, of {said} bytes said");
             ledger.violate(Rule::Quotation, detail);
         }
     }
 }
 
-/// No segment is longer than its receiver said it takes (RFC 6691: options count).
-fn check_length(ledger: &mut Ledger, leg: &Leg, seen: &Seen) {
+/// No segment is longer than its receiver said it takes (RFC 6691: timestamps count, and blanked ones, too; for
+/// SACK blocks hosts here leave no room).
+fn check_length(ledger: &mut Ledger, leg: &Leg, other: Option<&Leg>, seen: &Seen) {
     let limit = usize::from(leg.host.mss.unwrap_or(DEFAULT_MSS));
     let ip = if seen.tuple.source.addr.is_ipv4() { 20 } else { 40 };
-    let options = seen.payload.start - ip - 20;
+    let stamps = [Some(leg), other].into_iter().flatten().any(Leg::has_timestamps);
+    let options = if stamps { (seen.payload.start - ip - 20).min(12) } else { 0 };
     if seen.len() > 0 && seen.len() + options > limit {
         let detail = format!("{} bytes for an end that takes {limit}: {seen}", seen.len());
         ledger.violate(Rule::SegmentSize, detail);

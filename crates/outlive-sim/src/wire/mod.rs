@@ -53,8 +53,14 @@ type Held<'a> = Option<&'a BTreeSet<ConnectionName>>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sender<'a> {
     pub(crate) node: NodeIndex,
+    /// Which of its processes.
+    pub(crate) incarnation: u32,
     /// It has to be silent about what it does not know.
     pub(crate) quiet: bool,
+    /// The packet is a translated one.
+    pub(crate) relays: bool,
+    /// A standby would continue what it begins now.
+    pub(crate) paired: bool,
     /// What the standby is known to hold, if a session's effects have to wait for it.
     pub(crate) held: Held<'a>,
 }
@@ -68,6 +74,11 @@ impl Wire {
     /// The tuple of the server's packets that serves the client of this tuple.
     pub(crate) fn server_of(&self, client: FourTuple) -> Option<FourTuple> {
         self.by_flow.get(&self.clients.get(&client)?.flow?).copied()
+    }
+
+    /// The process that has opened the connection to the server for the client of this tuple.
+    pub(crate) fn opener_of(&self, client: FourTuple) -> Option<(NodeIndex, u32)> {
+        self.servers.get(&self.server_of(client)?)?.asker
     }
 
     /// The connection of the client of this tuple.
@@ -155,9 +166,9 @@ impl Wire {
         self.check_manners(ledger, seen, &sender);
         let from_host = seen.tuple.reversed();
         if self.clients.contains_key(&from_host) {
-            self.sent_to_client(ledger, seen, packet, sender.held);
+            self.sent_to_client(ledger, seen, packet, &sender);
         } else if !self.listeners.contains(&seen.tuple.source) {
-            self.sent_to_server(ledger, seen, packet, sender.held);
+            self.sent_to_server(ledger, seen, packet, &sender);
         }
         for legs in [&mut self.clients, &mut self.servers] {
             if let Some(leg) = legs.get_mut(&from_host) {
@@ -166,7 +177,13 @@ impl Wire {
         }
     }
 
-    fn sent_to_client(&mut self, ledger: &mut Ledger, seen: &Seen, packet: &[u8], held: Held<'_>) {
+    fn sent_to_client(
+        &mut self,
+        ledger: &mut Ledger,
+        seen: &Seen,
+        packet: &[u8],
+        sender: &Sender<'_>,
+    ) {
         let key = seen.tuple.reversed();
         let leg = &self.clients[&key];
         let Some(flow) = leg.flow else { return };
@@ -184,7 +201,14 @@ impl Wire {
         }
         let server = server_key.and_then(|key| self.servers.get(&key));
         let prefix = ledger.flows[flow.0].prefix.len() as i64;
-        self.check_ack(ledger, seen, leg, server.map_or(0, |s| (s.acked - prefix).max(0)));
+        let safe = server.map_or(0, |s| (s.acked - prefix).max(0));
+        self.check_ack(ledger, seen, leg, safe);
+        // Later on it is an old acknowledgment, and not looked at.
+        let before = seen.ack.and_then(|ack| leg.of_host(ack)).filter(|_| safe == 0);
+        if before.is_some_and(|at| (-prefix..0).contains(&at)) {
+            let detail = format!("the prefix is acknowledged to the client: {seen}");
+            ledger.violate(Rule::TruthfulAcknowledgment, detail);
+        }
         if let (Some(server), Some(at)) = (server, leg.of_own(seen.seq)) {
             let Some(instance) = ledger.flows[flow.0].instance.or_else(|| {
                 ledger
@@ -203,20 +227,20 @@ impl Wire {
         if seen.has(Flags::SYN) && self.clients[&key].own_isn.is_none() {
             let leg = self.clients.get_mut(&key).expect("it was looked up above");
             leg.shows(seen);
-            leg.answered_alone = held.is_none() || self.first_data;
+            leg.answered_alone = !sender.paired || self.first_data;
             leg.answered_at = Some(ledger.now);
         }
         let server = server_key.and_then(|key| self.servers.get(&key));
         let answers = seen.ack == self.clients[&key].host_isn.map(|isn| isn + 1);
         let answered = seen.has(Flags::SYN) && !self.first_data && server_key.is_some() && answers;
         let data = seen.len() > 0 || seen.has(Flags::FIN);
-        if let Some(held) = held.filter(|_| data)
+        if let Some(held) = sender.held.filter(|_| data)
             && !self.clients[&key].is_in(key, held)
         {
             let detail = format!("the client is told, and the standby knows nothing: {seen}");
             ledger.violate(Rule::RecordBeforeEffect, detail);
         }
-        if let Some(held) = held.filter(|_| answered)
+        if let Some(held) = sender.held.filter(|_| answered)
             && !self.clients[&key].is_in(key, held)
             && server.is_some_and(|s| s.host_isn == Some(seen.seq))
         {
@@ -281,12 +305,18 @@ impl Wire {
         }
     }
 
-    fn sent_to_server(&mut self, ledger: &mut Ledger, seen: &Seen, packet: &[u8], held: Held<'_>) {
+    fn sent_to_server(
+        &mut self,
+        ledger: &mut Ledger,
+        seen: &Seen,
+        packet: &[u8],
+        sender: &Sender<'_>,
+    ) {
         let key = seen.tuple.reversed();
         if seen.has(Flags::SYN) {
             let leg = self.servers.entry(key).or_default();
             if leg.own_isn != Some(seen.seq) {
-                *leg = Leg::asked(seen);
+                *leg = Leg::asked(seen, (sender.node, sender.incarnation));
             }
             return;
         }
@@ -300,7 +330,7 @@ impl Wire {
             return;
         }
         let effect = seen.len() > 0 || seen.has(Flags::FIN);
-        if effect && held.is_some_and(|held| !leg.is_in(key, held)) {
+        if effect && sender.held.is_some_and(|held| !leg.is_in(key, held)) {
             let detail = format!("the server is told, and the standby knows nothing: {seen}");
             ledger.violate(Rule::RecordBeforeEffect, detail);
         }
@@ -391,7 +421,7 @@ impl Wire {
     /// Truthful acknowledgment: `safe` is how much of the host's stream the other end has acknowledged.
     fn check_ack(&self, ledger: &mut Ledger, seen: &Seen, leg: &Leg, safe: i64) {
         let Some(at) = seen.ack.and_then(|ack| leg.of_host(ack)) else { return };
-        if at > safe || at < 0 {
+        if at > safe {
             let detail = format!("{at} bytes acknowledged, {safe} are safe: {seen}");
             ledger.violate(Rule::TruthfulAcknowledgment, detail);
         }
