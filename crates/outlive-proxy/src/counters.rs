@@ -64,6 +64,8 @@ counters! {
     NoStandby => "no_standby",
     /// Clients turned away because their data matched no route.
     NoRoute => "no_route",
+    /// Times that nine tenths of this node's source ports towards a server came to be in use.
+    PortsLow => "source_ports_low",
     /// Connections not opened because every source port towards the server is taken.
     PortsExhausted => "source_ports_exhausted",
     /// Inserted PROXY headers sent again because their acknowledgment did not come.

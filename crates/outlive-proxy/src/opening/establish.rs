@@ -42,7 +42,7 @@ impl Proxy {
         let Some(mut opening) = self.remove_opening(slot) else { return };
         let (Some(attempt), Some(pool)) = (opening.attempt.take(), opening.pool) else { return };
         self.pools.answered(attempt.server, &offered(&opening, &attempt), &answer, packet.window());
-        self.pools.session_began(attempt.server);
+        self.connection_began(attempt.server, attempt.own);
 
         let prefix = self.pools.config(pool).proxy_protocol.map_or(Vec::new(), |version| {
             proxy_protocol::header(version, opening.tuple.source, opening.tuple.destination)
@@ -143,8 +143,8 @@ fn record(
     let scale = |scale: Option<u8>, used: bool| scale.filter(|_| used).unwrap_or(0);
     let server_timestamps = asked.timestamps.and(answer.timestamps);
     let server = Leg {
-        end: attempt.address,
-        own: attempt.own,
+        end: attempt.address.into(),
+        own: attempt.own.into(),
         end_isn: packet.seq(),
         own_isn: attempt.iss,
         mss: answer.mss.unwrap_or(DEFAULT_MSS),
@@ -155,8 +155,8 @@ fn record(
         timestamps: server_timestamps.is_some(),
     };
     let client = Leg {
-        end: opening.tuple.source,
-        own: opening.tuple.destination,
+        end: opening.tuple.source.into(),
+        own: opening.tuple.destination.into(),
         end_isn: opening.irs,
         mss: asked.mss.unwrap_or(DEFAULT_MSS),
         ..server

@@ -178,7 +178,10 @@ impl Proxy {
             keys: KeyRing::default(),
             sequence_key: keys.sequence,
             log: VecDeque::new(),
-            flows: FlowTable::new(keys.table),
+            flows: FlowTable::new(
+                keys.table,
+                2 * (config.limits.sessions as usize + config.limits.openings as usize),
+            ),
             sessions: Sessions::new(config.limits.sessions, now),
             openings: Openings::new(&config.limits, now),
             pools: Pools::new(&config),
@@ -323,6 +326,7 @@ impl Proxy {
         let (client, server) = (session.tuple(Side::Client), session.tuple(Side::Server));
         let (answered, irs) = (session.record.answered, session.record.client.end_isn);
         let (id, over) = (session.server, session.phase.is_over());
+        let own = server.destination;
         let had_effect = session.phase != Phase::Unconfirmed;
         self.leave_flow(&client, Flow::Session(slot, Side::Client));
         self.leave_flow(&server, Flow::Session(slot, Side::Server));
@@ -331,7 +335,7 @@ impl Proxy {
         self.withheld.take(slot);
         self.sessions.remove(slot);
         if !over {
-            self.session_left_server(id);
+            self.connection_ended(id, own);
         }
         if answered && had_effect {
             self.spent.insert(now, &client, irs);
@@ -356,7 +360,7 @@ impl Proxy {
             return false;
         }
         session.phase = phase;
-        let server = session.server;
+        let (server, own) = (session.server, session.record.server.own());
         self.take_back(slot);
         let linger = match phase {
             Phase::Reset(_) => self.config.timeouts.reset_linger,
@@ -366,12 +370,24 @@ impl Proxy {
         self.sessions.is_over(slot);
         self.sessions.set_timer(slot, now + linger);
         self.prefixes.remove(&slot);
-        self.session_left_server(server);
+        self.connection_ended(server, own);
         true
     }
 
-    pub(crate) fn session_left_server(&mut self, server: ServerId) {
+    /// A connection from `own` to a server, or an attempt, is there.
+    pub(crate) fn connection_began(&mut self, server: ServerId, own: Endpoint) {
+        self.pools.session_began(server);
+        if let Some(used) = self.ports.began(server, own) {
+            self.counters.count(Counter::PortsLow);
+            let capacity = self.ports.capacity(own.addr.is_ipv4());
+            self.log(LogEvent::PortsLow { server: self.pools.address(server), used, capacity });
+        }
+    }
+
+    /// It is over.
+    pub(crate) fn connection_ended(&mut self, server: ServerId, own: Endpoint) {
         self.pools.session_ended(server);
+        self.ports.ended(server, own);
     }
 
     /// Makes room for one more session, from those that are over; false if every one is alive.

@@ -253,9 +253,9 @@ impl Proxy {
             self.counters.count(crate::counters::Counter::DropTableFull);
             return;
         }
-        let server = self.pools.intern(record.server.end);
-        self.pools.session_began(server);
-        let listener = self.listener_at(record.client.own).unwrap_or(Session::NO_LISTENER);
+        let server = self.pools.intern(record.server.end());
+        self.connection_began(server, record.server.own());
+        let listener = self.listener_at(record.client.own()).unwrap_or(Session::NO_LISTENER);
         let mut record = *record;
         if fault::on(Fault::TimestampNotCarriedOver) {
             (record.client_timestamp_delta, record.server_timestamp_delta) = (0, 0);

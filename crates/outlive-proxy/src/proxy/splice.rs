@@ -329,7 +329,7 @@ impl Proxy {
         session.phase = Phase::Open;
         session.told = true;
         let (server, record) = (session.server, session.record);
-        self.pools.session_began(server);
+        self.connection_began(server, record.server.own());
         self.arm_idle(now, slot);
         self.journal.append(&Change::Opened { record: &record, prefix: &[] });
         self.report_progress(slot);
@@ -338,12 +338,12 @@ impl Proxy {
     pub(crate) fn log_closed(&mut self, now: Time, slot: usize, end: End) {
         let session = &self.sessions[slot];
         let event = LogEvent::SessionClosed {
-            client: session.record.client.end,
-            listener: session.record.client.own,
-            server: session.record.server.end,
+            client: session.record.client.end(),
+            listener: session.record.client.own(),
+            server: session.record.server.end(),
             end,
-            from_client: session.streams.sent_by(Side::Client).bytes,
-            from_server: session.streams.sent_by(Side::Server).bytes,
+            from_client: session.streams.sent_by(Side::Client).bytes(),
+            from_server: session.streams.sent_by(Side::Server).bytes(),
             lasted: now.since(session.since.time()),
         };
         self.log(event);
@@ -448,7 +448,7 @@ impl Proxy {
             flags: if syn_ack.ecn { Flags::SYN | Flags::ECE } else { Flags::SYN },
             window: syn_ack.window,
             options: Options {
-                mss: Some(record.server.mss.min(self.own_mss(client.end.addr.is_ipv4()))),
+                mss: Some(record.server.mss.min(self.own_mss(client.end().addr.is_ipv4()))),
                 window_scale: client.scaling.then_some(client.own_scale),
                 sack_permitted: client.sack,
                 timestamps: client.timestamps.then_some(timestamps),
@@ -500,7 +500,7 @@ fn segment_to(session: &Session, end: Side) -> Segment<'static> {
         tuple: leg.tuple().reversed(),
         seq: leg.own_isn + 1,
         // Of an inherited session it is only believed. To say less than is true does no harm.
-        ack: Some(if stream.certain { stream.acked } else { leg.end_isn + 1 }),
+        ack: Some(if stream.is_certain() { stream.acked } else { leg.end_isn + 1 }),
         flags: Flags(0),
         window: session.window_towards(end),
         options: Options { timestamps: leg.timestamps.then_some(timestamps), ..Options::default() },

@@ -58,6 +58,9 @@ pub(super) fn all() -> Vec<(&'static str, Scenario)> {
         ("state-breaks-async", state_breaks(several()).protection(ASYNC)),
         ("state-breaks-first-data", state_breaks(late(Scenario::direct)).protection(FIRST_DATA)),
         ("state-breaks-refuse", state_breaks(slow_server()).protection(REFUSE)),
+        ("alternating", alternating(patient())),
+        ("alternating-inspect", alternating(several())),
+        ("twice-in-a-row", twice(patient())),
         ("async-several", several().protection(ASYNC)),
     ]
 }
@@ -78,4 +81,34 @@ fn late(make: Make) -> Scenario {
 /// The state connection breaks, more than once, and is made again.
 fn state_breaks(scenario: Scenario) -> Scenario {
     [2, 30, 110, 150].into_iter().fold(scenario, |s, at| s.fault(ms(at), Fault::BreakState))
+}
+
+/// A conversation with long pauses.
+fn patient() -> Scenario {
+    let (asked, answer) = (len(&PLAIN), 3_000);
+    let (mut client, mut server) = (vec![Send(asked)], Vec::new());
+    for i in 1..=6 {
+        client.extend([Await(i * answer), Sleep(ms(500)), Send(asked)]);
+        server.extend([Await(i * asked), Send(answer)]);
+    }
+    client.extend([Close, AwaitEnd]);
+    server.extend([AwaitEnd, Close]);
+    Scenario::direct(&server).client(NOW, PLAIN, &client)
+}
+
+/// The active node dies, again and again; whoever died comes back as standby.
+fn alternating(scenario: Scenario) -> Scenario {
+    (0..6).fold(scenario, |s, i: usize| {
+        let at = 40 + 600 * i as u64;
+        s.fault(ms(at), Fault::Kill(i % 2)).fault(ms(at + 150), Fault::Restart(i % 2))
+    })
+}
+
+/// The node that has just taken over dies, too, as soon as the other one is back and holds everything.
+fn twice(scenario: Scenario) -> Scenario {
+    scenario
+        .fault(ms(300), Fault::Kill(0))
+        .fault(ms(320), Fault::Restart(0))
+        .fault(ms(600), Fault::Kill(1))
+        .fault(ms(900), Fault::Restart(1))
 }
