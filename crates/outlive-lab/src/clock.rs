@@ -1,6 +1,8 @@
 //! The lab's clock: every time stamp in a report counts from the same start.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::LabError;
 
@@ -18,6 +20,31 @@ impl Clock {
     pub fn now(self) -> Duration {
         self.0.elapsed()
     }
+
+    /// What this clock showed at that time of day; zero for times before its start. As good as the
+    /// machine's time of day is steady.
+    pub fn at(self, time: SystemTime) -> Duration {
+        let ago = SystemTime::now().duration_since(time).unwrap_or_default();
+        self.now().saturating_sub(ago)
+    }
+
+    /// The start on the machine's monotonic clock, by which another process can
+    /// [share](Self::shared) this clock.
+    pub(crate) fn to_shared(self) -> Duration {
+        monotonic().saturating_sub(self.now())
+    }
+
+    /// The clock of the process that [gave](Self::to_shared) its start.
+    pub(crate) fn shared(start: Duration) -> Self {
+        let running = monotonic().saturating_sub(start);
+        Self(Instant::now().checked_sub(running).unwrap_or_else(Instant::now))
+    }
+}
+
+/// Time since the machine started, for all of its processes.
+fn monotonic() -> Duration {
+    let time = clock_gettime(ClockId::Monotonic);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// Calls `ready` every few milliseconds until it holds or `limit` is over; whether it held.
@@ -53,5 +80,24 @@ pub fn retry_until(
         Some(error) => Err(error),
         None if came => Ok(()),
         None => Err(LabError::TimedOut { what: what.to_owned(), seconds: limit.as_secs() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_clock_shows_the_same() {
+        let clock = Clock(Instant::now() - Duration::from_secs(7));
+        let same = Clock::shared(clock.to_shared());
+        let (before, shown, after) = (clock.now(), same.now(), clock.now());
+        let slack = Duration::from_micros(500);
+        assert!(
+            before <= shown + slack && shown <= after + slack,
+            "{before:?} {shown:?} {after:?}"
+        );
+        assert!(clock.at(SystemTime::now() - Duration::from_secs(1)) >= Duration::from_secs(5));
+        assert_eq!(clock.at(SystemTime::UNIX_EPOCH), Duration::ZERO);
     }
 }

@@ -48,6 +48,12 @@ pub enum LabError {
     /// A plain link does not pass through this process.
     #[error("a plain link cannot be overheard; make it an impaired one")]
     NothingToOverhear,
+    /// More connections than there is room for.
+    #[error("a lab has room for {most} connections")]
+    TooMany {
+        /// How many would fit.
+        most: u64,
+    },
     /// Neither node of a pair says that it is active.
     #[error("neither node is active")]
     NobodyActive,

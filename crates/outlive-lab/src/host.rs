@@ -26,9 +26,18 @@ pub struct Host {
     name: String,
     number: u8,
     namespace: Namespace,
-    link: Link,
+    /// Nothing while the machine is off.
+    link: Option<Link>,
+    cable: Cable,
     clock: Clock,
     threads: Mutex<Vec<Thread>>,
+}
+
+/// What it takes to plug a host in.
+struct Cable {
+    kind: LinkKind,
+    switch: Arc<Switch>,
+    seed: u64,
 }
 
 /// A thread in the host's namespace, and how to stop it.
@@ -60,24 +69,44 @@ impl Host {
         seed: u64,
         clock: Clock,
     ) -> Result<Self, LabError> {
-        let namespace = Namespace::create()?;
-        namespace.run(|| {
-            congestion::choose();
-            SETTINGS.iter().try_for_each(|(name, value)| write_sysctl(name, value))
-        })??;
-        let link = Link::attach(name, number, kind, switch, &namespace, seed)?;
-        let host = Self {
+        let mut host = Self {
             name: name.to_owned(),
             number,
-            namespace,
-            link,
+            namespace: boot()?,
+            link: None,
+            cable: Cable { kind, switch: switch.clone(), seed },
             clock,
             threads: Mutex::default(),
         };
-        for address in addresses(number) {
-            host.add_address(address, if address.is_ipv4() { 24 } else { 64 })?;
-        }
+        host.power_on()?;
         Ok(host)
+    }
+
+    /// Takes the machine off the network, from one frame to the next: not even a carrier stays.
+    /// What runs on it notices nothing else yet.
+    pub fn unplug(&mut self) {
+        self.link = None;
+    }
+
+    /// Throws the machine's network stack away, with everything in it that is not held by a program
+    /// that still runs. It comes back, empty, with [`power_on`](Self::power_on).
+    pub fn power_off(&mut self) -> Result<(), LabError> {
+        self.unplug();
+        self.end_threads();
+        self.namespace = boot()?;
+        Ok(())
+    }
+
+    /// Plugs the machine in, with the addresses that it had at first.
+    pub fn power_on(&mut self) -> Result<(), LabError> {
+        let Cable { kind, switch, seed } = &self.cable;
+        let link =
+            Link::attach(&self.name, self.number, kind.clone(), switch, &self.namespace, *seed)?;
+        self.link = Some(link);
+        for address in addresses(self.number) {
+            self.add_address(address, if address.is_ipv4() { 24 } else { 64 })?;
+        }
+        Ok(())
     }
 
     /// Its name.
@@ -95,9 +124,10 @@ impl Host {
         &self.namespace
     }
 
-    /// Its link to the switch, where the cable can be cut.
+    /// Its link to the switch, where the cable can be cut. A machine that is off has none: asking for
+    /// it then is a mistake of the scenario, and panics.
     pub fn link(&self) -> &Link {
-        &self.link
+        self.link.as_ref().expect("the machine is plugged in")
     }
 
     /// The lab's clock.
@@ -187,10 +217,8 @@ impl Host {
         self.threads.lock().expect("no holder panics").push((Box::new(stop), thread));
         Ok(())
     }
-}
 
-impl Drop for Host {
-    fn drop(&mut self) {
+    fn end_threads(&self) {
         let mut threads = self.threads.lock().unwrap_or_else(|held| held.into_inner());
         threads.iter().for_each(|(stop, _)| stop());
         for (_, thread) in threads.drain(..) {
@@ -198,6 +226,22 @@ impl Drop for Host {
             let _ = thread.join();
         }
     }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end_threads();
+    }
+}
+
+/// A fresh namespace with the lab's settings.
+fn boot() -> Result<Namespace, LabError> {
+    let namespace = Namespace::create()?;
+    namespace.run(|| {
+        congestion::choose();
+        SETTINGS.iter().try_for_each(|(name, value)| write_sysctl(name, value))
+    })??;
+    Ok(namespace)
 }
 
 /// A program that runs on a host; dropping it kills it.
@@ -229,6 +273,17 @@ impl Program {
         let result = Pid::from_raw(self.child.id() as i32)
             .map_or(Ok(()), |pid| kill_process(pid, signal).map_err(io::Error::from));
         result.map_err(|source| LabError::Program { program: self.program.clone(), source })
+    }
+
+    /// Sends it and the processes that it has started a signal.
+    pub fn signal_family(&self, signal: Signal) -> Result<(), LabError> {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let children = fs::read_to_string(children).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
+            // One that has just ended needs no signal.
+            let _ = kill_process(child, signal);
+        }
+        self.signal(signal)
     }
 
     /// Ends it at once, as a crash would (`SIGKILL`), and waits until it is gone.

@@ -11,6 +11,8 @@
 //! | [`topology`], [`host`], [`link`] | namespaces, addresses, cables that can be cut |
 //! | [`impairment`] | the fate of frames on a bad link, without a clock |
 //! | [`traffic`] | verified connections of all kinds, with the waits of each |
+//! | [`crowd`] | the same in many processes, for many connections |
+//! | [`synthetic`] | peers without sockets, for very many |
 //! | [`load`] | as much as goes, counted, for benchmarks |
 //! | [`attack`] | forged segments and an eavesdropper |
 //! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
@@ -46,6 +48,7 @@
 pub mod attack;
 pub mod clock;
 mod congestion;
+pub mod crowd;
 pub mod demo;
 pub mod error;
 pub mod host;
@@ -57,8 +60,10 @@ pub mod picture;
 pub mod privilege;
 pub mod report;
 pub mod scenario;
+mod scratch;
 mod segment;
 pub mod subject;
+pub mod synthetic;
 pub mod topology;
 pub mod traffic;
 mod wire;

@@ -107,13 +107,17 @@ impl Link {
         Ok(())
     }
 
+    /// Drops what comes from, or goes to, another host that is kept apart; all others hear this one.
+    pub fn keep_apart(&self) -> Result<(), LabError> {
+        self.set_port(PortState::Isolated)
+    }
+
     /// Lets all frames pass again.
     pub fn restore(&self) -> Result<(), LabError> {
-        match &self.wire {
-            Some(wire) => wire.set_cut(false, false),
-            None => self.set_port(PortState::Forwarding)?,
+        if let Some(wire) = &self.wire {
+            wire.set_cut(false, false);
         }
-        Ok(())
+        self.set_port(PortState::Forwarding)
     }
 
     /// What became of the frames of an impaired link so far: from the host, to the host.

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use outlive_lab::crowd;
 use outlive_lab::privilege;
-use outlive_lab::scenario::{SCENARIOS, Scenario, Settings, SubjectKind};
+use outlive_lab::scenario::fault::Fault;
+use outlive_lab::scenario::{Contender, SCENARIOS, Scenario, Settings, SubjectKind};
 
 /// Runs a scenario of the Outlive lab: hosts, links and faults in network namespaces.
 #[derive(Parser)]
@@ -38,6 +40,47 @@ struct Arguments {
     /// compare: how long each measurement counts
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// failover: what is done to the active machine
+    #[arg(long, value_enum, default_value = "kill")]
+    fault: Fault,
+    /// failover: how many connections, half of them idle
+    #[arg(long, default_value_t = 10_000)]
+    connections: u64,
+    /// chaos, false-alarms: how long it goes on
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// endurance: how many changes of the active node
+    #[arg(long, default_value_t = 50)]
+    cycles: u32,
+    /// failover: peers without kernel sockets, for a million connections
+    #[arg(long, conflicts_with = "subject")]
+    synthetic: bool,
+    /// failover: what is harmed
+    #[arg(long, value_enum, default_value = "outlive")]
+    subject: Contender,
+    /// failover: the IP versions of the connections
+    #[arg(long, value_enum, default_value = "both")]
+    ip: Versions,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Versions {
+    #[value(name = "4")]
+    Four,
+    #[value(name = "6")]
+    Six,
+    Both,
+}
+
+impl Versions {
+    /// False for IPv4, true for IPv6.
+    fn versions(self) -> Vec<bool> {
+        match self {
+            Self::Four => vec![false],
+            Self::Six => vec![true],
+            Self::Both => vec![false, true],
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -48,6 +91,7 @@ enum Subject {
 }
 
 fn main() -> ExitCode {
+    crowd::serve_if_asked();
     let arguments = Arguments::parse();
     if let Err(error) = privilege::become_able() {
         eprintln!("{error}");
@@ -66,6 +110,14 @@ fn main() -> ExitCode {
         workload: arguments.workload,
         rounds: arguments.rounds,
         seconds: arguments.seconds,
+        contender: arguments.subject,
+        fault: arguments.fault,
+        connections: arguments.connections,
+        minutes: arguments.minutes,
+        cycles: arguments.cycles,
+        synthetic: arguments.synthetic,
+        ipv6: arguments.ip.versions(),
+        ..Settings::default()
     };
     match arguments.scenario.run(&settings) {
         Ok(report) => {

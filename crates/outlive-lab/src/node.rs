@@ -14,6 +14,10 @@ use tempfile::TempDir;
 use crate::clock::wait_until;
 use crate::error::LabError;
 use crate::host::{Host, Program};
+use crate::scratch;
+
+/// In a log, what a line says by which a node takes over.
+const TOOK_OVER: &str = " took over ";
 
 /// In a configuration, stands for the node's own directory.
 pub const DIRECTORY: &str = "{directory}";
@@ -51,6 +55,16 @@ pub struct Survival {
 }
 
 impl Status {
+    /// One of the numbers of the program's core, such as `open`; nothing if it is not told.
+    pub fn core(&self, name: &str) -> Option<u64> {
+        self.more.get("core")?.get(name)?.as_u64()
+    }
+
+    /// What the program has counted under that name since its start.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters().get(name).and_then(Value::as_u64).unwrap_or(0)
+    }
+
     /// What the program has counted since its start, without the zeros.
     pub fn counters(&self) -> Map<String, Value> {
         let counters = self.more.get("core").and_then(|core| core.get("counters"));
@@ -67,8 +81,7 @@ impl Node {
     pub fn new(host: Host, program: &Path, config: &str) -> Result<Self, LabError> {
         let failed =
             |source| LabError::Program { program: "writing a configuration".into(), source };
-        let directory =
-            tempfile::Builder::new().prefix("outlive-lab-").tempdir().map_err(failed)?;
+        let directory = scratch::directory().map_err(failed)?;
         let config = config.replace(DIRECTORY, &directory.path().to_string_lossy());
         fs::write(directory.path().join("node.toml"), config).map_err(failed)?;
         Ok(Self { running: None, host, program: program.to_owned(), directory })
@@ -77,6 +90,11 @@ impl Node {
     /// Its host.
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Its host, to be changed.
+    pub fn host_mut(&mut self) -> &mut Host {
+        &mut self.host
     }
 
     /// Its directory, for files that its configuration names.
@@ -130,6 +148,19 @@ impl Node {
         })
     }
 
+    /// Asks the active node to hand over to its standby, and waits until it has.
+    pub fn hand_over(&self) -> Result<(), LabError> {
+        let failed = |source| LabError::Program { program: self.asked(), source };
+        let mut command = Command::new(&self.program);
+        command.args(["handover", "--config"]).arg(self.config_path()).stdin(Stdio::null());
+        let output = self.host.namespace().enclose(&mut command).output().map_err(failed)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(failed(std::io::Error::other(said)))
+    }
+
     /// Freezes the program: it does nothing, but its sockets and devices stay.
     pub fn freeze(&self) -> Result<(), LabError> {
         self.signal(Signal::STOP)
@@ -138,6 +169,14 @@ impl Node {
     /// Lets a frozen program go on.
     pub fn thaw(&self) -> Result<(), LabError> {
         self.signal(Signal::CONT)
+    }
+
+    /// When the program last took over, by its log.
+    pub fn took_over_at(&self) -> Option<Duration> {
+        let log = self.log();
+        let line = log.lines().rev().find(|line| line.contains(TOOK_OVER))?;
+        let time = humantime::parse_rfc3339(line.split_whitespace().next()?).ok()?;
+        Some(self.host.clock().at(time))
     }
 
     /// What the program says of itself.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::topology::Lab;
 use crate::traffic::Book;
-use crate::traffic::book::Lost;
+use crate::traffic::book::{Lost, Totals};
 
 /// Lost connections that are listed one by one; the rest is only counted.
 const MOST_LISTED: usize = 20;
@@ -61,17 +61,41 @@ impl Report {
 
     /// Adds the connections of a book: each lost one and each wrong byte is a problem.
     pub fn add_book(&mut self, book: &Book) {
+        let totals = self.count_book(book);
+        self.require(totals.connections_lost == 0, || {
+            format!("{} of {} connections lost", totals.connections_lost, totals.connections)
+        });
+    }
+
+    /// Adds the connections of a book, of which some may be lost: only wrong bytes are a problem.
+    pub fn count_book(&mut self, book: &Book) -> Totals {
         let totals = book.totals();
         self.connections += totals.connections;
         self.connections_lost += totals.connections_lost;
         self.bytes_verified += totals.bytes_verified;
         self.bytes_wrong += totals.bytes_wrong;
-        self.require(totals.connections_lost == 0, || {
-            format!("{} of {} connections lost", totals.connections_lost, totals.connections)
-        });
         self.require(totals.bytes_wrong == 0, || format!("{} bytes wrong", totals.bytes_wrong));
         let room = MOST_LISTED.saturating_sub(self.lost.len());
-        self.lost.extend(totals.lost.into_iter().take(room));
+        self.lost.extend(totals.lost.iter().take(room).cloned());
+        totals
+    }
+
+    /// Several reports as one: sums, all problems, and nothing of what else was measured.
+    pub fn sum(scenario: &str, mut reports: Vec<Report>) -> Self {
+        let mut sum = reports.remove(0);
+        sum.scenario = scenario.to_owned();
+        sum.measured.clear();
+        for report in reports {
+            sum.ok &= report.ok;
+            sum.problems.extend(report.problems);
+            sum.connections += report.connections;
+            sum.connections_lost += report.connections_lost;
+            sum.bytes_verified += report.bytes_verified;
+            sum.bytes_wrong += report.bytes_wrong;
+            sum.lost.extend(report.lost);
+        }
+        sum.lost.truncate(MOST_LISTED);
+        sum
     }
 
     /// Notes a value under `name`.

@@ -76,6 +76,39 @@ impl VirtualAddresses {
         &self.addresses
     }
 
+    /// Owns these addresses from now on, and no others: as [`install`](Self::install) does for new ones, and dropping
+    /// for those that are none any more. `active`: they are to be led into the device.
+    ///
+    /// An error about a new address changes nothing.
+    pub fn set_addresses(&mut self, addresses: &[IpAddr], active: bool) -> Result<(), EdgeError> {
+        let mut wanted = addresses.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let new: Vec<IpAddr> =
+            wanted.iter().copied().filter(|a| !self.addresses.contains(a)).collect();
+        check_unicast(&new)?;
+        check_not_local(&self.netlink, &new)?;
+        let leftovers = find_leftovers(&self.netlink, &self.device, &new)?;
+        for route in &leftovers.replaced {
+            self.netlink.delete_route_if_present(route)?;
+        }
+        for &address in &new {
+            self.netlink.replace_route(&Route::blackhole(address, BLACKHOLE_METRIC))?;
+            if active {
+                self.netlink.replace_route(&self.device_route(address))?;
+            }
+        }
+        let old = std::mem::replace(&mut self.addresses, wanted);
+        let mut first = Ok(());
+        for address in old.into_iter().filter(|a| !self.addresses.contains(a)) {
+            let blackhole = Route::blackhole(address, BLACKHOLE_METRIC);
+            for route in [self.device_route(address), blackhole] {
+                first = first.and(self.netlink.delete_route_if_present(&route));
+            }
+        }
+        Ok(first?)
+    }
+
     /// Leads the addresses into the TUN device, which must be up. Repeating it is harmless.
     ///
     /// After an error, some may be led there already: repeat it, or [`deactivate`].

@@ -9,6 +9,7 @@
 //! | [`edge`] | the routes of the virtual addresses: put, activated, withdrawn, leftovers removed |
 //! | [`fast_path`] | an eBPF program that translates the packets of established sessions |
 //! | [`arrival`] | datagrams with the time at which they arrived |
+//! | [`sending`] | what the kernel says of a TCP socket's sender |
 //! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
 //! | [`privilege`] | what this process may not do; real-time priority, locked memory |
 //! | [`netns`] | network namespaces as guards: run closures and programs inside |
@@ -29,6 +30,7 @@ pub mod netlink;
 pub mod netns;
 pub mod privilege;
 pub mod program;
+pub mod sending;
 mod sys;
 pub mod sysctl;
 pub mod tun;

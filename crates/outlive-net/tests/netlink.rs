@@ -108,8 +108,17 @@ fn two_hosts_on_a_bridge_talk_until_the_cable_is_cut() {
     assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
 
     bridge.set_port_state("a", PortState::Forwarding).unwrap();
-    let refused = b.run(|| TcpStream::connect(target)).unwrap();
-    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    let refused = || b.run(|| TcpStream::connect(target)).unwrap().unwrap_err().kind();
+    assert_eq!(refused(), std::io::ErrorKind::ConnectionRefused);
+
+    // One isolated port hears all others; two of them do not hear each other.
+    bridge.set_port_state("a", PortState::Isolated).unwrap();
+    assert_eq!(refused(), std::io::ErrorKind::ConnectionRefused);
+    bridge.set_port_state("b", PortState::Isolated).unwrap();
+    let apart = b.run(|| TcpStream::connect_timeout(&target, waiting)).unwrap();
+    assert_eq!(apart.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    bridge.set_port_state("a", PortState::Forwarding).unwrap();
+    assert_eq!(refused(), std::io::ErrorKind::ConnectionRefused);
 }
 
 #[test]

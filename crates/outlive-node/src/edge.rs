@@ -1,7 +1,7 @@
 //! The node's place in the network: its TUN device, the routes of its virtual addresses, and who answers
 //! for them. Everything set up here is removed when it is dropped.
 
-use std::{io, os::fd::AsRawFd};
+use std::{io, net::IpAddr, os::fd::AsRawFd};
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 use outlive_net::{
@@ -30,6 +30,10 @@ pub struct Edge {
     /// The token of the TUN device; those of the responders follow.
     first_token: usize,
     changed: Vec<Unmet>,
+    /// What comes for the addresses is led to the device.
+    led: bool,
+    /// Neighbours are answered.
+    answering: bool,
 }
 
 struct Responder {
@@ -85,12 +89,7 @@ impl Edge {
         netlink.set_mtu(name, plan.mtu.into())?;
         netlink.set_tx_queue_len(name, TUN_QUEUE_LEN)?;
         netlink.set_up(name, true)?;
-        // The device is this node's own, so its settings may always be set.
-        for requirement in &plan.requirements {
-            let version = if requirement.key.contains("ipv6") { "ipv6" } else { "ipv4" };
-            let key = format!("net/{version}/conf/{name}/forwarding");
-            Requirement::new(key, "1").enforce()?;
-        }
+        forward_from_device(settings, plan)?;
         let (addresses, leftovers) =
             VirtualAddresses::install(name, &settings.proxy.virtual_addresses())?;
         for route in &leftovers.replaced {
@@ -113,12 +112,28 @@ impl Edge {
             }
         }
         let changed = std::mem::take(&mut changed.0);
-        Ok(Edge { tun, addresses, responders, first_token, changed })
+        let (led, answering) = (false, false);
+        Ok(Edge { tun, addresses, responders, first_token, changed, led, answering })
+    }
+
+    /// Sets the system settings that another configuration needs, if it allows that.
+    ///
+    /// # Errors
+    /// The system refuses one.
+    pub fn require(&mut self, settings: &Settings, plan: &Plan) -> Result<(), SetUpError> {
+        for requirement in plan.requirements.iter().filter(|_| settings.set_sysctls) {
+            if let Some(unmet) = requirement.enforce()? {
+                info!(key = unmet.key, to = unmet.wanted, "a system setting was changed");
+                self.changed.push(unmet);
+            }
+        }
+        Ok(forward_from_device(settings, plan)?)
     }
 
     /// Takes the virtual addresses: routes first, so that no packet comes that is not wanted yet.
     /// Repeating it is harmless.
     pub fn activate(&mut self) {
+        (self.led, self.answering) = (true, true);
         if let Err(error) = self.addresses.activate() {
             warn!(%error, "a virtual address could not be led to the node");
         }
@@ -130,12 +145,66 @@ impl Edge {
         self.announce();
     }
 
-    /// Gives them up. Repeating it is harmless.
-    pub fn deactivate(&mut self) {
+    /// Has these virtual addresses from now on, and no others. New ones are answered for as `claims` says; those that
+    /// were there before and are not in it, where they were.
+    ///
+    /// # Errors
+    /// Something is in the way of a new address; nothing was changed.
+    pub fn set_addresses(
+        &mut self,
+        addresses: &[IpAddr],
+        claims: &[Claim],
+        registry: &Registry,
+    ) -> Result<(), SetUpError> {
+        let wanted = |claim: &Claim| claim.addresses.iter().any(|a| addresses.contains(a));
+        for claim in claims.iter().filter(|claim| wanted(claim)) {
+            if !self.responders.iter().any(|r| r.claim.interface == claim.interface) {
+                self.open_responder(&claim.interface, registry)?;
+            }
+        }
+        self.addresses.set_addresses(addresses, self.led)?;
+        for responder in &mut self.responders {
+            let old = &mut responder.claim;
+            let new = claims.iter().find(|claim| claim.interface == old.interface);
+            let new = new.map_or(&[][..], |claim| &claim.addresses);
+            let told = |address: &IpAddr| claims.iter().any(|c| c.addresses.contains(address));
+            old.addresses.retain(|address| !told(address));
+            old.addresses.extend(new);
+            old.addresses.retain(|address| addresses.contains(address));
+            if self.answering {
+                if let Err(error) = responder.socket.set_addresses(&old.addresses) {
+                    warn!(%error, "a virtual address may not be found by its neighbours");
+                }
+                responder.socket.announce();
+            }
+        }
+        Ok(())
+    }
+
+    fn open_responder(&mut self, interface: &str, registry: &Registry) -> Result<(), SetUpError> {
+        let socket = NeighbourResponder::open(interface)?;
+        let token = Token(self.first_token + 1 + self.responders.len());
+        for descriptor in socket.descriptors() {
+            registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        let claim = Claim { interface: interface.to_owned(), addresses: Vec::new() };
+        self.responders.push(Responder { socket, claim, readable: true });
+        Ok(())
+    }
+
+    /// Answers for them no more, but goes on leading to the device what still comes for them.
+    pub fn stop_answering(&mut self) {
+        self.answering = false;
         for responder in &mut self.responders {
             // Leaving a multicast group cannot fail in a way that matters.
             let _ = responder.socket.set_addresses(&[]);
         }
+    }
+
+    /// Gives them up. Repeating it is harmless.
+    pub fn deactivate(&mut self) {
+        self.stop_answering();
+        self.led = false;
         if let Err(error) = self.addresses.deactivate() {
             warn!(%error, "a route of a virtual address could not be removed");
         }
@@ -187,6 +256,17 @@ impl Drop for Edge {
         // Routes and device go with the fields.
         restore(&self.changed);
     }
+}
+
+/// The device is this node's own, so its settings may always be set.
+fn forward_from_device(settings: &Settings, plan: &Plan) -> Result<(), SysctlError> {
+    let name = &settings.tun.value;
+    for requirement in &plan.requirements {
+        let version = if requirement.key.contains("ipv6") { "ipv6" } else { "ipv4" };
+        let key = format!("net/{version}/conf/{name}/forwarding");
+        Requirement::new(key, "1").enforce()?;
+    }
+    Ok(())
 }
 
 /// System settings that were changed; put back if setting up fails half-way.

@@ -7,7 +7,7 @@ use std::{
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 use outlive_net::{
-    fast_path::{self as kernel, FastPath, FastPathError, Place, Stream, Tuple},
+    fast_path::{self as kernel, FastPath, FastPathError, Passed, Place, Stream, Tuple},
     netlink::{Netlink, NetlinkError},
 };
 use outlive_proxy::{
@@ -65,7 +65,7 @@ impl KernelPath {
         }
         registry.register(&mut SourceFd(&path.as_raw_fd()), token, Interest::READABLE)?;
         let owners = vec![(0, 0); sessions as usize];
-        let table = Table { path, places: HashMap::new(), owners, withdrawn_packets: 0 };
+        let table = Table { path, places: HashMap::new(), owners, of_withdrawn: Passed::default() };
         Ok(KernelPath { table: Rc::new(RefCell::new(table)), serving: false })
     }
 
@@ -100,11 +100,14 @@ impl KernelPath {
         true
     }
 
-    /// Packets that the program has passed.
-    pub fn packets(&self) -> u64 {
+    /// What the program has passed.
+    pub fn passed(&self) -> Passed {
         let table = self.table.borrow();
-        let present = table.places.values().map(|place| table.path.packets(*place));
-        table.withdrawn_packets + present.sum::<u64>()
+        let mut sum = table.of_withdrawn;
+        for place in table.places.values() {
+            sum += table.path.passed(*place);
+        }
+        sum
     }
 }
 
@@ -115,8 +118,8 @@ struct Table {
     places: HashMap<u32, Place>,
     /// Slot and serial of the session at an index.
     owners: Vec<(u32, u32)>,
-    /// Packets of sessions that were taken back.
-    withdrawn_packets: u64,
+    /// What had passed of sessions that were taken back.
+    of_withdrawn: Passed,
 }
 
 #[derive(Debug)]
@@ -149,7 +152,8 @@ impl core::FastPath for ForCore {
     fn withdraw(&mut self, slot: u32) {
         let mut table = self.0.borrow_mut();
         if let Some(place) = table.places.remove(&slot) {
-            table.withdrawn_packets += table.path.packets(place);
+            let passed = table.path.passed(place);
+            table.of_withdrawn += passed;
             table.path.withdraw(place);
         }
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`settings`] | the configuration file: parsed, checked, every problem with its place |
 //! | [`preflight`] | what the machine lacks for it, found without changing anything |
+//! | `reload` | obeying a changed file while the node runs |
 //! | [`runtime`] | the event loop, and the order of a turn |
 //! | [`edge`] | TUN device, routes and neighbours of the virtual addresses: taken, given up, removed |
 //! | [`fast_path`] | established sessions left to the kernel |
@@ -30,6 +31,7 @@ pub mod heartbeat;
 pub mod key;
 pub mod packets;
 pub mod preflight;
+mod reload;
 pub mod runtime;
 pub mod settings;
 pub mod state;

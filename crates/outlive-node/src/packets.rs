@@ -49,6 +49,8 @@ pub struct PacketPath {
     buffer: Box<[u8]>,
     /// For packets that the core made itself.
     made: Vec<u8>,
+    /// For packets that the core gives back, or has from its peer.
+    arrived: Vec<u8>,
     readable: bool,
     counters: PacketCounters,
 }
@@ -59,6 +61,7 @@ impl PacketPath {
         PacketPath {
             buffer: vec![0; HEADROOM + BUFFER_LEN].into_boxed_slice(),
             made: Vec::with_capacity(2_048),
+            arrived: Vec::new(),
             readable: true,
             counters: PacketCounters::default(),
         }
@@ -102,6 +105,19 @@ impl PacketPath {
         }
     }
 
+    /// Passes packets through `node` that the device did not give just now: the core has kept them, or the peer has
+    /// relayed them.
+    pub fn hand_in(&mut self, now: Time, tun: &Tun, node: &mut Node) {
+        while let Some(offload) = node.poll_arrived(now, &mut self.arrived) {
+            let end = START + self.arrived.len();
+            if let Some(place) = self.buffer.get_mut(START..end) {
+                place.copy_from_slice(&self.arrived);
+                self.handle(now, end, offload, tun, node);
+            }
+            self.arrived.clear();
+        }
+    }
+
     /// Writes what the core has made itself.
     pub fn transmit(&mut self, tun: &Tun, node: &mut Node) {
         while let Some(packet) = node.poll_transmit() {
@@ -116,6 +132,10 @@ impl PacketPath {
     fn packet(&mut self, now: Time, end: usize, tun: &Tun, node: &mut Node) {
         let Some(header) = self.buffer[HEADROOM..].first_chunk() else { return };
         let offload = offload_of(VirtioNetHeader::parse(header));
+        self.handle(now, end, offload, tun, node);
+    }
+
+    fn handle(&mut self, now: Time, end: usize, offload: Offload, tun: &Tun, node: &mut Node) {
         let verdict = node.handle_packet(now, &mut self.buffer, START, end, offload);
         // What the core says itself about a packet goes before it.
         self.transmit(tun, node);

@@ -10,10 +10,10 @@
 
 use std::{
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -21,17 +21,19 @@ use std::{
 use mio::{Events, Poll, Token, Waker};
 use outlive_net::fast_path::monotonic;
 use outlive_proxy::{
-    Entropy, Node,
+    Entropy, HandoverProgress, HandoverRefusal, Node,
     config::{Detector, NodeId},
-    event::{Event, Severity},
+    event::{Event, LogEvent, Severity},
     pair::{heartbeat::Role, order::Outcome},
+    status::Survival as CoreSurvival,
 };
 use outlive_tcp::time::Time;
 use tracing::{debug, info, warn};
 
 use crate::{
     admin::{
-        AdminServer, CoreReport, OpenError, PacketReport, PathReport, PeerReport, Report, Survival,
+        AdminServer, Answer, CoreReport, FastPathReport, OpenError, PacketReport, PathReport,
+        PeerReport, Report, Request, Survival,
     },
     clock::{Clock, unix_us},
     detector::{Pending, Responder, ResponderConfig, wire::NodeState},
@@ -40,6 +42,7 @@ use crate::{
     heartbeat::{HeartbeatConfig, Heartbeats, Outgoing},
     packets::PacketPath,
     preflight::Plan,
+    reload::reload,
     settings::{PeerSettings, Problem, Settings},
     state::{EndpointConfig, Failure, StateEndpoint, StateEvent},
 };
@@ -58,12 +61,15 @@ const OVERLOOKED: Duration = Duration::from_millis(1);
 const STALL: u32 = 3;
 /// The state connection's unacknowledged data waits for at most this many confirmation timeouts.
 const STATE_PATIENCE: u32 = 3;
+/// What a node that is told to stop takes at most to hand over first.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Turns that the judgement of the peer is put off while the state connection still has something to read.
 const PATIENT_TURNS: u32 = 16;
 
 /// A node, set up and ready to [`run`](Runtime::run). Dropping it removes everything it set up.
 pub struct Runtime {
-    fast_path: Option<KernelPath>,
+    /// Or why there is none.
+    fast_path: Result<KernelPath, String>,
     edge: Edge,
     heartbeats: Option<Heartbeats>,
     detector: Option<Responder>,
@@ -74,7 +80,11 @@ pub struct Runtime {
     clock: Clock,
     poll: Poll,
     waker: Arc<Waker>,
-    stop: Arc<AtomicBool>,
+    stop: Arc<AtomicU32>,
+    /// It was told to read its file again.
+    reload: Arc<AtomicBool>,
+    /// It was told to stop, and hands over first; until then at the latest.
+    stopping: Option<Time>,
     settings: Settings,
     /// Turns in which the state connection was not read to its end.
     behind: u32,
@@ -86,17 +96,26 @@ pub struct Runtime {
     overlooked: bool,
 }
 
-/// Ends a node's [`run`](Runtime::run) from another thread.
+/// Ends a node's [`run`](Runtime::run), or has it reload, from another thread.
 #[derive(Clone)]
 pub struct Stopper {
-    stop: Arc<AtomicBool>,
+    /// How often it was told to.
+    stop: Arc<AtomicU32>,
+    reload: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
 
 impl Stopper {
-    /// Lets the loop end after its present turn.
+    /// Lets the node, and its peer, read their files again, and obey them if nothing is wrong with them.
+    pub fn reload(&self) {
+        self.reload.store(true, Ordering::Release);
+        let _ = self.waker.wake();
+    }
+
+    /// Lets the loop end: an active node with a synchronised standby hands over to it first, which takes no longer
+    /// than [`STOP_PATIENCE`]. Told a second time, it ends after its present turn.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop.fetch_add(1, Ordering::Release);
         // Without it the next turn, soon anyway.
         let _ = self.waker.wake();
     }
@@ -183,7 +202,7 @@ impl Runtime {
         }
         let edge = Edge::set_up(&settings, plan, poll.registry(), EDGE)?;
         let fast_path = open_fast_path(&settings, plan, &poll);
-        if let Some(path) = &fast_path {
+        if let Ok(path) = &fast_path {
             node.use_fast_path(path.for_core());
         }
         // After the TUN device: the kernel closes a killed process's descriptors from the last to the
@@ -213,7 +232,9 @@ impl Runtime {
             clock,
             poll,
             waker,
-            stop: Arc::new(AtomicBool::new(false)),
+            stop: Arc::new(AtomicU32::new(0)),
+            reload: Arc::new(AtomicBool::new(false)),
+            stopping: None,
             settings,
             behind: 0,
             neighbours_wait: false,
@@ -224,7 +245,7 @@ impl Runtime {
 
     /// What ends [`run`](Self::run).
     pub fn stopper(&self) -> Stopper {
-        Stopper { stop: self.stop.clone(), waker: self.waker.clone() }
+        Stopper { stop: self.stop.clone(), reload: self.reload.clone(), waker: self.waker.clone() }
     }
 
     /// Turns until it is [stopped](Stopper). Then everything that was set up is removed.
@@ -234,7 +255,7 @@ impl Runtime {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         info!(node = %self.name(), "running");
-        while !self.stop.load(Ordering::Acquire) {
+        while !self.has_ended() {
             let wait = self.wait();
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -246,14 +267,46 @@ impl Runtime {
         Ok(())
     }
 
+    /// Whether the node has been told to stop, and has nothing left to hand over.
+    fn has_ended(&mut self) -> bool {
+        let told = self.stop.load(Ordering::Acquire);
+        if told == 0 {
+            return false;
+        }
+        let now = self.clock.now();
+        match self.stopping {
+            _ if told > 1 => true,
+            Some(until) => now >= until || self.node.handover() == HandoverProgress::None,
+            None => {
+                self.stopping = Some(now + STOP_PATIENCE);
+                !self.hand_over_first(now)
+            }
+        }
+    }
+
+    /// Whether there is something to hand over, or to relay, before the node may stop.
+    fn hand_over_first(&mut self, now: Time) -> bool {
+        match self.node.hand_over(now) {
+            Ok(()) => true,
+            Err(HandoverRefusal::UnderWay | HandoverRefusal::NotActive) => {
+                self.node.handover() != HandoverProgress::None
+            }
+            Err(HandoverRefusal::NotSurvivable(CoreSurvival::NoPeer)) => false,
+            Err(reason) => {
+                warn!(%reason, "stopping without a handover");
+                false
+            }
+        }
+    }
+
     fn name(&self) -> char {
         if self.settings.proxy.node == NodeId::A { 'a' } else { 'b' }
     }
 
     /// How long the loop may wait for something to happen.
     fn wait(&self) -> Duration {
-        let busy = self.packets.is_readable() || self.neighbours_wait || self.events_wait;
-        if busy || self.behind > 0 {
+        let packets = self.packets.is_readable() || self.node.has_arrived();
+        if packets || self.neighbours_wait || self.events_wait || self.behind > 0 {
             return Duration::ZERO;
         }
         if self.overlooked {
@@ -295,6 +348,9 @@ impl Runtime {
             self.node.handle_timeout(now);
             self.settle(now);
         }
+        if self.reload.swap(false, Ordering::AcqRel) && self.reload_file(now) {
+            self.node.ask_peer_to_reload();
+        }
         self.speak(now);
         self.tell_detector(now, order);
         self.answer_admin(now);
@@ -303,11 +359,15 @@ impl Runtime {
     /// Fetches what the kernel has to say of the sessions that were left to it, and lets it go on with them, until it
     /// would be time to ask the peer.
     fn drive_fast_path(&mut self, now: Time, began: Duration) {
-        let Some(path) = &mut self.fast_path else { return };
-        self.events_wait = path.report(now, &mut self.node);
+        let Ok(path) = &mut self.fast_path else { return };
         let pair = &self.settings.proxy.pair;
         let time = if pair.enabled { pair.detection_timeout } else { 4 * IDLE_TURN };
-        path.serve(self.node.serves().then_some(began + time));
+        let serves = self.node.serves();
+        path.serve(serves.then_some(began + time));
+        self.events_wait = path.report(now, &mut self.node);
+        if !serves && !self.events_wait {
+            self.node.fast_path_is_quiet();
+        }
     }
 
     fn handle_ready(&mut self, event: &mio::event::Event) {
@@ -388,6 +448,15 @@ impl Runtime {
 
     /// Does what the core wants done, and sends what it has made.
     fn settle(&mut self, now: Time) {
+        self.obey(now);
+        if self.node.has_arrived() {
+            self.packets.hand_in(now, &self.edge.tun, &mut self.node);
+            self.obey(now);
+        }
+        self.packets.transmit(&self.edge.tun, &mut self.node);
+    }
+
+    fn obey(&mut self, now: Time) {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::Activate { epoch } => {
@@ -398,12 +467,28 @@ impl Runtime {
                     debug!(%epoch, "giving the virtual addresses up");
                     self.edge.deactivate();
                 }
+                Event::Relay { epoch } => {
+                    debug!(%epoch, "answering for the virtual addresses no more");
+                    self.edge.stop_answering();
+                }
                 Event::Announce => self.edge.announce(),
+                Event::AddressesChanged => {
+                    // Fewer: nothing can be in the way.
+                    let registry = self.poll.registry();
+                    let _ = self.edge.set_addresses(self.node.addresses(), &[], registry);
+                }
+                Event::Reload => {
+                    info!("the peer asks to read the configuration again");
+                    self.reload_file(now);
+                }
                 Event::CloseStateConnection(reason) => {
                     debug!(%reason, "closing the state connection");
                     if let Some(state) = &mut self.state {
                         state.close(now);
                     }
+                }
+                Event::Log(event) if self.settings.log_connections && is_of_connection(&event) => {
+                    info!("{event}");
                 }
                 Event::Log(event) => match event.severity() {
                     Severity::Debug => debug!("{event}"),
@@ -412,7 +497,6 @@ impl Runtime {
                 },
             }
         }
-        self.packets.transmit(&self.edge.tun, &mut self.node);
     }
 
     /// Tells the peer what there is to tell.
@@ -429,9 +513,61 @@ impl Runtime {
         }
     }
 
+    /// Obeys the changed file; the log tells what came of it. Returns whether it could.
+    fn reload_file(&mut self, now: Time) -> bool {
+        let Runtime { settings, node, edge, poll, .. } = self;
+        match reload(now, settings, node, edge, poll.registry()) {
+            Ok(changes) => info!(%changes, "the configuration was read again"),
+            Err(problems) => {
+                for problem in problems {
+                    warn!("the configuration is not obeyed, nothing was changed: {problem}");
+                }
+                return false;
+            }
+        }
+        true
+    }
+
     fn answer_admin(&mut self, now: Time) {
-        let Runtime { admin, node, state, heartbeats, packets, settings, .. } = self;
-        admin.drive(|| report(now, node, state.as_ref(), heartbeats.as_ref(), packets, settings));
+        let Runtime {
+            admin,
+            node,
+            state,
+            heartbeats,
+            packets,
+            settings,
+            edge,
+            poll,
+            fast_path,
+            ..
+        } = self;
+        admin.drive(|request| match request {
+            Request::Status => {
+                let (state, heartbeats) = (state.as_ref(), heartbeats.as_ref());
+                Box::new(Report {
+                    fast_path: report_fast_path(node, fast_path.as_ref()),
+                    ..report(now, node, state, heartbeats, packets, settings)
+                })
+                .into()
+            }
+            Request::Reload => match reload(now, settings, node, edge, poll.registry()) {
+                Ok(changes) => {
+                    info!(%changes, "the configuration was read again");
+                    node.ask_peer_to_reload();
+                    Answer::done(changes)
+                }
+                Err(problems) => {
+                    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                    Answer::refusal(format!("nothing was changed\n{}", told.join("\n")))
+                }
+            },
+            Request::Drain { pool, server } => drain(now, node, &pool, server, true),
+            Request::Undrain { pool, server } => drain(now, node, &pool, server, false),
+            Request::HandOver => match node.hand_over(now) {
+                Ok(()) => Answer::done("handing over"),
+                Err(reason) => Answer::refusal(reason),
+            },
+        });
     }
 }
 
@@ -439,7 +575,7 @@ impl Drop for Runtime {
     /// Gives the addresses up, then lets the peer know by falling silent and refusing it; what takes longer (the
     /// device) comes after that, with the fields.
     fn drop(&mut self) {
-        if let Some(path) = &mut self.fast_path {
+        if let Ok(path) = &mut self.fast_path {
             path.serve(None);
         }
         self.edge.deactivate();
@@ -449,20 +585,17 @@ impl Drop for Runtime {
     }
 }
 
-/// The fast path, if the configuration and the machine allow it.
-fn open_fast_path(settings: &Settings, plan: &Plan, poll: &Poll) -> Option<KernelPath> {
+/// The fast path, or why there is none.
+fn open_fast_path(settings: &Settings, plan: &Plan, poll: &Poll) -> Result<KernelPath, String> {
     let interfaces: Vec<&str> = plan.claims.iter().map(|claim| claim.interface.as_str()).collect();
     let (sessions, device) = (settings.fast_path, &settings.tun.value);
     if sessions == 0 {
-        return None;
+        return Err("limits.fast_path is 0".to_owned());
     }
-    match KernelPath::open(sessions, device, &interfaces, poll.registry(), FAST_PATH) {
-        Ok(path) => Some(path),
-        Err(reason) => {
-            info!(%reason, "established sessions are not left to the kernel");
-            None
-        }
-    }
+    KernelPath::open(sessions, device, &interfaces, poll.registry(), FAST_PATH).map_err(|reason| {
+        info!(%reason, "established sessions are not left to the kernel");
+        reason.to_string()
+    })
 }
 
 fn open_state(
@@ -607,6 +740,13 @@ fn report(
         .to_owned(),
         epoch: status.epoch.to_string(),
         unsure: status.unsure,
+        handover: match status.handover {
+            HandoverProgress::None => "none",
+            HandoverProgress::UnderWay => "under-way",
+            HandoverProgress::Relaying => "relaying",
+        }
+        .to_owned(),
+        same_configuration: status.peer_configuration.map(|peer| peer == status.configuration),
         survival: Survival::of(&status, peer.as_ref()),
         peer,
         core: CoreReport::of(&status),
@@ -618,7 +758,30 @@ fn report(
             write_failures: passed.write_failures,
             read_failures: passed.read_failures,
         },
+        fast_path: FastPathReport::default(),
     }
+}
+
+fn report_fast_path(node: &Node, path: Result<&KernelPath, &String>) -> FastPathReport {
+    let passed = path.map(KernelPath::passed).unwrap_or_default();
+    FastPathReport {
+        sessions: node.delegated() as u64,
+        packets: passed.packets,
+        bytes: passed.bytes,
+        unavailable_because: path.err().cloned(),
+    }
+}
+
+fn drain(now: Time, node: &mut Node, pool: &str, server: SocketAddr, drains: bool) -> Answer {
+    match node.drain(now, pool, server.into(), drains) {
+        Ok(sessions) => Answer::done(sessions.to_string()),
+        Err(reason) => Answer::refusal(reason),
+    }
+}
+
+/// Whether the event is the end of a client's connection.
+fn is_of_connection(event: &LogEvent) -> bool {
+    matches!(event, LogEvent::SessionClosed { .. } | LogEvent::TurnedAway { .. })
 }
 
 fn millis(time: Duration) -> u64 {

@@ -246,7 +246,7 @@ fn without_a_lease_nothing_is_touched() {
         kernel.rehearse(&frame(&packet)).unwrap()
     };
     assert!(ordinary(&kernel).is_some());
-    assert_eq!(kernel.packets(place), 1);
+    assert_eq!(kernel.passed(place).packets, 1);
     assert!(kernel.idle_for(place).is_some());
     kernel.serve_until(monotonic());
     assert_eq!(ordinary(&kernel), None);
@@ -254,7 +254,7 @@ fn without_a_lease_nothing_is_touched() {
     assert!(ordinary(&kernel).is_some());
     kernel.stop();
     assert_eq!(ordinary(&kernel), None);
-    assert_eq!(kernel.packets(place), 2);
+    assert_eq!(kernel.passed(place).packets, 2);
 }
 
 #[test]

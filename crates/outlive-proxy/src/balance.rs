@@ -1,5 +1,7 @@
 //! Pools and their servers: who is chosen, who is passed over, what their connections look like.
 
+use std::collections::BTreeSet;
+
 use outlive_tcp::{
     time::Time,
     wire::{Endpoint, Options},
@@ -60,6 +62,8 @@ struct ServerState {
 struct PoolState {
     config: Pool,
     members: Vec<ServerId>,
+    /// Members that get no new sessions.
+    draining: Vec<ServerId>,
     next: usize,
 }
 
@@ -68,17 +72,89 @@ struct PoolState {
 pub(crate) struct Pools {
     pools: Vec<PoolState>,
     servers: Vec<ServerState>,
+    /// What operators said, also of pools and servers that only the peer knows yet.
+    drains: BTreeSet<(String, Endpoint)>,
     mtu: u16,
 }
 
 impl Pools {
-    pub(crate) fn new(config: &Config) -> Self {
-        let mut pools = Pools { pools: Vec::new(), servers: Vec::new(), mtu: config.mtu };
-        for pool in &config.pools {
-            let members = pool.servers.iter().map(|s| pools.intern(s.address)).collect();
-            pools.pools.push(PoolState { config: pool.clone(), members, next: 0 });
+    pub(crate) fn new(mtu: u16) -> Self {
+        Pools { pools: Vec::new(), servers: Vec::new(), drains: BTreeSet::new(), mtu }
+    }
+
+    /// Whether everything in `config` could be given a number, even if all of it were new.
+    pub(crate) fn has_places_for(&self, config: &Config) -> bool {
+        let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
+        let limit = usize::from(u16::MAX);
+        self.pools.len() + config.pools.len() < limit && self.servers.len() + servers < limit
+    }
+
+    /// Takes over the pools of `config`, and tells where each of them is: a pool keeps its place as long as its name and
+    /// the IP version of its servers are the same, and those that are configured no more keep theirs for
+    /// whoever is being connected.
+    pub(crate) fn reconfigure(&mut self, config: &Config) -> Vec<PoolId> {
+        let enter = |pool: &Pool| {
+            let members = pool.servers.iter().map(|s| self.intern(s.address)).collect();
+            let version = |pool: &Pool| pool.servers.first().map(|s| s.address.addr.is_ipv4());
+            let same = |old: &PoolState| {
+                old.config.name == pool.name && version(&old.config) == version(pool)
+            };
+            let index = self.pools.iter().position(same).unwrap_or(self.pools.len());
+            let state = PoolState { config: pool.clone(), members, draining: Vec::new(), next: 0 };
+            match self.pools.get_mut(index) {
+                Some(place) => *place = state,
+                None => self.pools.push(state),
+            }
+            PoolId(index as u16)
+        };
+        let places = config.pools.iter().map(enter).collect();
+        let has = |pool: &Pool, (name, address): &(String, Endpoint)| {
+            pool.name == *name && pool.servers.iter().any(|s| s.address == *address)
+        };
+        // Whoever comes back later comes back for new sessions.
+        self.drains.retain(|drain| config.pools.iter().any(|pool| has(pool, drain)));
+        self.apply_drains();
+        places
+    }
+
+    /// The servers of the pools of that name.
+    pub(crate) fn servers_of(&self, name: &str) -> Vec<Endpoint> {
+        let pools = self.pools.iter().filter(|pool| pool.config.name == name);
+        pools.flat_map(|pool| pool.config.servers.iter().map(|s| s.address)).collect()
+    }
+
+    /// Sessions with the server at `address`, and attempts.
+    pub(crate) fn sessions_of(&self, address: Endpoint) -> u32 {
+        self.servers.iter().find(|s| s.address == address).map_or(0, |s| s.sessions)
+    }
+
+    /// The server gets no new sessions of the pool any more, or some again. Returns whether that is new.
+    pub(crate) fn drain(&mut self, pool: &str, address: Endpoint, drains: bool) -> bool {
+        let entry = (pool.to_owned(), address);
+        let news = if drains { self.drains.insert(entry) } else { self.drains.remove(&entry) };
+        self.apply_drains();
+        news
+    }
+
+    /// Nobody drains.
+    pub(crate) fn forget_drains(&mut self) {
+        self.drains.clear();
+        self.apply_drains();
+    }
+
+    /// Which servers of which pools get no new sessions.
+    pub(crate) fn drains(&self) -> impl Iterator<Item = (&str, Endpoint)> {
+        self.drains.iter().map(|(pool, address)| (pool.as_str(), *address))
+    }
+
+    fn apply_drains(&mut self) {
+        for pool in &mut self.pools {
+            let drains = |id: &ServerId| {
+                let address = self.servers[usize::from(id.0)].address;
+                self.drains.contains(&(pool.config.name.clone(), address))
+            };
+            pool.draining = pool.members.iter().copied().filter(drains).collect();
         }
-        pools
     }
 
     /// The server at `address`, entered if it is new: a standby may be told of servers that its own
@@ -116,7 +192,7 @@ impl Pools {
         let turn = state.next;
         state.next = (turn + 1) % count.max(1);
         let in_turn = (0..count).map(|i| state.members[(turn + i) % count]);
-        let candidates = in_turn.filter(|id| !tried.contains(id));
+        let candidates = in_turn.filter(|id| !tried.contains(id) && !state.draining.contains(id));
         // `min_by_key` keeps the first of equals, which is the one whose turn it is.
         candidates.min_by_key(|id| {
             let server = &self.servers[usize::from(id.0)];
@@ -204,7 +280,8 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             retry_after: Duration::from_secs(5),
         };
-        Pools::new(&Config {
+        let mut pools = Pools::new(1_500);
+        pools.reconfigure(&Config {
             node: NodeId::A,
             listeners: vec![],
             pools: vec![pool],
@@ -213,7 +290,8 @@ mod tests {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             mtu: 1500,
-        })
+        });
+        pools
     }
 
     #[test]
@@ -231,6 +309,19 @@ mod tests {
         assert_eq!(pools.choose(POOL, &[ServerId(0), ServerId(1), ServerId(2)], now), None);
         let later = now + Duration::from_secs(6);
         assert!((0..3).any(|_| pools.choose(POOL, &[], later) == Some(ServerId(0))));
+    }
+
+    #[test]
+    fn a_draining_server_gets_nothing_new() {
+        let mut pools = pools(Balance::RoundRobin);
+        let address = pools.address(ServerId(1));
+        assert!(pools.drain("p", address, true) && !pools.drain("p", address, true));
+        for _ in 0..6 {
+            assert_ne!(pools.choose(POOL, &[], Time::ZERO), Some(ServerId(1)));
+        }
+        assert_eq!(pools.choose(POOL, &[ServerId(0), ServerId(2)], Time::ZERO), None);
+        assert!(pools.drain("p", address, false));
+        assert!((0..3).any(|_| pools.choose(POOL, &[], Time::ZERO) == Some(ServerId(1))));
     }
 
     #[test]

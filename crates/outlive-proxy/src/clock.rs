@@ -13,6 +13,10 @@ use outlive_tcp::{
 /// Added when a node takes over: more than the two clocks can have drifted apart between two heartbeats.
 pub(crate) const TAKEOVER_MARGIN: Duration = Duration::from_secs(2);
 
+/// Added when a node takes over as planned: it is told where the clock stands, so this only has to make up for the
+/// way of the message. Small, because segments that the other node still translates must not look old beside it.
+pub(crate) const HANDOVER_MARGIN: Duration = Duration::from_millis(5);
+
 /// A node's idea of the pair's clock: its own monotonic clock plus an offset that only grows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PairClock {

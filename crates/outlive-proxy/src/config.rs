@@ -3,6 +3,7 @@
 //! Nothing here can be contradictory in itself; what could be is refused by [`Config::validate`], whose
 //! errors name the listener or pool at fault.
 
+mod fingerprint;
 mod protection;
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};

@@ -86,6 +86,14 @@ counters! {
     WakeUps => "wake_ups",
     /// Resets swallowed because one of our own probes had provoked them.
     ProbeResets => "probe_resets_swallowed",
+    /// Sessions handed over to the standby, as planned.
+    HandedOver => "sessions_handed_over",
+    /// Late segments passed on after a handover, as the other node would have.
+    LatePassed => "late_segments_passed",
+    /// Packets of others that the peer relayed to this node after a handover.
+    RelayedIn => "packets_relayed_in",
+    /// Dropped: too many packets wait to be relayed to the node that has taken over.
+    DropRelayFull => "drop_relay_full",
     /// Dropped: not a well-formed IP packet, or TCP header.
     DropMalformed => "drop_malformed",
     /// Dropped: IP fragments of a flow.

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use outlive_tcp::wire::Endpoint;
 
-use crate::{flows::Side, pair::Epoch};
+use crate::{counters::Counter, flows::Side, pair::Epoch};
 
 /// Something that the shell has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +19,18 @@ pub enum Event {
         /// The epoch that this node has yielded to.
         epoch: Epoch,
     },
+    /// The other node has taken over as planned. Answer for the virtual addresses no more, but go on leading them
+    /// to the device: late packets are passed on, until [`Deactivate`](Self::Deactivate).
+    Relay {
+        /// The epoch that the other node has begun.
+        epoch: Epoch,
+    },
     /// Announce the virtual addresses again.
     Announce,
+    /// The virtual addresses are others: see [`Node::addresses`](crate::Node::addresses).
+    AddressesChanged,
+    /// The peer asks this node to read its configuration again.
+    Reload,
     /// Close the state connection; the dialing side tries again.
     CloseStateConnection(CloseReason),
     /// For the log.
@@ -52,7 +62,10 @@ impl fmt::Display for CloseReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// A FIN in each direction, acknowledged.
-    Finished,
+    Finished {
+        /// Whose was acknowledged first.
+        first: Side,
+    },
     /// A reset from that side.
     Reset(Side),
     /// Nothing was heard for the idle timeout.
@@ -64,7 +77,8 @@ pub enum End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            End::Finished => "closed by both ends",
+            End::Finished { first: Side::Client } => "closed by the client, then by the server",
+            End::Finished { first: Side::Server } => "closed by the server, then by the client",
             End::Reset(Side::Client) => "reset by the client",
             End::Reset(Side::Server) => "reset by the server",
             End::Idle => "idle for too long",
@@ -86,6 +100,8 @@ pub enum TakeoverCause {
     BothPassive,
     /// An external detector said so.
     Ordered,
+    /// The active node asked for it.
+    Handover,
 }
 
 impl fmt::Display for TakeoverCause {
@@ -98,6 +114,7 @@ impl fmt::Display for TakeoverCause {
             TakeoverCause::Restarted => f.write_str("the peer has started anew"),
             TakeoverCause::BothPassive => f.write_str("both nodes were passive"),
             TakeoverCause::Ordered => f.write_str("told to by an external detector"),
+            TakeoverCause::Handover => f.write_str("handed over by the active node"),
         }
     }
 }
@@ -143,6 +160,30 @@ pub enum LogEvent {
         /// The other one's epoch.
         epoch: Epoch,
     },
+    /// A server gets no new sessions any more, or gets some again.
+    Drains {
+        /// The pool.
+        pool: String,
+        /// The server.
+        server: Endpoint,
+        /// It gets none.
+        drains: bool,
+    },
+    /// Another configuration is obeyed.
+    Reconfigured,
+    /// The peer obeys another configuration.
+    ConfigurationsDiffer,
+    /// The active node is about to hand over.
+    HandoverBegun,
+    /// The standby has taken over as it was asked to; this node is the standby now.
+    HandedOver {
+        /// The epoch that the other node has begun.
+        epoch: Epoch,
+        /// Sessions handed over.
+        sessions: usize,
+    },
+    /// The standby was lost before it took over: this node goes on.
+    HandoverFailed,
     /// The standby holds everything: a failure would be survived.
     Synchronised {
         /// The epoch that begins.
@@ -177,6 +218,15 @@ pub enum LogEvent {
         from_server: u64,
         /// Since it was established, or taken over.
         lasted: Duration,
+    },
+    /// A client was turned away before it had a server.
+    TurnedAway {
+        /// The client.
+        client: Endpoint,
+        /// Where it connected to.
+        listener: Endpoint,
+        /// The counter of the reason.
+        why: Counter,
     },
     /// A server refused a connection, or did not answer.
     ServerFailed {
@@ -216,13 +266,16 @@ impl LogEvent {
     /// How much it matters.
     pub fn severity(&self) -> Severity {
         match self {
-            LogEvent::SessionClosed { .. } => Severity::Debug,
+            LogEvent::SessionClosed { .. } | LogEvent::TurnedAway { .. } => Severity::Debug,
+            LogEvent::TookOver { cause: TakeoverCause::Handover, .. } => Severity::Info,
             LogEvent::PeerGone { .. }
             | LogEvent::TookOver { .. }
             | LogEvent::WentAlone { .. }
             | LogEvent::SteppedDown { .. }
             | LogEvent::StateClosed
             | LogEvent::StoodStill { .. }
+            | LogEvent::HandoverFailed
+            | LogEvent::ConfigurationsDiffer
             | LogEvent::ServerFailed { .. }
             | LogEvent::PortsLow { .. }
             | LogEvent::PortsExhausted { .. } => Severity::Warning,
@@ -253,6 +306,24 @@ impl fmt::Display for LogEvent {
             LogEvent::SteppedDown { epoch } => {
                 write!(f, "the other node is active in epoch {epoch}: stepping down")
             }
+            LogEvent::Drains { pool, server, drains } => {
+                let what = if *drains { "no new sessions any more" } else { "new sessions again" };
+                write!(f, "server {server} gets {what} of pool {pool}")
+            }
+            LogEvent::Reconfigured => f.write_str("obeying another configuration"),
+            LogEvent::ConfigurationsDiffer => f.write_str(
+                "the nodes have different configurations: give both the same file, and reload",
+            ),
+            LogEvent::HandoverBegun => f.write_str("handing over to the standby"),
+            LogEvent::HandedOver { epoch, sessions } => {
+                write!(
+                    f,
+                    "handed {sessions} sessions over: the other node is active in epoch {epoch}"
+                )
+            }
+            LogEvent::HandoverFailed => {
+                f.write_str("the standby was lost before it took over: this node goes on serving")
+            }
             LogEvent::Synchronised { epoch, sessions } => {
                 write!(
                     f,
@@ -279,6 +350,13 @@ impl fmt::Display for LogEvent {
                     "session {client} -> {listener} -> {server} {end} after {lasted:?}, \
                      {from_client} bytes from the client, {from_server} from the server"
                 )
+            }
+            LogEvent::TurnedAway { client, listener, why } => {
+                let why = match why {
+                    Counter::NoRoute => "its data matches no route",
+                    _ => "no server of the pool could be reached",
+                };
+                write!(f, "client {client} -> {listener} turned away: {why}")
             }
             LogEvent::ServerFailed { server, refused: true } => {
                 write!(f, "server {server} refused a connection")

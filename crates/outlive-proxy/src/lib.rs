@@ -40,7 +40,7 @@ mod timer;
 
 pub use self::{
     flows::Side,
-    node::{Entropy, Node},
+    node::{DrainRefusal, Entropy, HandoverProgress, HandoverRefusal, NoPlace, Node},
     proxy::Verdict,
     replication::{MAX_STATE_MESSAGE, StateError},
 };

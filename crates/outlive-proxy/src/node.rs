@@ -3,12 +3,17 @@
 //! Every input is a `handle_*`, everything that follows is fetched with a `poll_*`. After any input, fetch in
 //! this order, until each says that there is nothing more:
 //!
-//! 1. [`poll_event`](Node::poll_event): what has to happen on the machine;
+//! 1. [`poll_event`](Node::poll_event): what has to happen on the machine; then
+//!    [`poll_arrived`](Node::poll_arrived): packets to be handed in as if the device had given them;
 //! 2. [`poll_transmit`](Node::poll_transmit): packets of the node's own, before the packet that
 //!    [`handle_packet`](Node::handle_packet) said to forward;
 //! 3. [`poll_state_message`](Node::poll_state_message), as far as the transport has room;
 //! 4. [`beliefs`](Node::beliefs), for the heartbeats; [`poll_timeout`](Node::poll_timeout), for the next call
 //!    of [`handle_timeout`](Node::handle_timeout).
+
+mod drain;
+mod handover;
+mod reload;
 
 use std::{collections::VecDeque, hash::Hasher, time::Duration};
 
@@ -31,9 +36,16 @@ use crate::{
         heartbeat::{Beliefs, Heartbeat, Role},
         order::{Order, Outcome},
     },
-    proxy::{Keys, Proxy, Release, Verdict},
+    proxy::{Keys, Leaving, Proxy, Release, Verdict},
     replication::{Link, LinkEvent, StateError},
     status::Status,
+};
+
+use self::handover::Handover;
+pub use self::{
+    drain::DrainRefusal,
+    handover::{HandoverProgress, HandoverRefusal},
+    reload::NoPlace,
 };
 
 /// Random bytes from the operating system, once per process. All secrets that the node makes come from them.
@@ -69,6 +81,11 @@ pub struct Node {
     events: VecDeque<Event>,
     /// The next announcement, and the pause after it.
     announcement: Option<(Time, Duration)>,
+    handover: Handover,
+    /// What the peer was told, as a fingerprint, if it has said so.
+    peer_configuration: Option<u64>,
+    /// The fast path has stopped, if there is one.
+    fast_path_quiet: bool,
 }
 
 /// What of that which has arrived was handed over.
@@ -109,6 +126,9 @@ impl Node {
             entropy: Secret(entropy),
             events: VecDeque::new(),
             announcement: None,
+            handover: Handover::No,
+            peer_configuration: None,
+            fast_path_quiet: true,
         }
     }
 
@@ -150,9 +170,21 @@ impl Node {
         self.proxy.fast_path_event(now, slot as usize, serial);
     }
 
-    /// Packets of sessions may be passed on: the node is active, and sure of it.
+    /// Sessions that the fast path has.
+    pub fn delegated(&self) -> usize {
+        self.proxy.delegated()
+    }
+
+    /// Packets of sessions may be passed on by others: the node is active, sure of it, and about to stay so.
     pub fn serves(&self) -> bool {
-        self.proxy.posture.active && !self.proxy.posture.unsure
+        let posture = &self.proxy.posture;
+        posture.active && !posture.unsure && posture.leaving == Leaving::No
+    }
+
+    /// The fast path does nothing since [`serves`](Self::serves) has said no, and has told everything. A handover
+    /// waits for it.
+    pub fn fast_path_is_quiet(&mut self) {
+        self.fast_path_quiet = true;
     }
 
     // ── heartbeats
@@ -269,12 +301,20 @@ impl Node {
             Some(LinkEvent::TooEarly) => self.close_link(now),
             Some(LinkEvent::Confirmed(number)) => self.proxy.confirmed(now, number),
             Some(LinkEvent::Paired(key, number)) => {
-                self.paired(key);
+                self.paired(now, key);
                 // Sessions that waited while there was no standby.
                 self.proxy.confirmed(now, number);
             }
             Some(LinkEvent::Synchronised(key)) => self.synchronised(key),
-            None => {}
+            Some(LinkEvent::Handover(clock_us)) => self.take_over_as_asked(now, clock_us),
+            Some(LinkEvent::Taken(epoch)) => {
+                self.pair.handed_over(now, epoch);
+                self.handed_over(now, epoch);
+            }
+            Some(LinkEvent::Configured { fingerprint, reload }) => {
+                self.peer_configured(fingerprint, reload);
+            }
+            Some(LinkEvent::Relayed) | None => {}
         }
         self.follow(now, Hearing::Something);
         Ok(())
@@ -297,9 +337,13 @@ impl Node {
         self.turn(now);
         self.follow(now, Hearing::Everything);
         self.check_standby(now);
+        self.advance_handover(now);
         // What is due waits until it is certain that this node is still the one to do it (invariant 7).
         if !self.proxy.posture.unsure {
             self.proxy.expire(now);
+            if self.proxy.expire_retired(now) {
+                self.events.push_back(Event::AddressesChanged);
+            }
         }
         if let Some((_, pause)) = self.announcement.take_if(|(at, _)| *at <= now) {
             self.announce_again(now, pause);
@@ -320,6 +364,8 @@ impl Node {
             self.proxy.journal.deadline().filter(|at| *at > now),
             confirm,
             announcement,
+            // Once it is past, a handover waits for the standby.
+            self.handover_deadline().filter(|at| *at > now),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -341,7 +387,12 @@ impl Node {
 
     /// The node as an operator sees it.
     pub fn status(&self, now: Time) -> Status {
-        Status::of(&self.proxy, &self.pair, self.link.is_up(), now)
+        Status {
+            handover: self.handover(),
+            configuration: self.proxy.config.fingerprint(),
+            peer_configuration: self.peer_configuration,
+            ..Status::of(&self.proxy, &self.pair, self.link.is_up(), now)
+        }
     }
 
     /// Panics if something does not hold that must hold after every input. Walks over everything: for tests
@@ -384,10 +435,14 @@ impl Node {
             }
             let silent = self.pair.watch().gone(now);
             let complete = self.pair.beliefs().synchronised;
+            // One that stood still meanwhile has not watched what became of its sessions.
+            let as_asked = self.has_asked() && !self.pair.is_unsure();
             self.pair.done(decision);
             match decision {
                 Decision::Start => self.start(now),
                 Decision::Join(epoch) => self.join(now, epoch),
+                // Its heartbeat was faster than its answer.
+                Decision::StepDown(epoch) if as_asked => self.handed_over(now, epoch),
                 Decision::StepDown(epoch) => {
                     self.log(LogEvent::SteppedDown { epoch });
                     self.step_down(now, epoch);
@@ -403,6 +458,7 @@ impl Node {
                         self.proxy.forget_first_data();
                     }
                     self.proxy.release_all(now);
+                    self.handover_failed(now);
                 }
                 Decision::GoOn => self.log(LogEvent::SureAgain),
             }
@@ -440,6 +496,12 @@ impl Node {
     }
 
     fn activate(&mut self, now: Time, quiet: Duration) {
+        self.serve(now, quiet);
+        // A connection made in another role has to begin anew.
+        self.close_link(now);
+    }
+
+    fn serve(&mut self, now: Time, quiet: Duration) {
         let epoch = self.pair.epoch();
         self.begin_epoch(epoch);
         self.proxy.finish_sweep(now);
@@ -450,9 +512,10 @@ impl Node {
         posture.release = Release::Now;
         self.events.push_back(Event::Activate { epoch });
         self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
-        // A connection made in another role has to begin anew.
-        self.close_link(now);
         self.link.forget_held();
+        // What was kept for the other node is this one's to handle now.
+        self.proxy.readmit(now);
+        self.end_relaying();
     }
 
     fn join(&mut self, now: Time, epoch: Epoch) {
@@ -469,6 +532,7 @@ impl Node {
         self.proxy.keys.clear();
         self.proxy.outbox.clear();
         self.announcement = None;
+        self.end_relaying();
         self.close_link(now);
         // Its numbers mean nothing once another node has served.
         self.proxy.journal.stop();
@@ -484,7 +548,10 @@ impl Node {
     /// The state connection is no more; what hung on it is settled.
     fn drop_link(&mut self, now: Time) {
         self.link.closed();
+        self.peer_configuration = None;
         self.proxy.journal.pause();
+        self.proxy.to_relay.rewind();
+        self.handover_disconnected(now);
         if let Some(epoch) = self.pair.standby_lost(now) {
             self.begin_epoch(epoch);
             let at_once = fault::on(Fault::GoesAloneAtOnce);
@@ -510,10 +577,14 @@ impl Node {
     }
 
     /// Active: the standby has confirmed that it holds everything.
-    fn paired(&mut self, key: EpochKey) {
+    fn paired(&mut self, now: Time, key: EpochKey) {
         self.pair.paired(key.epoch, self.link.peer());
         self.proxy.keys.add(key);
         self.proxy.posture.release = Release::Confirmed;
+        // On another connection than the one on which it was asked to take over: it has not.
+        if self.has_asked() {
+            self.handover_failed(now);
+        }
         let sessions = self.proxy.sessions.len();
         self.log(LogEvent::Synchronised { epoch: key.epoch, sessions });
     }

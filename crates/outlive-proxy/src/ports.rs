@@ -100,6 +100,11 @@ impl Ports {
         mine.contains(&u32::from(own.port)).then(|| &mut self.used[server])
     }
 
+    /// From now on, connections to servers come from these addresses.
+    pub(crate) fn take_from(&mut self, sources: Vec<IpAddr>) {
+        self.sources = sources;
+    }
+
     /// A source endpoint for a connection to `server`; `taken` tells what the tuple of the server's packets
     /// would meet. `start` decides where a server's first port lies (random, RFC 6056).
     pub(crate) fn choose(

@@ -7,6 +7,7 @@ use outlive_tcp::{time::Time, wire::Endpoint};
 use crate::{
     config::NodeId,
     counters::{Counter, Counters},
+    node::HandoverProgress,
     pair::{
         Epoch, Pair,
         heartbeat::{Beliefs, Role},
@@ -35,12 +36,16 @@ pub struct Status {
     pub silence: Vec<Duration>,
     /// The state connection is there.
     pub state_connected: bool,
+    /// How far a planned handover has come.
+    pub handover: HandoverProgress,
+    /// [Fingerprint](crate::config::Config::fingerprint) of the configuration.
+    pub configuration: u64,
+    /// That of the peer's, if it has said so.
+    pub peer_configuration: Option<u64>,
     /// Bytes of changes that wait to be sent to the standby.
     pub backlog: usize,
     /// Sessions, by what they are.
     pub sessions: SessionCensus,
-    /// Open ones whose packets the fast path translates.
-    pub delegated: usize,
     /// Connections that are being opened.
     pub openings: usize,
     /// Every server.
@@ -69,6 +74,8 @@ pub struct ServerStatus {
     pub sessions: u32,
     /// It has not failed lately.
     pub up: bool,
+    /// It gets no new sessions of some pool, because an operator said so.
+    pub draining: bool,
 }
 
 /// Whether a failure of the active node now would be survived.
@@ -102,14 +109,19 @@ impl Status {
             peer: pair.watch().alive(now),
             silence: pair.watch().silence(now),
             state_connected,
+            handover: HandoverProgress::None,
+            configuration: 0,
+            peer_configuration: None,
             backlog: proxy.journal.backlog(),
             sessions: SessionCensus { establishing, open, over },
-            delegated: proxy.delegated(),
             openings: proxy.openings.len(),
             servers: proxy
                 .pools
                 .servers(now)
-                .map(|(address, sessions, up)| ServerStatus { address, sessions, up })
+                .map(|(address, sessions, up)| {
+                    let draining = proxy.pools.drains().any(|(_, drains)| drains == address);
+                    ServerStatus { address, sessions, up, draining }
+                })
                 .collect(),
             counters,
         }
@@ -117,11 +129,15 @@ impl Status {
 
     /// Whether a failure now would be survived, and if not, why.
     pub fn survival(&self) -> Survival {
-        match (self.has_peer, self.peer, self.state_connected, self.synchronised) {
-            (false, ..) => Survival::NoPeer,
-            (_, None, ..) => Survival::PeerGone,
-            (_, _, false, _) => Survival::NotConnected,
-            (_, _, _, false) => Survival::Synchronising,
+        let Some(peer) = self.peer else {
+            return if self.has_peer { Survival::PeerGone } else { Survival::NoPeer };
+        };
+        // A standby that was started anew says so before the old connection is known to be gone.
+        let standby = peer.role == Role::Standby && peer.synchronised;
+        let agrees = if self.role == Role::Active { standby } else { peer.role == Role::Active };
+        match (self.state_connected, self.synchronised && agrees) {
+            (false, _) => Survival::NotConnected,
+            (_, false) => Survival::Synchronising,
             _ => Survival::Yes,
         }
     }

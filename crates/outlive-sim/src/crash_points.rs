@@ -1,9 +1,9 @@
 //! The death of the active node after each of its steps.
 //!
 //! A scenario is run once to count the steps of the active node (each output, and the end of each event),
-//! and then once more for each of them, with the node dying there. How it dies alternates: what is under way
-//! on the state connection arrives, or not, or in part; the process dies, or the machine; it comes back, or
-//! does not.
+//! and then once more for each of them, with the node dying there; where the active node hands over, the same for
+//! the other node. How it dies alternates: what is under way on the state connection arrives, or not, or in
+//! part; the process dies, or the machine; it comes back, or does not.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -12,23 +12,24 @@ use serde::Serialize;
 use crate::{
     channel::Tail,
     ledger::{Rule, Violation},
+    network::NodeIndex,
     scenario::Scenario,
-    setup::{CrashPoint, Setup},
+    setup::{CrashPoint, Fault, Setup},
     world::{Outcome, World},
 };
 
 /// Ways to die at one point: what becomes of the messages under way, times who dies and who comes back.
 pub const WAYS: u64 = 9;
 
-/// The crash point of that number; `way` is below [`WAYS`].
-pub fn crash_point(point: u64, way: u64) -> CrashPoint {
+/// The crash point of that number at `node`; `way` is below [`WAYS`].
+pub fn crash_point(node: NodeIndex, point: u64, way: u64) -> CrashPoint {
     let tail = [Tail::Kept, Tail::Lost, Tail::Random][way as usize % 3];
     let (off, restart) = match way / 3 {
         0 => (false, None),
         1 => (false, Some(Duration::from_millis(10))),
         _ => (true, Some(Duration::from_millis(300))),
     };
-    CrashPoint { node: 0, point, tail, off, restart }
+    CrashPoint { node, point, tail, off, restart }
 }
 
 /// Runs a world. A panic in it is a broken rule.
@@ -79,26 +80,42 @@ const EXAMPLES: usize = 5;
 /// Tries the crash points of a scenario, every `stride`-th.
 pub fn explore(name: &str, scenario: &Scenario, seed: u64, stride: u64) -> Report {
     let mut report = Report { scenario: name.to_owned(), ..Report::default() };
+    // In a handover both nodes have steps to die after.
+    let is_handover = |(_, fault): &(Duration, Fault)| matches!(fault, Fault::Handover(_));
+    let nodes = 1 + usize::from(scenario.setup(seed).faults.iter().any(is_handover));
+    for node in 0..nodes {
+        explore_node(&mut report, node, name, scenario, seed, stride);
+    }
+    report
+}
+
+fn explore_node(
+    report: &mut Report,
+    node: NodeIndex,
+    name: &str,
+    scenario: &Scenario,
+    seed: u64,
+    stride: u64,
+) {
     // A point that is never reached counts the steps.
-    let calm = run(Setup { crash: Some(crash_point(u64::MAX, 0)), ..scenario.setup(seed) });
+    let calm = run(Setup { crash: Some(crash_point(node, u64::MAX, 0)), ..scenario.setup(seed) });
     report.events += calm.events;
     report.note(&calm, || format!("run --scenario {name} --seed {seed} --trace"));
     if !calm.violations.is_empty() {
-        return report;
+        return;
     }
     for point in (1..=calm.steps).step_by(stride.max(1) as usize) {
         for way in 0..WAYS {
-            let crash = Some(crash_point(point, way));
+            let crash = Some(crash_point(node, point, way));
             let outcome = run(Setup { crash, ..scenario.setup(seed) });
             report.crash_points += 1;
             report.events += outcome.events;
             report.exempt_flows += outcome.exempt as u64;
             report.note(&outcome, || {
-                format!("crash-points --scenario {name} --seed {seed} --point {point} --way {way} --trace")
+                format!("crash-points --scenario {name} --seed {seed} --node {node} --point {point} --way {way} --trace")
             });
         }
     }
-    report
 }
 
 impl Report {

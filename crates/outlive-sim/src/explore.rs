@@ -40,6 +40,10 @@ pub fn setup(seed: u64) -> Setup {
     for (at, fault) in faults(rng) {
         scenario = scenario.fault(at, fault);
     }
+    if rng.chance(500) {
+        // Sometimes there is not room for all.
+        scenario = scenario.fast_path(*rng.pick(&[1, 2, 64]));
+    }
     // With dice of its own, so that the rest of a seed's world stays what it was.
     let mut rng = Rng::new(seed ^ 0x7072_6f74_6563_7400);
     for _ in 0..rng.below(3) {
@@ -206,9 +210,38 @@ fn faults(rng: &mut Rng) -> Vec<(Duration, Fault)> {
             }
         }
     }
+    if rng.chance(300) {
+        faults.extend(handovers(rng));
+    }
     faults.extend([(UNSAFE, Fault::Heal), (UNSAFE, Fault::Links(Link::default()))]);
     for node in 0..2 {
         faults.extend([(UNSAFE, Fault::Resume(node)), (UNSAFE, Fault::Restart(node))]);
+    }
+    faults
+}
+
+/// Planned handovers: to and fro, or something goes wrong in the middle of one.
+fn handovers(rng: &mut Rng) -> Vec<(Duration, Fault)> {
+    let at = rng.duration(Duration::from_millis(2_500));
+    let lasts = Duration::from_millis(10) + rng.duration(Duration::from_millis(1_400));
+    let (node, who) = (rng.below(2) as usize, rng.below(2) as usize);
+    let (this, other) = (Place::Node(node), Place::Node(1 - node));
+    let mut faults = vec![(at, Fault::Handover(node))];
+    if rng.chance(400) {
+        faults.push((at + lasts, Fault::Handover(1 - node)));
+        return faults;
+    }
+    let soon = rng.duration(Duration::from_millis(4));
+    let wrong = *rng.pick(&[
+        Fault::Kill(who),
+        Fault::PowerOff(who),
+        Fault::Freeze(who),
+        Fault::Cut(this, other),
+        Fault::Cut(other, this),
+    ]);
+    faults.push((at + soon, wrong));
+    for mended in [Fault::Resume(who), Fault::Restart(who), Fault::Heal] {
+        faults.push((at + lasts, mended));
     }
     faults
 }
@@ -243,13 +276,21 @@ pub const REQUIRED: &[&str] = &[
     "drop_unconfirmed",
     "drop_silent",
     "drop_unsure",
+    "fast_path_full",
     "flow exempt",
+    "handed over",
+    "handover failed",
+    "late_segments_passed",
+    "packets_relayed_in",
+    "passed by the kernel",
+    "passed by the kernel of a frozen node",
     "prefix_repeated",
     "standby_resumed",
     "standby synchronised with sessions",
     "stepped down",
     "still active after a standstill",
     "stood still",
+    "taken over: as planned",
     "taken over: process gone",
     "taken over: restarted",
     "taken over: silent",

@@ -54,10 +54,20 @@ impl World {
             Fault::Wedge(_) | Fault::Unwedge(_) | Fault::SlowState(..) | Fault::WallClock(..) => {}
             Fault::Forge(forgery) => self.forge(forgery),
             Fault::CutPath(from, path) => self.network.cut_path(from, path),
+            Fault::Handover(node) if self.running(node) => self.hand_over(node),
+            Fault::Handover(_) => {}
             Fault::Cut(from, to) => self.network.cut(from, to),
             Fault::Heal => self.network.heal(),
             Fault::Links(link) => self.network.link = link,
         }
+    }
+
+    /// `node` is told to hand over.
+    fn hand_over(&mut self, node: NodeIndex) {
+        let now = self.clock(node);
+        let outcome = self.machine(node).node.hand_over(now);
+        self.trace(|| format!("node {node} is told to hand over: {outcome:?}"));
+        self.turn(node, Input::Time);
     }
 
     /// `node` dies.

@@ -29,6 +29,7 @@ pub mod explore;
 mod faults;
 mod forge;
 pub mod host;
+mod kernel;
 pub mod ledger;
 mod linux;
 mod machine;

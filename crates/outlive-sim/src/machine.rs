@@ -8,7 +8,7 @@ use std::{
 use outlive_proxy::{Entropy, Node, config::Config, pair::heartbeat::Heartbeat};
 use outlive_tcp::time::Time;
 
-use crate::{records::ConnectionName, setup::Clocks, world::UNIX_US};
+use crate::{kernel::Kernel, records::ConnectionName, setup::Clocks, world::UNIX_US};
 
 /// Whether the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub(crate) struct Machine {
     pub(crate) config: Config,
     pub(crate) node: Node,
     pub(crate) clocks: Clocks,
+    /// The kernel, if the node leaves sessions to it.
+    pub(crate) kernel: Option<Kernel>,
     pub(crate) process: Process,
     /// Numbers the processes: what was meant for an earlier one is void.
     pub(crate) incarnation: u32,
@@ -63,6 +65,8 @@ pub(crate) struct Machine {
     pub(crate) was_synchronised: bool,
     /// When it was synchronised last.
     pub(crate) synchronised_since: Time,
+    /// In the present turn it has handed over as planned.
+    pub(crate) handed_over: bool,
     /// Active: the incarnation of the synchronised standby.
     pub(crate) paired_with: Option<u32>,
     /// Active: since when.
@@ -99,6 +103,7 @@ impl Machine {
             node: Node::new(config.clone(), Entropy(entropy), unix_us, now + clocks.boot),
             config,
             clocks,
+            kernel: None,
             process: Process::Running,
             incarnation: 0,
             claims: false,
@@ -112,6 +117,7 @@ impl Machine {
             held: BTreeSet::new(),
             was_synchronised: false,
             synchronised_since: now,
+            handed_over: false,
             paired_with: None,
             active_since: None,
             lost_standby: None,
@@ -122,6 +128,13 @@ impl Machine {
             state_delay: Duration::ZERO,
             lost_outputs_of: None,
         }
+    }
+
+    /// From now on the node leaves sessions to the kernel, which has room for so many.
+    pub(crate) fn use_kernel(&mut self, sessions: usize) {
+        let kernel = Kernel::new(sessions);
+        self.node.use_fast_path(Box::new(kernel.model.clone()));
+        self.kernel = Some(kernel);
     }
 
     /// What this machine's monotonic clock says.

@@ -36,6 +36,9 @@ enum Command {
         /// Only this step.
         #[arg(long)]
         point: Option<u64>,
+        /// Which node dies there (with --point).
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..2))]
+        node: u64,
         /// How the node dies there, 0 to 8.
         #[arg(long, default_value_t = 0)]
         way: u64,
@@ -104,7 +107,7 @@ struct Look {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::CrashPoints { scenario, point, way, stride, seed, json, look } => {
+        Command::CrashPoints { scenario, point, node, way, stride, seed, json, look } => {
             let mut chosen = scenarios::all();
             if let Some(name) = scenario {
                 chosen.retain(|(n, _)| *n == name);
@@ -113,7 +116,7 @@ fn main() -> anyhow::Result<ExitCode> {
             match point {
                 Some(point) => {
                     let (_, scenario) = &chosen[0];
-                    let crash = Some(crash_points::crash_point(point, way));
+                    let crash = Some(crash_points::crash_point(node as usize, point, way));
                     one(Setup { crash, ..scenario.setup(seed) }, &look)
                 }
                 None => Ok(every_point(&chosen, seed, stride, json)),

@@ -58,6 +58,10 @@ impl World {
                 *slot = Some(Machine::new(config, self.setup.clocks[node], entropy, self.now));
             }
         }
+        if self.setup.fast_path > 0 {
+            let sessions = self.setup.fast_path;
+            self.machine(node).use_kernel(sessions);
+        }
         self.trace(|| format!("node {node} starts"));
         let incarnation = self.machine(node).incarnation;
         self.after(Duration::ZERO, Happening::SendHeartbeat { node, incarnation });
@@ -65,7 +69,7 @@ impl World {
     }
 
     /// What the clock of `node` says.
-    fn clock(&mut self, node: NodeIndex) -> Time {
+    pub(crate) fn clock(&mut self, node: NodeIndex) -> Time {
         let now = self.now;
         self.machine(node).clock(now)
     }
@@ -83,6 +87,9 @@ impl World {
     }
 
     pub(crate) fn node_gets_packet(&mut self, node: NodeIndex, packet: Vec<u8>) {
+        if self.kernel_passes(node, &packet) {
+            return;
+        }
         match self.process(node) {
             Process::Running => {
                 self.machine(node).busy = true;
@@ -131,6 +138,8 @@ impl World {
         if machine.is_running() {
             let heartbeat = machine.heartbeat(now);
             self.send_heartbeat(node, heartbeat);
+            // The loop of a process that waits for nothing turns a few times in each detection timeout.
+            self.renew_lease(node);
         }
         self.after(interval, Happening::SendHeartbeat { node, incarnation });
     }
@@ -224,13 +233,14 @@ impl World {
     pub(crate) fn turn(&mut self, node: NodeIndex, input: Input) {
         let before = self.machine(node).node.beliefs();
         self.machine(node).was_synchronised = before.synchronised;
+        self.hear_kernel(node);
         let forwarded = self.tell(node, input);
-        if !self.fetch(node, forwarded) {
+        if !self.fetch(node, forwarded) || !self.hand_in(node) {
             return;
         }
         let now = self.clock(node);
         self.machine(node).node.handle_timeout(now);
-        if !self.fetch(node, Vec::new()) {
+        if !self.fetch(node, Vec::new()) || !self.hand_in(node) {
             return;
         }
         let machine = self.machine(node);
@@ -239,6 +249,7 @@ impl World {
         self.compare(node, &before, &after);
         self.check_beliefs(node, &before, &after);
         self.ask(node);
+        self.renew_lease(node);
         self.set_alarm(node);
         self.step(node);
     }
@@ -261,14 +272,30 @@ impl World {
         Vec::new()
     }
 
+    /// Hands in the packets that the node has kept, or was given by its peer. False if it died meanwhile.
+    fn hand_in(&mut self, node: NodeIndex) -> bool {
+        let (now, mut packet) = (self.clock(node), Vec::new());
+        while let Some(offload) = self.machine(node).node.poll_arrived(now, &mut packet) {
+            let forwarded = self.tell_offloaded(node, &packet, offload);
+            if !self.fetch(node, forwarded) {
+                return false;
+            }
+            packet.clear();
+        }
+        true
+    }
+
     fn tell_packet(&mut self, node: NodeIndex, packet: &[u8]) -> Vec<Vec<u8>> {
+        self.tell_offloaded(node, packet, Offload::default())
+    }
+
+    fn tell_offloaded(&mut self, node: NodeIndex, packet: &[u8], offload: Offload) -> Vec<Vec<u8>> {
         let now = self.clock(node);
         let mut buffer = vec![0; HEADROOM];
         buffer.extend_from_slice(packet);
         let end = buffer.len();
         let machine = self.machine(node);
-        let verdict =
-            machine.node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
+        let verdict = machine.node.handle_packet(now, &mut buffer, HEADROOM, end, offload);
         let Verdict::Forward { range, offload } = verdict else { return Vec::new() };
         let packets = device::transmit(buffer[range].to_vec(), offload);
         if let Some(came) = Seen::of(&mut packet.to_vec()) {
@@ -357,7 +384,14 @@ impl World {
                 self.announce(node);
             }
             Event::Deactivate { .. } => self.machine(node).claims = false,
+            Event::Relay { .. } => {
+                let machine = self.machine(node);
+                machine.claims = false;
+                machine.handed_over = true;
+            }
             Event::Announce => self.announce(node),
+            // Configurations do not change here.
+            Event::AddressesChanged | Event::Reload => {}
             Event::CloseStateConnection(_) => self.close_state(node),
             Event::Log(log) => {
                 self.check_takeover(node, &log);
@@ -366,7 +400,7 @@ impl World {
         }
     }
 
-    fn node_sends(&mut self, node: NodeIndex, mut packet: Vec<u8>, relays: bool) {
+    pub(crate) fn node_sends(&mut self, node: NodeIndex, mut packet: Vec<u8>, relays: bool) {
         let Some(seen) = Seen::of(&mut packet) else {
             self.trace(|| format!("node {node} sends something else than TCP"));
             return self.wire.node_says_otherwise(&mut self.ledger, &packet);
@@ -418,7 +452,7 @@ impl World {
     }
 
     /// One step of a node; true if it was its last.
-    fn step(&mut self, node: NodeIndex) -> bool {
+    pub(crate) fn step(&mut self, node: NodeIndex) -> bool {
         let Some(crash) = self.setup.crash else { return false };
         if crash.node != node || self.crashed || self.now < Time::from_micros(1_000_000) + LOAD {
             return false;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use outlive_proxy::{
+    HandoverProgress,
     config::{Listener, WithoutStandby},
     event::{LogEvent, TakeoverCause},
     pair::{
@@ -47,7 +48,9 @@ impl World {
         } else if !before.synchronised || before.role != Role::Active {
             machine.paired_with = peer;
         }
-        if before.role == Role::Active && after.role != Role::Active {
+        // Who hands over as planned has excuses for nothing.
+        let as_planned = std::mem::take(&mut self.machine(node).handed_over);
+        if before.role == Role::Active && after.role != Role::Active && !as_planned {
             self.exempt(|world, tuple| !world.known_to(1 - node, tuple));
         }
     }
@@ -59,7 +62,13 @@ impl World {
         let now = self.now;
         self.machine(node).active_since = Some(now);
         let other = self.machines[1 - node].as_ref();
-        if other.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active) {
+        // One that hands over changes nothing any more.
+        let acts = |m: &Machine| {
+            m.is_running()
+                && m.node.beliefs().role == Role::Active
+                && m.node.handover() == HandoverProgress::None
+        };
+        if other.is_some_and(acts) {
             self.situations.insert(BOTH_ACTIVE);
             self.wire.both_acted = true;
         }

@@ -48,6 +48,7 @@ pub struct Scenario {
     standby_starts: Duration,
     retry_after: Duration,
     protection: Protection,
+    fast_path: usize,
     clocks: [Clocks; 2],
     paths: u8,
     quiet_time: Duration,
@@ -77,6 +78,7 @@ impl Scenario {
             standby_starts: Duration::ZERO,
             retry_after: Duration::from_secs(5),
             protection: Protection::default(),
+            fast_path: 0,
             clocks: [Clocks::default(), STANDBY_CLOCKS],
             paths: 1,
             quiet_time: PairConfig::default().quiet_time,
@@ -160,6 +162,13 @@ impl Scenario {
     #[must_use]
     pub fn paces(mut self, client: Pace, server: Pace) -> Self {
         (self.client_pace, self.server_pace) = (client, server);
+        self
+    }
+
+    /// The nodes leave established sessions to their kernels, which have room for so many.
+    #[must_use]
+    pub fn fast_path(mut self, sessions: usize) -> Self {
+        self.fast_path = sessions;
         self
     }
 
@@ -343,6 +352,7 @@ impl Scenario {
             crash: None,
             clocks: self.clocks,
             aftermath: self.aftermath,
+            fast_path: self.fast_path,
             trace: false,
             capture: None,
         }

@@ -78,6 +78,26 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("same-port", same_port(Scenario::direct, &PLAIN)),
         ("same-port-inspect", same_port(Scenario::inspect, &HTTP)),
         ("several", several()),
+        ("fast-download", download(Scenario::direct, &PLAIN).fast_path(9)),
+        ("fast-upload-loss", upload(Scenario::direct, &PLAIN).link(lossy()).fast_path(9)),
+        ("fast-server-first", server_first().fast_path(9)),
+        ("fast-half-close", half_close_server().fast_path(9)),
+        ("fast-simultaneous-close", simultaneous_close().fast_path(9)),
+        ("fast-slow-reader", slow_reader().fast_path(9)),
+        ("fast-inspect-http", requests(Scenario::inspect, &HTTP).fast_path(9)),
+        ("fast-v6-inspect", requests(Scenario::inspect, &TLS).v6().fast_path(9)),
+        ("fast-proxy-inspect", proxied(Scenario::inspect, &TLS, ProxyProtocol::V2).fast_path(9)),
+        ("fast-same-port", same_port(Scenario::direct, &PLAIN).fast_path(9)),
+        ("fast-several-full", several().fast_path(1)),
+        ("fast-standby-joins", several().standby_joins(ms(30)).fast_path(9)),
+        ("handover", handed_over(download(Scenario::direct, &PLAIN))),
+        ("handover-upload", handed_over(upload(Scenario::direct, &PLAIN))),
+        ("handover-requests", handed_over(requests(Scenario::inspect, &HTTP))),
+        ("handover-proxy", handed_over(proxied(Scenario::inspect, &TLS, ProxyProtocol::V2))),
+        ("handover-several", handed_over(several())),
+        ("handover-loss", handed_over(both_ways().link(lossy()))),
+        ("handover-back", handed_over(several()).fault(ms(60), Fault::Handover(1))),
+        ("handover-v6", handed_over(server_first().v6())),
         ("standby-joins", idle().standby_joins(ms(3))),
         ("standby-joins-slow", slow_server().standby_joins(ms(3))),
         ("standby-joins-several", several().standby_joins(ms(30))),
@@ -101,6 +121,11 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
     ];
     all.extend(protections::all());
     all
+}
+
+/// The active node hands over in the midst of it, not long after the beginning.
+fn handed_over(scenario: Scenario) -> Scenario {
+    scenario.fault(ms(4), Fault::Handover(0))
 }
 
 /// The scenario of that name.

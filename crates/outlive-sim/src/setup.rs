@@ -37,6 +37,8 @@ pub struct Setup {
     pub clocks: [Clocks; 2],
     /// The world goes on for so long when everything is done, so that its end can be looked at.
     pub aftermath: Duration,
+    /// Sessions for which the kernel of each node has room; zero: no node leaves any to it.
+    pub fast_path: usize,
     /// Print what happens.
     pub trace: bool,
     /// Write every packet to this file.
@@ -106,6 +108,8 @@ pub enum Fault {
     Resume(NodeIndex),
     /// A new process starts in place of a dead one.
     Restart(NodeIndex),
+    /// It is told to hand over to the other node, if it is the active one and can.
+    Handover(NodeIndex),
     /// Nothing goes from one place to another.
     Cut(Place, Place),
     /// Heartbeats of a node do not arrive on one of the paths.

@@ -9,13 +9,12 @@
 //! | [`segment`] | segments that a node makes itself |
 //! | [`cookie`] | SYN cookies: a handshake that costs no state |
 //! | [`translation`] | the splice: one packet of one connection made into a packet of the other |
-//!
-//! The full endpoint (withheld acknowledgment, capture and restore) will stand beside them as
-//! `endpoint`.
+//! | [`endpoint`] | a full TCP endpoint that acknowledges what its program lets it |
 #![forbid(unsafe_code)]
 
 pub mod checksum;
 pub mod cookie;
+pub mod endpoint;
 #[doc(hidden)]
 pub mod fault;
 pub mod segment;

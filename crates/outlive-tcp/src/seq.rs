@@ -26,9 +26,19 @@ impl Seq {
         other.before(self)
     }
 
+    /// `other.at_or_before(self)`.
+    pub fn at_or_after(self, other: Seq) -> bool {
+        other.at_or_before(self)
+    }
+
     /// The later of the two.
     pub fn later(self, other: Seq) -> Seq {
         if self.before(other) { other } else { self }
+    }
+
+    /// The earlier of the two.
+    pub fn earlier(self, other: Seq) -> Seq {
+        if other.before(self) { other } else { self }
     }
 
     /// Compares on the circle; the two must be less than 2^31 apart for it to mean anything.
@@ -81,6 +91,7 @@ mod tests {
         assert!(!later.before(earlier) && !earlier.before(earlier));
         assert!(earlier.at_or_before(earlier));
         assert_eq!((earlier.later(later), later.later(earlier)), (later, later));
+        assert_eq!((earlier.earlier(later), later.earlier(earlier)), (earlier, earlier));
         assert_eq!(earlier.compare(later), Ordering::Less);
         assert_eq!(later.distance(earlier), 16);
         assert_eq!((earlier + 16, later - 16), (later, earlier));

@@ -6,15 +6,21 @@
 
 mod check;
 mod demo;
+mod drain;
+mod handover;
 mod keygen;
 mod log;
+mod reload;
 mod run;
 mod status;
 mod watch;
+mod which;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+
+use self::which::Which;
 
 /// A TCP proxy pair whose connections outlive the machine that carries them.
 #[derive(Parser)]
@@ -29,7 +35,7 @@ enum Command {
     /// See it work: a pair in namespaces of its own, traffic through it, the active node killed
     /// and then the other one's cable cut, and nothing lost.
     Demo(demo::Options),
-    /// Run a node until SIGTERM or SIGINT; then remove everything it has set up.
+    /// Run a node until SIGTERM or SIGINT; then hand over to the standby, and remove everything it has set up.
     Run {
         /// The configuration file.
         #[arg(short, long, value_name = "FILE")]
@@ -43,12 +49,8 @@ enum Command {
     },
     /// Tell how the running node is, and whether a failure now would be survived.
     Status {
-        /// The configuration file of the node, for the path of its admin socket.
-        #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
-        config: Option<PathBuf>,
-        /// The admin socket of the node.
-        #[arg(short, long, value_name = "PATH")]
-        socket: Option<PathBuf>,
+        #[command(flatten)]
+        which: Which,
         /// Everything, as one JSON object.
         #[arg(long)]
         json: bool,
@@ -62,6 +64,25 @@ enum Command {
         /// Only tell what is wrong with it.
         #[arg(long)]
         check: bool,
+    },
+    /// Have both nodes obey their changed files. Established connections go on; a wrong file changes nothing.
+    Reload {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Give a server no new sessions; those that it has go on. To be asked on the active node.
+    Drain(drain::Options),
+    /// Give a server new sessions again.
+    Undrain {
+        #[command(flatten)]
+        which: Which,
+        /// The server: POOL/ADDRESS:PORT.
+        member: drain::Member,
+    },
+    /// Move everything from the active node to its standby, without a connection noticing. To be asked on the active node.
+    Handover {
+        #[command(flatten)]
+        which: Which,
     },
     /// Make a key for a pair; both nodes need a copy of it.
     Keygen {
@@ -80,7 +101,11 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::demo(&options),
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::check(&config),
-        Command::Status { config, socket, json } => status::status(config, socket, json),
+        Command::Status { which, json } => status::status(which, json),
+        Command::Reload { which } => reload::reload(which),
+        Command::Drain(options) => drain::drain(options),
+        Command::Undrain { which, member } => drain::undrain(which, member),
+        Command::Handover { which } => handover::hand_over(which),
         Command::Watch { config, check } => watch::watch(&config, check),
         Command::Keygen { output, watch } => keygen::keygen(output.as_deref(), watch.as_deref()),
     }

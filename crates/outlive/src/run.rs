@@ -9,7 +9,7 @@ use outlive_node::{
 };
 use sd_notify::NotifyState;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 use tracing::{error, info};
@@ -28,7 +28,7 @@ pub(crate) fn run(path: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return crate::report(&[error.problem(&settings)]),
     };
-    if let Err(error) = stop_on_signal(runtime.stopper()) {
+    if let Err(error) = obey_signals(runtime.stopper()) {
         error!(%error, "signals cannot be received");
         return ExitCode::FAILURE;
     }
@@ -46,10 +46,14 @@ pub(crate) fn run(path: &Path) -> ExitCode {
     }
 }
 
-fn stop_on_signal(stopper: Stopper) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+fn obey_signals(stopper: Stopper) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                stopper.reload();
+                continue;
+            }
             let _ = sd_notify::notify(&[NotifyState::Stopping]);
             stopper.stop();
         }

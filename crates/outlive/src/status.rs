@@ -1,29 +1,17 @@
 //! `outlive status`: how the running node is.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::Path, process::ExitCode};
 
-use outlive_node::{
-    admin::{Request, ask},
-    settings::{DEFAULT_ADMIN_SOCKET, Settings},
-};
+use outlive_node::admin::ask;
 
-pub(crate) fn status(config: Option<PathBuf>, socket: Option<PathBuf>, json: bool) -> ExitCode {
-    let socket = match (socket, config) {
-        (Some(socket), _) => socket,
-        (None, Some(config)) => match Settings::load(&config) {
-            Ok(settings) => settings.admin_socket.value,
-            Err(problems) => return crate::report(&problems),
-        },
-        (None, None) => PathBuf::from(DEFAULT_ADMIN_SOCKET),
-    };
-    tell(&socket, json)
+use crate::which::Which;
+
+pub(crate) fn status(which: Which, json: bool) -> ExitCode {
+    which.socket().map_or_else(|status| status, |socket| tell(&socket, json))
 }
 
 fn tell(socket: &Path, json: bool) -> ExitCode {
-    match ask(socket, Request::Status) {
+    match ask(socket) {
         Ok((_, text)) if json => println!("{text}"),
         Ok((report, _)) => println!("{report}"),
         Err(error) => {

@@ -1,6 +1,12 @@
 //! Two running nodes, real kernels at both ends.
 
 mod common;
+#[path = "pair/drain.rs"]
+mod drain;
+#[path = "pair/handover.rs"]
+mod handover;
+#[path = "pair/reload.rs"]
+mod reload;
 mod routed;
 
 use common::{Network, Node, VIRTUAL, connect, echo_server, outlive, say};

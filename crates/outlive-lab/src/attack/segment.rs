@@ -2,6 +2,7 @@
 //! write what no proper library would.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use outlive_net::MacAddress;
 
@@ -40,8 +41,15 @@ impl Segment {
     /// The frame that carries it between these stations, checksums included. Nothing if the two
     /// addresses are not of the same IP version.
     pub fn to_frame(&self, from: MacAddress, to: MacAddress) -> Option<Vec<u8>> {
+        let ethertype: u16 = if self.from.is_ipv4() { 0x0800 } else { 0x86dd };
+        let packet = self.to_packet()?;
+        Some([&to.0[..], &from.0, &ethertype.to_be_bytes(), &packet].concat())
+    }
+
+    /// The IP packet that carries it, checksums included; nothing likewise.
+    pub fn to_packet(&self) -> Option<Vec<u8>> {
         let tcp_len = (TCP_LEN + self.payload.len()) as u16;
-        let (ethertype, ip, addresses) = match (self.from.ip(), self.to.ip()) {
+        let (mut ip, addresses) = match (self.from.ip(), self.to.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0];
                 ip[2..4].copy_from_slice(&(20 + tcp_len).to_be_bytes());
@@ -49,14 +57,14 @@ impl Segment {
                 ip.extend_from_slice(&addresses);
                 let checksum = checksum(0, &ip);
                 ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-                (0x0800u16, ip, addresses)
+                (ip, addresses)
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 let mut ip = vec![0x60, 0, 0, 0, 0, 0, 6, 64];
                 ip[4..6].copy_from_slice(&tcp_len.to_be_bytes());
                 let addresses = [from.octets(), to.octets()].concat();
                 ip.extend_from_slice(&addresses);
-                (0x86dd, ip, addresses)
+                (ip, addresses)
             }
             _ => return None,
         };
@@ -70,14 +78,29 @@ impl Segment {
         let pseudo_header = sum(&addresses) + 6 + u64::from(tcp_len);
         let checksum = checksum(pseudo_header, &tcp);
         tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
-        Some([&to.0[..], &from.0, &ethertype.to_be_bytes(), &ip, &tcp].concat())
+        ip.extend_from_slice(&tcp);
+        Some(ip)
     }
 
     /// What a frame carries, if it is TCP over IP without extension headers; and the sequence
     /// number after it. Only the headers need be there: the payload is left out.
     pub fn parse(frame: &[u8]) -> Option<(Self, u32)> {
-        let packet = frame.get(ETHERNET_LEN..)?;
-        let (from, to, ip_len, packet_len): (IpAddr, IpAddr, usize, usize) = match packet[0] >> 4 {
+        let (segment, payload) = Self::parse_headers(frame.get(ETHERNET_LEN..)?)?;
+        let flags = u32::from(segment.flags & SYN != 0) + u32::from(segment.flags & FIN != 0);
+        let next = segment.seq.wrapping_add(payload.len() as u32).wrapping_add(flags);
+        Some((segment, next))
+    }
+
+    /// What a whole packet carries, its payload included.
+    pub fn parse_packet(packet: &[u8]) -> Option<Self> {
+        let (segment, payload) = Self::parse_headers(packet)?;
+        Some(Self { payload: packet.get(payload)?.to_vec(), ..segment })
+    }
+
+    /// The same without the payload, and where in the packet that is, or would be.
+    fn parse_headers(packet: &[u8]) -> Option<(Self, Range<usize>)> {
+        let version = packet.first()? >> 4;
+        let (from, to, ip_len, packet_len): (IpAddr, IpAddr, usize, usize) = match version {
             4 if packet.len() >= 20 && packet[9] == 6 => (
                 <[u8; 4]>::try_from(&packet[12..16]).ok()?.into(),
                 <[u8; 4]>::try_from(&packet[16..20]).ok()?.into(),
@@ -103,10 +126,8 @@ impl Segment {
             flags: tcp[13],
             payload: Vec::new(),
         };
-        let data = packet_len.checked_sub(ip_len + usize::from(tcp[12] >> 4) * 4)?;
-        let flags = u32::from(segment.flags & SYN != 0) + u32::from(segment.flags & FIN != 0);
-        let next = segment.seq.wrapping_add(data as u32).wrapping_add(flags);
-        Some((segment, next))
+        let start = ip_len + usize::from(tcp[12] >> 4) * 4;
+        (start <= packet_len).then_some((segment, start..packet_len))
     }
 }
 
@@ -142,6 +163,7 @@ mod tests {
             let mac = MacAddress([2, 0, 0, 0, 0, 1]);
             let frame = segment.to_frame(mac, mac).unwrap();
             let (read, next) = Segment::parse(&frame).unwrap();
+            assert_eq!(Segment::parse_packet(&frame[ETHERNET_LEN..]), Some(segment.clone()));
             assert_eq!(read, Segment { payload: vec![], ..segment });
             assert_eq!(next, 2, "three bytes and FIN, over the end of the sequence space");
         }

@@ -88,9 +88,8 @@ impl Live {
         for node in &snapshot.nodes {
             let status = probe::ask(&node.admin_socket);
             let at = snapshot.now();
-            let bytes = |status: &Option<NodeStatus>| {
-                status.as_ref().map_or(0, |status| status.packets.read_bytes)
-            };
+            let bytes =
+                |status: &Option<NodeStatus>| status.as_ref().map_or(0, NodeStatus::carried);
             let rate = self.nodes.get(&node.name).map_or(0.0, |before| {
                 let moved = bytes(&status).saturating_sub(bytes(&before.status)) as f64;
                 let rate = moved / (at - before.at).as_secs_f64().max(1e-3);

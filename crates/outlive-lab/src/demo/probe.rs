@@ -24,7 +24,15 @@ pub(super) struct NodeStatus {
     /// Whether a failure now would be survived, and if not, why.
     pub(super) survival: Survival,
     pub(super) core: Core,
-    pub(super) packets: Packets,
+    packets: Packets,
+    fast_path: FastPath,
+}
+
+impl NodeStatus {
+    /// Bytes that it has carried since its start, the node itself or its kernel.
+    pub(super) fn carried(&self) -> u64 {
+        self.packets.read_bytes + self.fast_path.bytes
+    }
 }
 
 /// What its core counts.
@@ -45,9 +53,14 @@ impl Core {
 
 /// What its device has passed.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Packets {
-    /// Bytes since its start.
-    pub(super) read_bytes: u64,
+struct Packets {
+    read_bytes: u64,
+}
+
+/// What its kernel has passed.
+#[derive(Debug, Clone, Deserialize)]
+struct FastPath {
+    bytes: u64,
 }
 
 /// What the node at that socket says; nothing if it does not answer.

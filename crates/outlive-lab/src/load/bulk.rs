@@ -61,6 +61,13 @@ impl BulkServer {
     }
 }
 
+impl BulkServer {
+    /// Bytes that have arrived, over all connections.
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+}
+
 impl Drop for BulkServer {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);

@@ -8,32 +8,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::arena::{Arena, PORTS, Site, Workload, bulk, http, median};
 use super::{Settings, SubjectKind};
 use crate::error::LabError;
-use crate::host::Host;
-use crate::impairment::Impairment;
-use crate::link::LinkKind;
-use crate::load::{BulkServer, Direction, HttpLoad, HttpServer, Window, measure_bulk};
+use crate::load::Direction;
 use crate::report::Report;
 use crate::subject::Subject;
 use crate::subject::haproxy::HaProxy;
 use crate::subject::outlive::{Pair, PairOptions};
 use crate::subject::routing::Router;
-use crate::topology::Lab;
-
-const HTTP_PORT: u16 = 8000;
-const BULK_PORT: u16 = 8001;
-const PORTS: [u16; 2] = [HTTP_PORT, BULK_PORT];
-
-/// One way to the far client and back: 100 ms together.
-const FAR: Duration = Duration::from_millis(50);
-
-/// What the far client can send.
-const FAR_UPLOAD_BITS: u64 = 200_000_000;
-
-/// Bytes that wait for their turn there: more than the 2.5 MB that fit on the way, so that the
-/// rate is the limit and not the recovery from the first overflow.
-const FAR_QUEUE: usize = 4 << 20;
 
 /// One line of the comparison.
 #[derive(Debug, Clone, Serialize)]
@@ -57,26 +40,27 @@ pub struct Row {
 }
 
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
-    let mut arenas = Vec::new();
+    let length = Duration::from_secs_f64(settings.seconds);
+    let mut entrants = Vec::new();
     for &kind in &settings.subjects {
         match kind {
             SubjectKind::Haproxy => {
-                arenas.push(Arena::new(settings, kind, 1)?);
-                arenas.push(Arena::new(settings, kind, 2)?);
+                entrants.push(Entrant::new(settings, kind, 1)?);
+                entrants.push(Entrant::new(settings, kind, 2)?);
             }
-            _ => arenas.push(Arena::new(settings, kind, 0)?),
+            _ => entrants.push(Entrant::new(settings, kind, 0)?),
         }
     }
-    let lab = &arenas.first().ok_or(LabError::NothingToCompare)?.lab;
+    let lab = &entrants.first().ok_or(LabError::NothingToCompare)?.arena.lab;
     let mut report = Report::new("compare", lab);
     let chosen = |w: &&Workload| w.name.contains(&settings.workload);
     let workloads: Vec<&Workload> = WORKLOADS.iter().filter(chosen).collect();
-    let mut samples = vec![vec![Vec::new(); arenas.len()]; workloads.len()];
+    let mut samples = vec![vec![Vec::new(); entrants.len()]; workloads.len()];
     for round in 0..settings.rounds {
         for (workload, samples) in workloads.iter().zip(&mut samples) {
-            for turn in 0..arenas.len() {
-                let index = (round + turn) % arenas.len();
-                let sample = arenas[index].measure(workload, settings, &mut report)?;
+            for turn in 0..entrants.len() {
+                let index = (round + turn) % entrants.len();
+                let sample = entrants[index].arena.measure(workload, length, &mut report)?;
                 samples[index].push(sample);
             }
         }
@@ -84,24 +68,12 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     let rows: Vec<Row> = workloads
         .iter()
         .zip(&samples)
-        .map(|(workload, samples)| row(workload, &arenas, samples))
+        .map(|(workload, samples)| row(workload, &entrants, samples))
         .collect();
     report.measure("rounds", settings.rounds);
     report.measure("rows", rows);
-    report.measure("samples", all_samples(&workloads, &arenas, &samples));
+    report.measure("samples", all_samples(&workloads, &entrants, &samples));
     Ok(report)
-}
-
-/// Something to measure.
-struct Workload {
-    name: &'static str,
-    unit: &'static str,
-    load: Load,
-}
-
-enum Load {
-    Bulk { far: bool, direction: Direction },
-    Http(HttpLoad),
 }
 
 const WORKLOADS: [Workload; 6] = [
@@ -113,110 +85,40 @@ const WORKLOADS: [Workload; 6] = [
     http("new connections", "connections/s", true),
 ];
 
-const fn bulk(name: &'static str, unit: &'static str, far: bool, direction: Direction) -> Workload {
-    Workload { name, unit, load: Load::Bulk { far, direction } }
-}
-
-const fn http(name: &'static str, unit: &'static str, close: bool) -> Workload {
-    Workload { name, unit, load: Load::Http(HttpLoad { connections: 64, close }) }
-}
-
-/// A lab with one subject in it.
-struct Arena {
+/// Something that is compared, in a lab of its own.
+struct Entrant {
     kind: SubjectKind,
     threads: usize,
-    subject: Box<dyn Subject>,
-    bulk: BulkServer,
-    _http: HttpServer,
-    _nodes: Vec<Host>,
-    client: Host,
-    far: Host,
-    _server: Host,
-    lab: Lab,
+    arena: Arena<dyn Subject>,
 }
 
-impl Arena {
+impl Entrant {
     fn new(settings: &Settings, kind: SubjectKind, threads: usize) -> Result<Self, LabError> {
-        let lab = Lab::new(settings.seed)?;
-        let client = lab.host("client", 10, LinkKind::Plain)?;
-        let far_link = LinkKind::Impaired {
-            out: Impairment {
-                rate: Some(FAR_UPLOAD_BITS),
-                queue: FAR_QUEUE,
-                ..Impairment::delayed(FAR)
-            },
-            back: Impairment::delayed(FAR),
-        };
-        let far = lab.host("far", 11, far_link)?;
-        let server = lab.host("server", 20, LinkKind::Plain)?;
-        let node_a = lab.host("node-a", 2, LinkKind::Plain)?;
-        let node_b = lab.host("node-b", 3, LinkKind::Plain)?;
-        let http = HttpServer::start(&server, HTTP_PORT)?;
-        let bulk = BulkServer::start(&server, BULK_PORT)?;
-        let mut nodes = Vec::new();
-        let subject: Box<dyn Subject> = match kind {
-            SubjectKind::Outlive => {
-                let options = PairOptions::direct(&PORTS);
-                let hosts = (node_a, node_b);
-                Box::new(Pair::start(settings.program()?, hosts, &[&server], &options)?)
-            }
-            SubjectKind::Haproxy => {
-                let subject = HaProxy::start(&node_a, &server, threads, &PORTS)?;
-                nodes.extend([node_a, node_b]);
-                Box::new(subject)
-            }
-            SubjectKind::Routing => {
-                let subject = Router::between(&node_a, &[&client, &far], &server)?;
-                nodes.extend([node_a, node_b]);
-                Box::new(subject)
-            }
-        };
-        let (_http, _nodes, _server) = (http, nodes, server);
-        Ok(Self { kind, threads, subject, bulk, _http, _nodes, client, far, _server, lab })
-    }
-
-    fn measure(
-        &self,
-        workload: &Workload,
-        settings: &Settings,
-        report: &mut Report,
-    ) -> Result<f64, LabError> {
-        let length = Duration::from_secs_f64(settings.seconds);
-        match workload.load {
-            Load::Bulk { far, direction } => {
-                // A far sender needs many round trips until it knows what it may send.
-                let (host, warm_up) = if far { (&self.far, 3000) } else { (&self.client, 300) };
-                let window = Window { warm_up: Duration::from_millis(warm_up), length };
-                let to = self.subject.address(false, BULK_PORT);
-                let bits = measure_bulk(host, &self.bulk, to, direction, window)?;
-                report.connections += 1;
-                report.require(bits > 0.0, || {
-                    format!("{}: {} moved nothing", workload.name, self.subject.name())
-                });
-                Ok(bits * 1e-9)
-            }
-            Load::Http(load) => {
-                let window = Window { warm_up: Duration::from_millis(300), length };
-                let to = self.subject.address(false, HTTP_PORT);
-                let result = load.run(&self.client, to, window)?;
-                report.connections += result.connections;
-                report.connections_lost += result.failed;
-                report.bytes_verified += result.bytes;
-                report.bytes_wrong += result.wrong;
-                report.require(result.failed + result.wrong == 0, || {
-                    let (name, subject) = (workload.name, self.subject.name());
-                    format!("{name}: {subject} broke {} connections", result.failed)
-                });
-                Ok(result.per_second)
-            }
-        }
+        let arena = Arena::new(settings.seed, |site| {
+            let Site { nodes: (a, b), clients, server } = site;
+            Ok(match kind {
+                SubjectKind::Outlive => {
+                    let options = PairOptions::direct(&PORTS);
+                    let pair = Pair::start(settings.program()?, (a, b), &[server], &options)?;
+                    (Box::new(pair) as Box<dyn Subject>, Vec::new())
+                }
+                SubjectKind::Haproxy => {
+                    (Box::new(HaProxy::start(&a, server, threads, &PORTS)?), vec![a, b])
+                }
+                SubjectKind::Routing => {
+                    (Box::new(Router::between(&a, &clients, server)?), vec![a, b])
+                }
+            })
+        })?;
+        Ok(Self { kind, threads, arena })
     }
 }
 
-fn row(workload: &Workload, arenas: &[Arena], samples: &[Vec<f64>]) -> Row {
-    let medians = || arenas.iter().zip(samples).map(|(arena, samples)| (arena, median(samples)));
+fn row(workload: &Workload, entrants: &[Entrant], samples: &[Vec<f64>]) -> Row {
+    let medians =
+        || entrants.iter().zip(samples).map(|(entrant, samples)| (entrant, median(samples)));
     let best = |kind| {
-        let mine = medians().filter(|(arena, _)| arena.kind == kind);
+        let mine = medians().filter(|(entrant, _)| entrant.kind == kind);
         mine.max_by(|one, other| one.1.total_cmp(&other.1))
     };
     let value = |kind| best(kind).map(|(_, median)| median);
@@ -228,7 +130,7 @@ fn row(workload: &Workload, arenas: &[Arena], samples: &[Vec<f64>]) -> Row {
         unit: workload.unit,
         outlive,
         haproxy,
-        haproxy_threads: best(SubjectKind::Haproxy).map(|(arena, _)| arena.threads),
+        haproxy_threads: best(SubjectKind::Haproxy).map(|(entrant, _)| entrant.threads),
         routing,
         vs_haproxy: ratio(haproxy),
         vs_routing: ratio(routing),
@@ -245,38 +147,15 @@ struct Samples<'a> {
 
 fn all_samples<'a>(
     workloads: &[&Workload],
-    arenas: &[Arena],
+    entrants: &[Entrant],
     samples: &'a [Vec<Vec<f64>>],
 ) -> Vec<Samples<'a>> {
     let mut all = Vec::new();
     for (workload, samples) in workloads.iter().zip(samples) {
-        for (arena, values) in arenas.iter().zip(samples) {
-            let subject = arena.subject.name().to_owned();
+        for (entrant, values) in entrants.iter().zip(samples) {
+            let subject = entrant.arena.subject.name().to_owned();
             all.push(Samples { workload: workload.name, subject, values });
         }
     }
     all
-}
-
-/// The middle value, or the mean of the two middle ones; 0 of nothing.
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        len if len % 2 == 1 => sorted[len / 2],
-        len => f64::midpoint(sorted[len / 2 - 1], sorted[len / 2]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median(&[]), 0.0);
-    }
 }

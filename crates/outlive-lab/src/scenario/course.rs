@@ -62,7 +62,12 @@ pub struct Course<'a> {
 impl<'a> Course<'a> {
     /// A course in which nothing has happened.
     pub fn new(lab: &Lab, observer: &'a mut dyn Observer) -> Self {
-        Self { clock: lab.clock(), book: Arc::default(), events: Vec::new(), observer }
+        Self::with_book(lab, &Arc::default(), observer)
+    }
+
+    /// The same for connections that are counted in this book.
+    pub fn with_book(lab: &Lab, book: &Arc<Book>, observer: &'a mut dyn Observer) -> Self {
+        Self { clock: lab.clock(), book: book.clone(), events: Vec::new(), observer }
     }
 
     /// The book of its connections.
@@ -70,22 +75,24 @@ impl<'a> Course<'a> {
         &self.book
     }
 
-    /// Notes that something happened just now.
-    pub fn event(&mut self, what: impl Into<String>) {
-        self.note(Event { at: self.clock.now(), what: what.into(), fault: false });
+    /// Notes that something happened just now; when that is.
+    pub fn event(&mut self, what: impl Into<String>) -> Duration {
+        let at = self.clock.now();
+        self.note(Event { at, what: what.into(), fault: false });
+        at
     }
 
     /// Does harm. Its time is when it begins: the kernel needs a while to bury a process, and
-    /// nobody is served meanwhile.
+    /// nobody is served meanwhile. Says when that was.
     pub fn fault(
         &mut self,
         what: impl Into<String>,
         inflict: impl FnOnce() -> Result<(), LabError>,
-    ) -> Result<(), LabError> {
+    ) -> Result<Duration, LabError> {
         let at = self.clock.now();
         inflict()?;
         self.note(Event { at, what: what.into(), fault: true });
-        Ok(())
+        Ok(at)
     }
 
     /// Waits until `done`, at most for `limit`; `what` names it if it does not come. An error
@@ -171,10 +178,44 @@ impl<'a> Course<'a> {
         stalls
     }
 
-    /// The report with everything that was noted and measured.
+    /// How long each connection of these groups waited at most, by its number, of all waits that
+    /// reach into the window; what lies before it is not counted, what lies behind it is.
+    pub fn stalls_around(
+        &self,
+        start: Duration,
+        end: Duration,
+        labels: &[&str],
+    ) -> BTreeMap<u64, Duration> {
+        let mut stalls = BTreeMap::<u64, Duration>::new();
+        for record in self.book.records() {
+            if !labels.contains(&&*record.group) {
+                continue;
+            }
+            let reaching = record.waits.iter().filter(|wait| wait.from < end);
+            let longest = reaching.map(|wait| wait.within(start, Duration::MAX)).max();
+            let stall = stalls.entry(record.id).or_default();
+            *stall = longest.unwrap_or_default().max(*stall);
+        }
+        stalls
+    }
+
+    /// The report with everything that was noted and measured: nothing may be lost, or wrong.
     pub fn report(&self, name: &str, lab: &Lab) -> Report {
         let mut report = Report::new(name, lab);
         report.add_book(&self.book);
+        self.measure_all(&mut report);
+        report
+    }
+
+    /// The same where lost connections are a finding, and not a fault. Wrong bytes are one anyway.
+    pub fn findings(&self, name: &str, lab: &Lab) -> Report {
+        let mut report = Report::new(name, lab);
+        report.count_book(&self.book);
+        self.measure_all(&mut report);
+        report
+    }
+
+    fn measure_all(&self, report: &mut Report) {
         let stalls = self.stalls();
         let after_faults = stalls.iter().filter(|stall| stall.after != UNDISTURBED);
         let longest = after_faults.map(|stall| stall.longest_ms).fold(0.0, f64::max);
@@ -183,7 +224,6 @@ impl<'a> Course<'a> {
         report.measure("stalls", stalls);
         report.measure("groups", summary::groups(&self.book));
         report.measure("throughput", self.throughput());
-        report
     }
 
     /// Throughput of all groups that moved much, with the events.
@@ -259,13 +299,7 @@ impl Stalls {
         start: Duration,
         end: Duration,
     ) -> Option<Self> {
-        // Both ends of a connection are asked: an upload's reader is the server.
-        let mut longest = BTreeMap::<u64, (Duration, Duration)>::new();
-        for record in records {
-            let waits = record.waits.iter().map(|wait| (wait.within(start, end), wait.from));
-            let connection = longest.entry(record.id).or_default();
-            *connection = waits.max().unwrap_or_default().max(*connection);
-        }
+        let longest = longest_waits(records, start, end);
         let mut longest: Vec<(Duration, Duration)> = longest.into_values().collect();
         longest.sort_unstable();
         let &(worst, at) = longest.last()?;
@@ -279,6 +313,22 @@ impl Stalls {
             longest_at: at,
         })
     }
+}
+
+/// The longest wait of each connection within the window, and when it began, by the connection's
+/// number. Both ends of a connection are asked: an upload's reader is the server.
+fn longest_waits<'r>(
+    records: impl Iterator<Item = &'r Record>,
+    start: Duration,
+    end: Duration,
+) -> BTreeMap<u64, (Duration, Duration)> {
+    let mut longest = BTreeMap::<u64, (Duration, Duration)>::new();
+    for record in records {
+        let waits = record.waits.iter().map(|wait| (wait.within(start, end), wait.from));
+        let connection = longest.entry(record.id).or_default();
+        *connection = waits.max().unwrap_or_default().max(*connection);
+    }
+    longest
 }
 
 /// Bytes that arrived in each 10 ms since the lab was built.

@@ -1,262 +1,151 @@
-//! Traffic of all kinds through a pair of nodes, and harm done to whichever is active.
+//! Many connections from many processes through a cluster, and one fault: what do they see of it?
+//!
+//! Half of the connections are idle. Of the busy half, some are *streams*, which have data on the way
+//! at every moment, so that the gap that a fault tears into each of them can be measured; the others
+//! ask and are answered, as often as the machine allows.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::course::{Course, Nobody, Observer};
-use super::{Settings, mix};
+use serde::Serialize;
+
+use super::course::{Course, Nobody};
+use super::ordeal::Ordeal;
+use super::senders::Watch;
+use super::stage::Stage;
+use super::summary::Distribution;
+use super::{Contender, Settings, synthetic};
 use crate::error::LabError;
-use crate::impairment::Impairment;
-use crate::link::{Cut, LinkKind};
-use crate::node::Node;
-use crate::picture::Picture;
-use crate::report::Report;
-use crate::subject::Subject;
-use crate::subject::outlive::{FORMING, Pair, PairOptions};
-use crate::topology::Lab;
-use crate::traffic::{Client, Group, Plan, Server, Transfer};
+use crate::report::{Report, milliseconds};
+use crate::traffic::{Group, Plan, Transfer};
 
-const PORT: u16 = 7000;
+const IDLE: &str = "idle";
+const REQUESTS: &str = "requests";
+const UPLOADS: &str = "uploads";
+const DOWNLOADS: &str = "downloads";
+const LABELS: [&str; 4] = [IDLE, REQUESTS, UPLOADS, DOWNLOADS];
 
-/// How long the other node may take to become active. Generous: what counts is how long the
-/// connections waited, and that is measured.
-const TAKE_OVER: Duration = Duration::from_secs(15);
+/// Of the busy connections, at most so many are streams: more of them would fill the machine, and
+/// the measurement would be of that.
+const MOST_STREAMS: u64 = 64;
 
-/// Harm to the active node. It is made good afterwards, and the node must come back as standby.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The program is killed (`SIGKILL`), and later started again.
-    Kill,
-    /// The cable is cut: frames dropped both ways, carrier kept.
-    Cut,
-    /// The program is frozen (`SIGSTOP`): it does nothing, but keeps its sockets and devices.
-    Freeze,
+/// Bytes per second of a stream: a portion of 16 KiB every 10 ms.
+const PACE: u64 = 1_600_000;
+
+/// How long a stream lasts undisturbed.
+const STREAM_SECONDS: u64 = 8;
+
+/// Requests per second, all together.
+const REQUESTS_PER_SECOND: u64 = 10_000;
+
+/// How long everything runs undisturbed before the fault, and before it is made good.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// How the connections are divided.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Shares {
+    idle: u64,
+    streams: u64,
+    requesters: u64,
+    /// Milliseconds between two requests of a requester.
+    request_every_ms: u64,
 }
 
-/// An experiment with a pair.
-#[derive(Debug, Clone)]
-pub struct Experiment {
-    /// What the report is called.
-    pub name: String,
-    /// Done one after the other, each to the node that is active then.
-    pub faults: Vec<Fault>,
-    /// The cables of all hosts.
-    pub links: LinkKind,
-    /// Bytes of the upload and of the download.
-    pub bulk: u64,
-    /// Bytes per second at which they are sent, so that they last through all the faults.
-    pub pace: u64,
-    /// How long everything runs undisturbed before a fault, and before it is made good.
-    pub steady: Duration,
-    /// Idle connections.
-    pub idle: u64,
-    /// The IP versions: false for 4, true for 6.
-    pub ipv6: Vec<bool>,
-    /// What the pair is told.
-    pub pair: PairOptions,
-    /// Whether each connection begins with an HTTP request head, as a listener that inspects
-    /// wants to see.
-    pub http: bool,
-}
-
-impl Experiment {
-    /// Traffic of all kinds over both IP versions, through direct listeners.
-    pub fn new(name: &str, faults: &[Fault]) -> Self {
-        Self {
-            name: name.to_owned(),
-            faults: faults.to_vec(),
-            links: LinkKind::Plain,
-            bulk: 256 << 20,
-            pace: 32 << 20,
-            steady: Duration::from_millis(500),
-            idle: 200,
-            ipv6: vec![false, true],
-            pair: PairOptions::direct(&[PORT]),
-            http: false,
-        }
-    }
-
-    /// Runs it with `program`, telling `observer` as it goes.
-    pub fn run(
-        &self,
-        program: &Path,
-        seed: u64,
-        observer: &mut dyn Observer,
-    ) -> Result<(Report, Picture), LabError> {
-        let lab = Lab::new(seed)?;
-        let client_host = lab.host("client", 10, self.links.clone())?;
-        let server_hosts = [
-            lab.host("server-1", 20, self.links.clone())?,
-            lab.host("server-2", 21, self.links.clone())?,
-        ];
-        let nodes = (
-            lab.host("node-a", 2, self.links.clone())?,
-            lab.host("node-b", 3, self.links.clone())?,
-        );
-        let mut course = Course::new(&lab, observer);
-        let servers = server_hosts
-            .iter()
-            .map(|host| Server::start(host, course.book(), &[PORT]))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut pair = Pair::start(program, nodes, &server_hosts.each_ref(), &self.pair)?;
-        course.event("the pair is formed");
-
-        let mut client = Client::start(&client_host, course.book(), seed)?;
-        if self.http {
-            client.name_host("lab.example");
-        }
-        let streams = self.open_connections(&client, &pair);
-        course.wait_established(Duration::from_secs(30))?;
-        course.event("all connections are established");
-        let mut in_mid_transfer = true;
-        for &fault in &self.faults {
-            course.wait_progress(&streams, self.pace / 32, Duration::from_secs(60))?;
-            course.run_for(self.steady);
-            in_mid_transfer &= streams.iter().all(|group| group.open() > 0);
-            self.harm(fault, &mut pair, &streams, &mut course)?;
-        }
-        let longest = Duration::from_secs(60 + self.bulk / self.pace.max(1));
-        course.wait_over(&streams, longest);
-        course.event("the streams are over");
-        client.finish(Duration::from_secs(60));
-        servers.iter().for_each(|server| server.finish(Duration::from_secs(10)));
-        course.event("all connections are closed");
-
-        let mut report = course.report(&self.name, &lab);
-        report.require(in_mid_transfer, || "a stream was over before the last fault".to_owned());
-        let status = pair.by_role()?.0.status()?;
-        report.measure("epoch", &status.epoch);
-        report.measure("counters", status.counters());
-        let picture = course.picture(&format!("{}: throughput", self.name));
-        Ok((report, picture))
-    }
-
-    fn open_connections(&self, client: &Client, pair: &Pair) -> Vec<Arc<Group>> {
-        let mut streams = Vec::new();
-        for &ipv6 in &self.ipv6 {
-            let to = pair.address(ipv6, PORT);
-            let paced = Transfer {
-                up_pace: Some(self.pace),
-                down_pace: Some(self.pace),
-                ..Transfer::default()
-            };
-            let up = Plan::Transfer(Transfer { up: self.bulk, ..paced });
-            let down = Plan::Transfer(Transfer { down: self.bulk, ..paced });
-            streams.push(client.open("paced upload", 1, to, &up));
-            streams.push(client.open("paced download", 1, to, &down));
-            client.open("idle", self.idle, to, &Plan::Idle);
-            let every = Duration::from_millis(20);
-            client.open("interactive", 10, to, &Plan::Interactive { every });
-            // There are many of the other kinds: each has a small part of the load.
-            let part = 16;
-            streams.extend(mix::lasting(client, to, self.bulk / part, self.pace / part));
-        }
-        streams
-    }
-
-    /// Does the harm, waits until the other node has taken over and the streams go on, makes the
-    /// harm good, and waits until the pair is whole again.
-    fn harm(
-        &self,
-        fault: Fault,
-        pair: &mut Pair,
-        streams: &[Arc<Group>],
-        course: &mut Course<'_>,
-    ) -> Result<(), LabError> {
-        {
-            let (active, standby) = pair.by_role()?;
-            let (name, other) = (active.host().name().to_owned(), standby.host().name().to_owned());
-            course.fault(fault.harm(&name), || fault.inflict(active))?;
-            course.wait(&format!("{other} to be active"), TAKE_OVER, || {
-                standby.is(|status| status.role == "active")
-            })?;
-            course.event(format!("{other} is active"));
-            course.wait_progress(streams, self.pace / 64, Duration::from_secs(60))?;
-            course.run_for(self.steady);
-            fault.heal(active)?;
-            course.event(fault.healing(&name));
-        }
-        course.wait("the pair to be whole", FORMING, || pair.is_whole())?;
-        course.event("the pair is whole again");
-        Ok(())
+impl Shares {
+    fn of(connections: u64) -> Self {
+        let busy = connections / 2;
+        let streams = busy.min(MOST_STREAMS);
+        let requesters = busy - streams;
+        let request_every_ms = (requesters * 1000 / REQUESTS_PER_SECOND).max(20);
+        Self { idle: connections - busy, streams, requesters, request_every_ms }
     }
 }
 
-impl Fault {
-    fn inflict(self, node: &mut Node) -> Result<(), LabError> {
-        match self {
-            Self::Kill => node.kill(),
-            Self::Cut => node.host().link().cut(Cut::Both),
-            Self::Freeze => node.freeze(),
-        }
+pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
+    if settings.synthetic {
+        return synthetic::run(settings);
     }
+    let observer = &mut Nobody;
+    let mut stage = Stage::new(settings, &LABELS)?;
+    let mut course = Course::with_book(&stage.lab, &stage.book, observer);
+    course.event("the cluster is formed");
+    let shares = Shares::of(settings.connections);
+    let streams = open(&mut stage, &mut course, shares)?;
+    let patience = patience(settings);
+    let cluster = &mut *stage.cluster;
+    course.wait("the cluster to be whole", patience, || cluster.is_whole())?;
+    course.wait_progress(&streams, PACE / 32, Duration::from_secs(60))?;
+    course.run_for(STEADY);
+    let in_mid_transfer = streams.iter().all(|group| group.open() > 0);
 
-    fn heal(self, node: &mut Node) -> Result<(), LabError> {
-        match self {
-            Self::Kill => node.start(),
-            Self::Cut => node.host().link().restore(),
-            Self::Freeze => node.thaw(),
-        }
-    }
+    let mut watch = Watch::new(stage.lab.clock());
+    let ordeal = Ordeal::begin(settings.fault, cluster, &mut course, || {
+        watch.note([stage.clients.senders(), stage.servers.senders()]);
+    })?;
+    course.run_for(STEADY);
+    let (fault_at, took_over_at) = (ordeal.fault_at, ordeal.took_over_at);
+    ordeal.end(&mut course, patience)?;
+    // Where connections are lost, some ends are never told: waiting longer would not help them.
+    let slack = Duration::from_secs(match settings.contender {
+        Contender::Outlive => 60,
+        Contender::Haproxy => 5,
+    });
+    course.wait_over(&streams, slack + Duration::from_secs(STREAM_SECONDS));
+    course.event("the streams are over");
+    stage.close(&mut course, slack)?;
 
-    /// The harm in words.
-    fn harm(self, node: &str) -> String {
-        match self {
-            Self::Kill => format!("{node}'s program is killed"),
-            Self::Cut => format!("{node}'s cable is cut"),
-            Self::Freeze => format!("{node}'s program is frozen"),
-        }
-    }
-
-    /// What makes it good, in words.
-    fn healing(self, node: &str) -> String {
-        match self {
-            Self::Kill => format!("{node}'s program is started again"),
-            Self::Cut => format!("{node}'s cable is whole again"),
-            Self::Freeze => format!("{node}'s program goes on"),
-        }
-    }
-}
-
-fn run(settings: &Settings, experiment: &Experiment) -> Result<Report, LabError> {
-    let (report, picture) = experiment.run(settings.program()?, settings.seed, &mut Nobody)?;
-    settings.save(&picture)?;
+    let mut report = match settings.contender {
+        Contender::Outlive => course.report("failover", &stage.lab),
+        // What it loses is what is to be found out.
+        Contender::Haproxy => course.findings("failover", &stage.lab),
+    };
+    report.require(in_mid_transfer, || "a stream was over before the fault".to_owned());
+    report.measure("subject", stage.cluster.name());
+    report.measure("fault", settings.fault);
+    report.measure("processes", [stage.clients.processes(), stage.servers.processes()]);
+    report.measure("shares", shares);
+    report.measure("detection_ms", milliseconds(took_over_at - fault_at));
+    let until = took_over_at + STEADY;
+    let stalls = course.stalls_around(fault_at, until, &[UPLOADS, DOWNLOADS]);
+    report.measure("stall_ms", Distribution::of(stalls.values().copied()));
+    let answers = course.stalls_around(fault_at, until, &[REQUESTS]);
+    report.measure("answer_ms", Distribution::of(answers.values().copied()));
+    report.measure("senders", watch.verdict(took_over_at - fault_at, took_over_at, &stalls));
+    report.measure("failures", course.book().totals().failures());
+    report.measure("cluster", stage.cluster.describe()?);
+    settings.save(&course.picture("failover: throughput"))?;
     Ok(report)
 }
 
-pub(super) fn kill(settings: &Settings) -> Result<Report, LabError> {
-    run(settings, &Experiment::new("failover-kill", &[Fault::Kill]))
+/// Everything but the streams first: they do not last for ever.
+fn open(
+    stage: &mut Stage,
+    course: &mut Course<'_>,
+    shares: Shares,
+) -> Result<Vec<Arc<Group>>, LabError> {
+    let limit = Duration::from_secs(60) + Duration::from_millis(shares.idle + shares.requesters);
+    stage.open(IDLE, shares.idle, &Plan::Idle);
+    let every = Duration::from_millis(shares.request_every_ms);
+    stage.open(
+        REQUESTS,
+        shares.requesters,
+        &Plan::Requests { every, request: 200, response: 1000 },
+    );
+    course.wait_established(limit)?;
+    course.event("idle connections and requesters are established");
+    let bytes = PACE * STREAM_SECONDS;
+    let up = Transfer { up: bytes, up_pace: Some(PACE), ..Transfer::default() };
+    let down = Transfer { down: bytes, down_pace: Some(PACE), ..Transfer::default() };
+    let streams = vec![
+        stage.open(UPLOADS, shares.streams / 2, &Plan::Transfer(up)),
+        stage.open(DOWNLOADS, shares.streams - shares.streams / 2, &Plan::Transfer(down)),
+    ];
+    course.wait_established(limit)?;
+    course.event("all connections are established");
+    Ok(streams)
 }
 
-pub(super) fn cut(settings: &Settings) -> Result<Report, LabError> {
-    run(settings, &Experiment::new("failover-cut", &[Fault::Cut]))
-}
-
-pub(super) fn freeze(settings: &Settings) -> Result<Report, LabError> {
-    run(settings, &Experiment::new("failover-freeze", &[Fault::Freeze]))
-}
-
-pub(super) fn series(settings: &Settings) -> Result<Report, LabError> {
-    let faults = [Fault::Kill, Fault::Cut, Fault::Freeze, Fault::Kill];
-    let name = "failover-series";
-    run(settings, &Experiment { bulk: 1 << 30, ..Experiment::new(name, &faults) })
-}
-
-pub(super) fn inspect(settings: &Settings) -> Result<Report, LabError> {
-    let pair = PairOptions { inspected_ports: vec![PORT], ..PairOptions::direct(&[]) };
-    let faults = [Fault::Kill, Fault::Cut];
-    let experiment =
-        Experiment { pair, http: true, ..Experiment::new("failover-inspect", &faults) };
-    run(settings, &experiment)
-}
-
-pub(super) fn bad_links(settings: &Settings) -> Result<Report, LabError> {
-    let experiment = Experiment {
-        links: LinkKind::impaired(Impairment::bad()),
-        bulk: 4 << 20,
-        pace: 128 << 10,
-        ..Experiment::new("failover-bad", &[Fault::Kill, Fault::Cut])
-    };
-    run(settings, &experiment)
+/// The more sessions there are, the longer a synchronisation may take.
+fn patience(settings: &Settings) -> Duration {
+    Duration::from_secs(20) + Duration::from_millis(settings.connections)
 }

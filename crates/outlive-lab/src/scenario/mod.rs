@@ -1,19 +1,37 @@
 //! The scenarios that the command can run.
 
+mod arena;
+mod chaos;
 pub mod compare;
 pub mod course;
-pub mod failover;
+mod endurance;
+pub mod experiment;
+mod failover;
+mod false_alarms;
+pub mod fault;
 mod flood;
 mod forged;
+mod handover;
 mod healing;
 mod links;
 pub mod mix;
+pub mod ordeal;
+mod overhead;
+mod rig;
 mod routing;
+mod senders;
+mod stage;
 mod stopped;
 pub mod summary;
+mod synthetic;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use clap::ValueEnum;
+
+use self::fault::Fault;
+use crate::crowd::WorkerProgram;
 use crate::error::LabError;
 use crate::picture::Picture;
 use crate::report::Report;
@@ -35,6 +53,31 @@ pub struct Settings {
     pub rounds: usize,
     /// How long each measurement counts, for `compare`.
     pub seconds: f64,
+    /// The program of traffic processes.
+    pub worker: WorkerProgram,
+    /// What is harmed, for `failover`.
+    pub contender: Contender,
+    /// The harm, for `failover`.
+    pub fault: Fault,
+    /// How many connections, for `failover`.
+    pub connections: u64,
+    /// How long it goes on, for `chaos` and `false-alarms`.
+    pub minutes: f64,
+    /// How many changes, for `endurance`.
+    pub cycles: u32,
+    /// Whether the peers are made by the lab, packet by packet, for `failover`.
+    pub synthetic: bool,
+    /// The IP versions, for `failover`: false for 4, true for 6.
+    pub ipv6: Vec<bool>,
+}
+
+/// A cluster of two machines, of which one stands by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Contender {
+    /// A pair of Outlive nodes.
+    Outlive,
+    /// HAProxy with keepalived, which moves the addresses.
+    Haproxy,
 }
 
 /// A thing that can stand between clients and servers.
@@ -59,6 +102,14 @@ impl Default for Settings {
             workload: String::new(),
             rounds: 5,
             seconds: 1.0,
+            worker: WorkerProgram::this(&[]),
+            contender: Contender::Outlive,
+            fault: Fault::Kill,
+            connections: 10_000,
+            minutes: 5.0,
+            cycles: 50,
+            synthetic: false,
+            ipv6: vec![false, true],
         }
     }
 }
@@ -67,6 +118,11 @@ impl Settings {
     /// The program, or the error that says how to get it.
     pub fn program(&self) -> Result<&Path, LabError> {
         self.program.as_deref().ok_or(LabError::NoProgram)
+    }
+
+    /// How long it goes on, for scenarios that are told in minutes.
+    fn time(&self) -> Duration {
+        Duration::try_from_secs_f64(self.minutes * 60.0).unwrap_or_default()
     }
 
     /// Saves a picture if one is wanted.
@@ -109,34 +165,64 @@ pub const SCENARIOS: &[Scenario] = &[
         run: healing::run,
     },
     Scenario {
+        name: "failover",
+        about: "many connections from many processes, and one fault: what do they see of it",
+        run: failover::run,
+    },
+    Scenario {
         name: "failover-kill",
         about: "traffic of all kinds; the active node's program is killed, later started again",
-        run: failover::kill,
+        run: experiment::kill,
     },
     Scenario {
         name: "failover-cut",
         about: "the same; the active node's cable is cut, later whole again",
-        run: failover::cut,
+        run: experiment::cut,
     },
     Scenario {
         name: "failover-freeze",
         about: "the same; the active node's program is frozen, later goes on",
-        run: failover::freeze,
+        run: experiment::freeze,
     },
     Scenario {
         name: "failover-series",
         about: "kill, cut, freeze, kill, one after the other, each to the active node",
-        run: failover::series,
+        run: experiment::series,
     },
     Scenario {
         name: "failover-inspect",
         about: "kill and cut; the listener looks at the first data before it chooses a server",
-        run: failover::inspect,
+        run: experiment::inspect,
     },
     Scenario {
         name: "failover-bad",
         about: "kill and cut over links with loss, jitter, reordering and duplication",
-        run: failover::bad_links,
+        run: experiment::bad_links,
+    },
+    Scenario {
+        name: "chaos",
+        about: "random faults for some minutes under a mixed load; the seed decides which",
+        run: chaos::run,
+    },
+    Scenario {
+        name: "endurance",
+        about: "one change of the active node after the other; memory at the end as at the beginning",
+        run: endurance::run,
+    },
+    Scenario {
+        name: "handover",
+        about: "planned handovers under full load: retransmissions against a control run",
+        run: handover::run,
+    },
+    Scenario {
+        name: "overhead",
+        about: "what a standby costs: speed without one, and bytes between the nodes",
+        run: overhead::run,
+    },
+    Scenario {
+        name: "false-alarms",
+        about: "all processors fully loaded, and no fault: how often does a node take over",
+        run: false_alarms::run,
     },
     Scenario {
         name: "forged-routing",

@@ -8,6 +8,30 @@ use serde::Serialize;
 use crate::report::milliseconds;
 use crate::traffic::Book;
 
+/// How values in milliseconds are distributed.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Distribution {
+    /// The median.
+    pub p50: f64,
+    /// The 99th percentile.
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Distribution {
+    /// That of these values; zeros if there are none.
+    pub fn of(values: impl Iterator<Item = Duration>) -> Self {
+        let mut sorted: Vec<Duration> = values.collect();
+        sorted.sort_unstable();
+        let quantile = |q: f64| {
+            let rank = (sorted.len() as f64 * q).ceil() as usize;
+            milliseconds(sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default())
+        };
+        Self { p50: quantile(0.5), p99: quantile(0.99), max: quantile(1.0) }
+    }
+}
+
 /// One group in a report.
 #[derive(Debug, Clone, Serialize)]
 pub struct GroupSummary {
@@ -54,4 +78,17 @@ pub fn groups(book: &Book) -> Vec<GroupSummary> {
         }
     });
     summaries.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distribution_names_values_that_occurred() {
+        let hundred = Distribution::of((1..=100).map(Duration::from_millis));
+        assert_eq!((hundred.p50, hundred.p99, hundred.max), (50.0, 99.0, 100.0));
+        let none = Distribution::of(std::iter::empty());
+        assert_eq!((none.p50, none.p99, none.max), (0.0, 0.0, 0.0));
+    }
 }

@@ -5,19 +5,25 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tempfile::NamedTempFile;
+use tempfile::TempDir;
 
 use super::Subject;
 use crate::clock::wait_until;
 use crate::error::LabError;
 use crate::host::{Host, Program};
+use crate::scratch;
+
+/// No logging, no health checks, no stickiness: nothing that the other subjects do not do either.
+/// Splicing is on, because it is HAProxy at its best.
+pub(super) const DEFAULTS: &str = "defaults\n  mode tcp\n  option splice-auto\n  timeout connect 5s\n  \
+                                   timeout client 1h\n  timeout server 1h\n";
 
 /// A running HAProxy.
 pub struct HaProxy {
     name: String,
     addresses: [SocketAddr; 2],
     _program: Program,
-    _config: NamedTempFile,
+    _directory: TempDir,
 }
 
 impl HaProxy {
@@ -30,18 +36,19 @@ impl HaProxy {
         ports: &[u16],
     ) -> Result<Self, LabError> {
         let failed = |source| LabError::Program { program: "haproxy".into(), source };
-        let config = NamedTempFile::with_prefix("outlive-lab-haproxy-").map_err(failed)?;
+        let directory = scratch::directory().map_err(failed)?;
+        let config = directory.path().join("haproxy.cfg");
         let text = config_text(node, server, threads, ports);
-        std::fs::write(config.path(), text).map_err(failed)?;
+        std::fs::write(&config, text).map_err(failed)?;
         let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(config.path());
+        command.arg("-db").arg("-f").arg(config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let program = node.start(&mut command)?;
         let subject = Self {
             name: format!("haproxy, {threads} thread{}", if threads == 1 { "" } else { "s" }),
             addresses: [node.socket(false, 0), node.socket(true, 0)],
             _program: program,
-            _config: config,
+            _directory: directory,
         };
         subject.wait_until_it_answers(node, ports)?;
         Ok(subject)
@@ -70,12 +77,11 @@ impl Subject for HaProxy {
     }
 }
 
-/// IPv4 goes to IPv4 and IPv6 to IPv6. No logging, no health checks, no stickiness: nothing that
-/// the other subjects do not do either. Splicing is on, because it is HAProxy at its best.
+/// IPv4 goes to IPv4 and IPv6 to IPv6.
 fn config_text(node: &Host, server: &Host, threads: usize, ports: &[u16]) -> String {
     let mut text = format!(
         "global\n  nbthread {threads}\n  maxconn 4000\n\
-         defaults\n  mode tcp\n  option splice-auto\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
+         {DEFAULTS}"
     );
     for &port in ports {
         for ipv6 in [false, true] {

@@ -2,19 +2,21 @@
 //! what a configuration looks like.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
-use super::Subject;
+use super::{Cluster, Machine, Subject};
 use crate::clock::retry_until;
 use crate::error::LabError;
 use crate::host::Host;
 use crate::link::INTERFACE;
 use crate::node::{DIRECTORY, Node, Status};
+use crate::scratch;
 use crate::topology::addresses;
 
 /// The last part of the virtual addresses: 10.77.0.100 and fd77::100.
@@ -26,6 +28,9 @@ pub const SOURCE: u8 = 101;
 /// How long a pair may take to find itself.
 pub const FORMING: Duration = Duration::from_secs(10);
 
+/// How long a program may take to stop when it is asked to.
+const STOPPING: Duration = Duration::from_secs(20);
+
 /// What a pair is to do.
 #[derive(Debug, Clone)]
 pub struct PairOptions {
@@ -35,8 +40,14 @@ pub struct PairOptions {
     pub inspected_ports: Vec<u16>,
     /// Further lines of the `[peer]` table, such as `detection_timeout = "100ms"`.
     pub peer_lines: String,
+    /// Further lines of each listener.
+    pub listener_lines: String,
     /// Further lines at the end of each pool.
     pub pool_lines: String,
+    /// Further tables at the end.
+    pub more_tables: String,
+    /// Servers that are not hosts of the lab.
+    pub far_servers: Vec<IpAddr>,
 }
 
 impl PairOptions {
@@ -46,7 +57,10 @@ impl PairOptions {
             ports: ports.to_vec(),
             inspected_ports: Vec::new(),
             peer_lines: String::new(),
+            listener_lines: String::new(),
             pool_lines: String::new(),
+            more_tables: String::new(),
+            far_servers: Vec::new(),
         }
     }
 }
@@ -69,7 +83,7 @@ impl Pair {
         options: &PairOptions,
     ) -> Result<Self, LabError> {
         let failed = |source| LabError::Program { program: program.display().to_string(), source };
-        let key = tempfile::Builder::new().prefix("outlive-lab-key-").tempdir().map_err(failed)?;
+        let key = scratch::directory().map_err(failed)?;
         let key_file = key.path().join("pair.key");
         generate_key(program, &key_file)?;
         let numbers = (a.number(), b.number());
@@ -108,6 +122,40 @@ impl Pair {
     }
 }
 
+/// One node without a standby.
+pub struct Alone {
+    node: Node,
+    _idle: Host,
+}
+
+impl Alone {
+    /// Starts `program` on the first of the hosts and waits until it serves.
+    pub fn start(
+        program: &Path,
+        (a, b): (Host, Host),
+        servers: &[&Host],
+        options: &PairOptions,
+    ) -> Result<Self, LabError> {
+        let config = node_text("a", "") + &service_text(servers, options);
+        let mut alone = Self { node: Node::new(a, program, &config)?, _idle: b };
+        alone.node.start()?;
+        retry_until(FORMING, "the node to serve", || {
+            alone.node.is(|status| status.role == "active")
+        })?;
+        Ok(alone)
+    }
+}
+
+impl Subject for Alone {
+    fn name(&self) -> &str {
+        "outlive, no standby"
+    }
+
+    fn address(&self, ipv6: bool, port: u16) -> SocketAddr {
+        SocketAddr::new(addresses(VIRTUAL)[usize::from(ipv6)], port)
+    }
+}
+
 impl Subject for Pair {
     fn name(&self) -> &str {
         "outlive"
@@ -115,6 +163,70 @@ impl Subject for Pair {
 
     fn address(&self, ipv6: bool, port: u16) -> SocketAddr {
         SocketAddr::new(addresses(VIRTUAL)[usize::from(ipv6)], port)
+    }
+}
+
+impl Cluster for Pair {
+    fn machines(&mut self) -> [&mut dyn Machine; 2] {
+        [&mut self.a, &mut self.b]
+    }
+
+    fn is_whole(&mut self) -> Result<bool, LabError> {
+        Pair::is_whole(self)
+    }
+
+    fn describe(&mut self) -> Result<Map<String, Value>, LabError> {
+        let status = self.by_role()?.0.status()?;
+        let mut map = Map::new();
+        map.insert("epoch".to_owned(), status.epoch.clone().into());
+        map.insert("counters".to_owned(), status.counters().into());
+        Ok(map)
+    }
+}
+
+impl Machine for Node {
+    fn host(&self) -> &Host {
+        Node::host(self)
+    }
+
+    fn host_mut(&mut self) -> &mut Host {
+        Node::host_mut(self)
+    }
+
+    fn start(&mut self) -> Result<(), LabError> {
+        Node::start(self)
+    }
+
+    fn kill(&mut self) -> Result<(), LabError> {
+        Node::kill(self)
+    }
+
+    fn kill_all(&mut self) -> Result<(), LabError> {
+        Node::kill(self)
+    }
+
+    fn stop(&mut self) -> Result<(), LabError> {
+        self.terminate(STOPPING)
+    }
+
+    fn hand_over(&mut self) -> Result<(), LabError> {
+        Node::hand_over(self)
+    }
+
+    fn freeze(&self) -> Result<(), LabError> {
+        Node::freeze(self)
+    }
+
+    fn thaw(&self) -> Result<(), LabError> {
+        Node::thaw(self)
+    }
+
+    fn serves(&mut self) -> Result<bool, LabError> {
+        self.is(|status| status.role == "active")
+    }
+
+    fn took_over_at(&self) -> Option<Duration> {
+        Node::took_over_at(self)
     }
 }
 
@@ -129,6 +241,7 @@ fn generate_key(program: &Path, to: &Path) -> Result<(), LabError> {
     Err(failed(std::io::Error::other(format!("keygen: {}", said.trim()))))
 }
 
+/// The configuration of one node of a pair.
 fn config_text(
     name: &str,
     own: u8,
@@ -138,15 +251,8 @@ fn config_text(
     options: &PairOptions,
 ) -> String {
     let [own, peer] = [own, peer].map(|number| addresses(number)[0]);
-    let sources = addresses(SOURCE).map(|address| format!("\"{address}\"")).join(", ");
-    let mut text = format!(
-        r#"[node]
-name = "{name}"
-interfaces = ["{INTERFACE}"]
-set_sysctls = true
-source_addresses = [{sources}]
-admin_socket = "{DIRECTORY}/admin.sock"
-
+    let peer = format!(
+        r#"
 [peer]
 state = {{ listen = "{own}:7400", peer = "{peer}:7400" }}
 heartbeat = [{{ local = "{own}:7401", peer = "{peer}:7401" }}]
@@ -156,13 +262,34 @@ key_file = "{}"
         key_file.display(),
         options.peer_lines,
     );
+    node_text(name, &peer) + &service_text(servers, options)
+}
+
+/// What belongs to the node itself, and to its peer if there is one.
+fn node_text(name: &str, peer: &str) -> String {
+    let sources = addresses(SOURCE).map(|address| format!("\"{address}\"")).join(", ");
+    format!(
+        r#"[node]
+name = "{name}"
+interfaces = ["{INTERFACE}"]
+set_sysctls = true
+source_addresses = [{sources}]
+admin_socket = "{DIRECTORY}/admin.sock"
+{peer}"#
+    )
+}
+
+/// What both nodes have in common: listeners and pools.
+fn service_text(servers: &[&Host], options: &PairOptions) -> String {
+    let mut text = String::new();
     let direct = options.ports.iter().map(|&port| (port, "direct"));
     let inspected = options.inspected_ports.iter().map(|&port| (port, "inspect"));
     for (port, mode) in direct.chain(inspected) {
         let listen = addresses(VIRTUAL).map(|ip| format!("\"{}\"", SocketAddr::new(ip, port)));
         let both =
             servers.iter().flat_map(|host| [host.socket(false, port), host.socket(true, port)]);
-        let servers: Vec<String> = both.map(|server| format!("\"{server}\"")).collect();
+        let far = options.far_servers.iter().map(|&ip| SocketAddr::new(ip, port));
+        let servers: Vec<String> = both.chain(far).map(|at| format!("\"{at}\"")).collect();
         // Writing to a string cannot fail.
         let _ = write!(
             text,
@@ -172,6 +299,7 @@ name = "port-{port}"
 address = [{}]
 mode = "{mode}"
 pool = "port-{port}"
+{}
 
 [[pool]]
 name = "port-{port}"
@@ -179,9 +307,10 @@ servers = [{}]
 {}
 "#,
             listen.join(", "),
+            options.listener_lines,
             servers.join(", "),
             options.pool_lines,
         );
     }
-    text
+    text + "\n" + &options.more_tables
 }

@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::series::Series;
 use super::waits::Wait;
 
 /// The end of a connection that a record speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The end that connected.
@@ -29,7 +29,9 @@ pub enum Side {
 }
 
 /// Why a connection counts as lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, thiserror::Error)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
     /// The connection attempt was answered with RST.
@@ -74,7 +76,7 @@ impl From<io::Error> for Failure {
 }
 
 /// How one end of a connection went.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     /// The connection's number; both ends have the same.
     pub id: u64,
@@ -186,6 +188,15 @@ pub struct Book {
 }
 
 impl Book {
+    /// An empty book that counts its connections from `first_id` on, with these groups.
+    pub(crate) fn with_groups(first_id: u64, labels: &[String]) -> Self {
+        let book = Self { next_id: AtomicU64::new(first_id), ..Self::default() };
+        for label in labels {
+            book.group(label);
+        }
+        book
+    }
+
     /// The group of that label; made if it is new.
     pub fn group(&self, label: &str) -> Arc<Group> {
         let mut groups = self.groups.lock().expect("no holder panics");
@@ -219,6 +230,11 @@ impl Book {
 
     pub(crate) fn close(&self, record: Record) {
         self.records.lock().expect("no holder panics").push(record);
+    }
+
+    /// Everything that has ended so far, taken out of the book.
+    pub(crate) fn take_records(&self) -> Vec<Record> {
+        std::mem::take(&mut self.records.lock().expect("no holder panics"))
     }
 
     /// Everything that has ended so far.
@@ -264,6 +280,17 @@ pub struct Totals {
     pub bytes_wrong: u64,
     /// The connections that failed, and why.
     pub lost: Vec<Lost>,
+}
+
+impl Totals {
+    /// How many connections were lost for which reason.
+    pub fn failures(&self) -> BTreeMap<String, u64> {
+        let mut failures = BTreeMap::new();
+        for lost in &self.lost {
+            *failures.entry(lost.reason.to_string()).or_default() += 1;
+        }
+        failures
+    }
 }
 
 /// A lost connection.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use std::{io, thread};
 
 use super::book::{Book, Failure, Group, Side};
 use super::conversation::{Conversation, Io, Next, Outbox};
@@ -13,7 +14,7 @@ use super::plan::Plan;
 use super::protocol::{Opening, http_preamble};
 use super::requests::RequestClient;
 use super::transfer::TransferEnd;
-use crate::clock::wait_until;
+use crate::clock::{Clock, wait_until};
 use crate::error::LabError;
 use crate::host::Host;
 
@@ -28,12 +29,22 @@ pub struct Client {
 impl Client {
     /// Starts a client on `host`; `seed` decides the patterns of its connections.
     pub fn start(host: &Host, book: &Arc<Book>, seed: u64) -> Result<Self, LabError> {
-        let never = || -> Box<dyn Conversation> { Box::new(Nobody) };
-        let (engine, remote) =
-            Engine::new(Vec::new(), never, Side::Client, book.clone(), host.clock())
-                .map_err(|error| LabError::Traffic("starting a client", error))?;
+        let (engine, remote) = engine(book, host.clock())
+            .map_err(|error| LabError::Traffic("starting a client", error))?;
         let remote = host.run_engine("client", engine, remote)?;
         Ok(Self { remote, book: book.clone(), seed, host_name: None })
+    }
+
+    /// Starts a client where the calling process is.
+    pub(crate) fn start_here(book: &Arc<Book>, clock: Clock, seed: u64) -> io::Result<Self> {
+        let (engine, remote) = engine(book, clock)?;
+        thread::Builder::new().name("client".to_owned()).spawn(move || engine.run())?;
+        Ok(Self { remote: Arc::new(remote), book: book.clone(), seed, host_name: None })
+    }
+
+    /// What commands the thread.
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.remote
     }
 
     /// Lets every further connection begin with an HTTP request head that names `host`, for
@@ -92,6 +103,11 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn engine(book: &Arc<Book>, clock: Clock) -> io::Result<(Engine, Remote)> {
+    let never = || -> Box<dyn Conversation> { Box::new(Nobody) };
+    Engine::new(Vec::new(), never, Side::Client, book.clone(), clock)
 }
 
 fn conversation(seed: u64, plan: Plan) -> ConversationMaker {

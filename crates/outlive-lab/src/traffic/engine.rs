@@ -4,7 +4,7 @@
 //! what is said on a connection (a conversation).
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
+use outlive_net::sending::Sending;
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::book::{Book, Failure, Group, Record, Side};
@@ -29,10 +31,16 @@ const SCRATCH_LEN: usize = 128 << 10;
 const FIRST_LISTENER: usize = usize::MAX / 2;
 const WAKER: Token = Token(usize::MAX);
 
+/// Handshakes that one engine has under way at a time; further ones wait for their turn. Opening ten
+/// thousand connections is not meant to be a flood.
+const MOST_CONNECTING: usize = 256;
+
 /// What is asked of a running engine.
 pub(crate) enum Command {
     /// Connect to an address; what stands in the outbox is said first.
     Connect(Box<Connect>),
+    /// Tell of all connections that have data on the way.
+    Senders(mpsc::Sender<Vec<Sender>>),
     /// Endless conversations come to their end.
     WindUp,
     /// Whatever is still open has failed; the thread ends.
@@ -47,6 +55,19 @@ pub(crate) struct Connect {
     pub(crate) opening: Outbox,
     /// Called when the connection is established.
     pub(crate) conversation: ConversationMaker,
+}
+
+/// An end of a connection that has sent data which is not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// The connection's number in the book.
+    pub id: u64,
+    /// Its retransmission timer's span, doubled as often as it has run out.
+    pub retransmission_timeout: Duration,
+    /// How often in a row it has run out.
+    pub backoff: u8,
+    /// Its round-trip time.
+    pub round_trip: Duration,
 }
 
 /// Makes a conversation at the time when it begins.
@@ -67,6 +88,13 @@ impl Remote {
             // A failure to wake only delays it: the engine looks at least once a second.
             let _ = self.waker.wake();
         }
+    }
+
+    /// The connections that have data on the way now; nothing of an engine that has ended.
+    pub(crate) fn senders(&self) -> Vec<Sender> {
+        let (sender, answer) = mpsc::channel();
+        self.send(Command::Senders(sender));
+        answer.recv().unwrap_or_default()
     }
 
     /// Tells the engine to stop, and waits at most `limit` until its sockets are closed.
@@ -92,6 +120,10 @@ pub(crate) struct Engine {
     accept: fn() -> Box<dyn Conversation>,
     side: Side,
     slots: Slab<Slot>,
+    /// How many of them wait for the end of their handshake.
+    connecting: usize,
+    /// Connections that are to be opened when there are fewer of these.
+    queue: VecDeque<Connect>,
     timers: BinaryHeap<Reverse<(Duration, usize, u64)>>,
     serial: u64,
     scratch: Vec<u8>,
@@ -154,6 +186,8 @@ impl Engine {
             accept,
             side,
             slots: Slab::new(),
+            connecting: 0,
+            queue: VecDeque::new(),
             timers: BinaryHeap::new(),
             serial: 0,
             scratch: vec![0; SCRATCH_LEN],
@@ -204,7 +238,15 @@ impl Engine {
     fn obey(&mut self) -> bool {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Connect(connect)) => self.connect(*connect),
+                Ok(Command::Connect(connect)) => {
+                    self.queue.push_back(*connect);
+                    self.connect_next();
+                }
+                Ok(Command::Senders(answer)) => {
+                    let senders = self.slots.iter().filter_map(|(_, slot)| slot.sender());
+                    // Who no longer wants to know has gone.
+                    let _ = answer.send(senders.collect());
+                }
                 Ok(Command::WindUp) => {
                     self.winding_up = true;
                     let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
@@ -213,6 +255,14 @@ impl Engine {
                 Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return true,
                 Err(mpsc::TryRecvError::Empty) => return false,
             }
+        }
+    }
+
+    fn connect_next(&mut self) {
+        while self.connecting < MOST_CONNECTING
+            && let Some(connect) = self.queue.pop_front()
+        {
+            self.connect(connect);
         }
     }
 
@@ -231,9 +281,12 @@ impl Engine {
             talk: Talk::Connecting(conversation),
             notes: Notes::default(),
         });
-        if let Err(error) = begun.and_then(|slot| self.enter(slot)) {
-            let end = End { id, opened: now, established: None, failure: Some(error.into()) };
-            self.write_down(&group, end, Notes::default());
+        match begun.and_then(|slot| self.enter(slot)) {
+            Ok(_) => self.connecting += 1,
+            Err(error) => {
+                let end = End { id, opened: now, established: None, failure: Some(error.into()) };
+                self.write_down(&group, end, Notes::default());
+            }
         }
     }
 
@@ -290,6 +343,7 @@ impl Engine {
         let now = self.clock.now();
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.wake_at = None;
+        let was_connecting = slot.is_connecting();
         let result = loop {
             let result =
                 slot.advance(&mut self.scratch, &self.book, now, self.winding_up, self.side);
@@ -301,6 +355,7 @@ impl Engine {
             }
             break result;
         };
+        let connected = was_connecting && (!slot.is_connecting() || result.is_err());
         match result {
             Ok(Next::Wait(None) | Next::Become(..)) => {}
             Ok(Next::Wait(Some(at))) => {
@@ -309,6 +364,10 @@ impl Engine {
             }
             Ok(Next::Done) => self.close(key, None),
             Err(failure) => self.close(key, Some(failure)),
+        }
+        if connected {
+            self.connecting -= 1;
+            self.connect_next();
         }
     }
 
@@ -350,11 +409,28 @@ impl Engine {
     fn abandon(&mut self) {
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.close(key, Some(Failure::Unfinished)));
+        let opened = self.clock.now();
+        for Connect { id, group, .. } in std::mem::take(&mut self.queue) {
+            let failure = Some(Failure::Unfinished);
+            let end = End { id, opened, established: None, failure };
+            self.write_down(&group, end, Notes::default());
+        }
         self.open.store(0, Relaxed);
     }
 }
 
 impl Slot {
+    fn is_connecting(&self) -> bool {
+        matches!(self.talk, Talk::Connecting(_))
+    }
+
+    /// What the kernel says of it, if data is on the way.
+    fn sender(&self) -> Option<Sender> {
+        let sending = Sending::of(&self.stream).ok().filter(|it| it.unacknowledged > 0)?;
+        let Sending { retransmission_timeout, backoff, round_trip, .. } = sending;
+        Some(Sender { id: self.id, retransmission_timeout, backoff, round_trip })
+    }
+
     fn advance(
         &mut self,
         scratch: &mut [u8],

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The course of a connection, as its client decides it; the server learns its part in band.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Plan {
     /// A verified stream in one or both directions.
     Transfer(Transfer),
@@ -51,7 +53,7 @@ impl Plan {
 
 /// A verified stream in one or both directions. Each end closes its direction when it has sent
 /// everything, and the server adds a receipt: what it got, with both hashes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transfer {
     /// Bytes from the client to the server.
     pub up: u64,
@@ -71,7 +73,7 @@ pub struct Transfer {
 }
 
 /// How an end reads. The default reads whatever comes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reader {
     /// Bytes per second, or as fast as they come.
     pub pace: Option<u64>,

@@ -3,6 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, thread};
 
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,7 +16,7 @@ use super::plan::Plan;
 use super::protocol::{OPENING_LEN, Opening};
 use super::requests::RequestServer;
 use super::transfer::TransferEnd;
-use crate::clock::wait_until;
+use crate::clock::{Clock, wait_until};
 use crate::error::LabError;
 use crate::host::Host;
 
@@ -31,20 +32,22 @@ impl Server {
     /// Listens on all addresses of `host` at `ports`.
     pub fn start(host: &Host, book: &Arc<Book>, ports: &[u16]) -> Result<Self, LabError> {
         let failed = |error| LabError::Traffic("starting a server", error);
-        let listeners = host.enter(|| {
-            ports.iter().map(|&port| listen(port)).collect::<std::io::Result<Vec<_>>>()
-        })?;
-        let accept = || -> Box<dyn Conversation> { Box::new(Greeting::default()) };
-        let (engine, remote) = Engine::new(
-            listeners.map_err(failed)?,
-            accept,
-            Side::Server,
-            book.clone(),
-            host.clock(),
-        )
-        .map_err(failed)?;
+        let listeners = host.enter(|| listen_all(ports))?.map_err(failed)?;
+        let (engine, remote) = engine(listeners, book, host.clock()).map_err(failed)?;
         let remote = host.run_engine("server", engine, remote)?;
         Ok(Self { remote })
+    }
+
+    /// Starts a server where the calling process is.
+    pub(crate) fn start_here(book: &Arc<Book>, clock: Clock, ports: &[u16]) -> io::Result<Self> {
+        let (engine, remote) = engine(listen_all(ports)?, book, clock)?;
+        thread::Builder::new().name("server".to_owned()).spawn(move || engine.run())?;
+        Ok(Self { remote: Arc::new(remote) })
+    }
+
+    /// What commands the thread.
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.remote
     }
 
     /// Connections that are open.
@@ -66,8 +69,21 @@ impl Drop for Server {
     }
 }
 
+fn engine(
+    listeners: Vec<TcpListener>,
+    book: &Arc<Book>,
+    clock: Clock,
+) -> io::Result<(Engine, Remote)> {
+    let accept = || -> Box<dyn Conversation> { Box::new(Greeting::default()) };
+    Engine::new(listeners, accept, Side::Server, book.clone(), clock)
+}
+
+fn listen_all(ports: &[u16]) -> io::Result<Vec<TcpListener>> {
+    ports.iter().map(|&port| listen(port)).collect()
+}
+
 /// A listener on all addresses, IPv4 included.
-pub(crate) fn listen(port: u16) -> std::io::Result<TcpListener> {
+pub(crate) fn listen(port: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;

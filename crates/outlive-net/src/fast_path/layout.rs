@@ -12,13 +12,13 @@ pub(super) const KEY_LEN: usize = 40;
 pub(super) const TARGET_LEN: usize = 16;
 
 /// Bytes of an entry.
-pub(super) const ENTRY_LEN: usize = 256;
+pub(super) const ENTRY_LEN: usize = DIRECTIONS + 2 * DIRECTION_LEN;
 /// Tells the sessions apart that hold the same place one after the other.
 pub(super) const SERIAL: usize = 0;
 /// The first direction.
 pub(super) const DIRECTIONS: usize = 8;
 /// Bytes of a direction.
-pub(super) const DIRECTION_LEN: usize = 120;
+pub(super) const DIRECTION_LEN: usize = 128;
 
 /// Offsets within a direction. Addresses, ports and differences of checksums are as they stand in memory, numbers are
 /// the machine's.
@@ -50,9 +50,10 @@ pub(super) mod direction {
     pub(in super::super) const EDGE: usize = 88;
     pub(in super::super) const FIN_ACKED: usize = 92;
     pub(in super::super) const BYTES: usize = 96;
-    /// When a packet last passed, by the monotonic clock, in nanoseconds; and how many have.
+    /// When a packet last passed, by the monotonic clock, in nanoseconds; how many have, and their payload.
     pub(in super::super) const LAST_SEEN: usize = 104;
     pub(in super::super) const PACKETS: usize = 112;
+    pub(in super::super) const PASSED: usize = 120;
 }
 
 /// Both ends of a packet.

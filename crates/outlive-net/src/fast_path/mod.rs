@@ -20,6 +20,7 @@ mod syscall;
 use std::{
     collections::VecDeque,
     io,
+    ops::AddAssign,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::atomic::Ordering::{Acquire, Relaxed, Release},
     time::Duration,
@@ -45,6 +46,22 @@ pub struct Place {
     /// Less than the number of sessions that there is room for.
     pub index: u32,
     serial: u32,
+}
+
+/// What has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Packets; a super-segment is one.
+    pub packets: u64,
+    /// Bytes of payload in them.
+    pub bytes: u64,
+}
+
+impl AddAssign for Passed {
+    fn add_assign(&mut self, more: Passed) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+    }
 }
 
 /// Why established sessions cannot be left to the kernel.
@@ -79,7 +96,7 @@ pub struct FastPath {
 }
 
 impl FastPath {
-    /// Loads the program, with room for so many sessions (256 bytes each, and 200 more when installed). `device` is the
+    /// Loads the program, with room for so many sessions (264 bytes each, and about 200 more when installed). `device` is the
     /// index of the TUN device. It sees no packet before it is [attached](Self::attach), and acts on none
     /// before it has a [lease](Self::serve_until).
     ///
@@ -209,6 +226,7 @@ impl FastPath {
         double(field::BYTES, stream.bytes);
         double(field::LAST_SEEN, 0);
         double(field::PACKETS, 0);
+        double(field::PASSED, 0);
     }
 
     /// How far the session's streams are.
@@ -263,11 +281,13 @@ impl FastPath {
         (last != 0).then(|| Duration::from_nanos(monotonic_ns().saturating_sub(last)))
     }
 
-    /// Packets that the program has passed since the session was installed.
-    pub fn packets(&self, place: Place) -> u64 {
-        let count =
-            |side| self.entries.double(base(place.index, side) + field::PACKETS).load(Acquire);
-        count(0) + count(1)
+    /// What the program has passed since the session was installed.
+    pub fn passed(&self, place: Place) -> Passed {
+        let count = |field: usize| {
+            let of = |side| self.entries.double(base(place.index, side) + field).load(Acquire);
+            of(0) + of(1)
+        };
+        Passed { packets: count(field::PACKETS), bytes: count(field::PASSED) }
     }
 
     /// Takes a session back: its packets reach the process from now on, but for one that may be under way.

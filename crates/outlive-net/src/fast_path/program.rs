@@ -355,6 +355,10 @@ impl Part<'_, '_> {
         a.load(Size::Double, R2, R8, PACKETS);
         a.alu(Op::Add, R2, 1);
         a.store(Size::Double, R8, PACKETS as i16, R2);
+        a.load(Size::Double, R2, R8, PASSED);
+        a.load_local(Size::Word, R3, local::PAYLOAD);
+        a.alu(Op::Add, R2, R3);
+        a.store(Size::Double, R8, PASSED as i16, R2);
         a.store(Size::Word, Fp, local::TELL, 0);
 
         // R2: where the payload ends; R3: and the FIN; R5: right edge of the window.

@@ -24,6 +24,7 @@ const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
 const IFLA_BRPORT_FLUSH: u16 = 24;
 const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
 const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFLA_BRPORT_LOCKED: u16 = 39;
 
 /// The number under which a namespace knows an interface.
@@ -96,6 +97,9 @@ pub enum PortState {
     DroppingIncoming,
     /// Passes what comes in, drops what goes out of it: its host is heard, but does not hear.
     DroppingOutgoing,
+    /// Passes all but what comes from, or goes to, another isolated port: two hosts that cannot hear
+    /// each other, while all others hear both.
+    Isolated,
     /// Passes all.
     Forwarding,
 }
@@ -106,6 +110,7 @@ impl PortState {
             PortState::Disabled => "disabled",
             PortState::DroppingIncoming => "dropping incoming frames",
             PortState::DroppingOutgoing => "dropping outgoing frames",
+            PortState::Isolated => "isolated",
             PortState::Forwarding => "forwarding",
         }
     }
@@ -122,15 +127,17 @@ impl PortState {
             return vec![state(BridgePortState::Disabled)];
         }
         let floods = self != PortState::DroppingOutgoing;
+        let learns = matches!(self, PortState::Isolated | PortState::Forwarding);
         let mut attributes = vec![
             state(BridgePortState::Forwarding),
-            flag(IFLA_BRPORT_LEARNING, self == PortState::Forwarding),
+            flag(IFLA_BRPORT_LEARNING, learns),
+            flag(IFLA_BRPORT_ISOLATED, self == PortState::Isolated),
             flag(IFLA_BRPORT_LOCKED, self == PortState::DroppingIncoming),
             flag(IFLA_BRPORT_UNICAST_FLOOD, floods),
             flag(IFLA_BRPORT_MCAST_FLOOD, floods),
             flag(IFLA_BRPORT_BCAST_FLOOD, floods),
         ];
-        if self != PortState::Forwarding {
+        if !learns {
             attributes.push(attribute(IFLA_BRPORT_FLUSH, Vec::new()));
         }
         attributes

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Refusal, Report, Request};
+use super::{Done, Refusal, Report, Request};
 
 /// A node whose event loop is alive answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ pub enum AskError {
     /// It did not answer in time.
     #[error("the node does not answer: its event loop hangs")]
     NoAnswer,
-    /// It does not know the question.
+    /// It does not know the question, or cannot do what it is told to.
     #[error("the node refuses: {0}")]
     Refused(String),
     /// It answered something else: another version.
@@ -35,14 +35,32 @@ pub enum AskError {
     Io(io::Error),
 }
 
-/// Asks the node at the admin socket `path`; gives the report, and its text as the node sent it.
+/// Asks the node at the admin socket `path` how it is; gives the report, and its text as the node sent it.
 ///
 /// # Errors
 /// See [`AskError`].
-pub fn ask(path: &Path, request: Request) -> Result<(Report, String), AskError> {
+pub fn ask(path: &Path) -> Result<(Report, String), AskError> {
+    let answer = exchange(path, &Request::Status)?;
+    let report = serde_json::from_str(&answer)
+        .map_err(|error| AskError::NotUnderstood(error.to_string()))?;
+    Ok((report, answer))
+}
+
+/// Tells the node at the admin socket `path` to do something; gives what it says that it has done.
+///
+/// # Errors
+/// See [`AskError`].
+pub fn order(path: &Path, request: &Request) -> Result<String, AskError> {
+    let answer = exchange(path, request)?;
+    let Done { done } = serde_json::from_str(&answer)
+        .map_err(|error| AskError::NotUnderstood(error.to_string()))?;
+    Ok(done)
+}
+
+fn exchange(path: &Path, request: &Request) -> Result<String, AskError> {
     let mut stream = UnixStream::connect(path).map_err(AskError::of)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(AskError::of)?;
-    let mut question = serde_json::to_string(&request)
+    let mut question = serde_json::to_string(request)
         .map_err(|error| AskError::NotUnderstood(error.to_string()))?;
     question.push('\n');
     stream.write_all(question.as_bytes()).map_err(AskError::of)?;
@@ -51,9 +69,7 @@ pub fn ask(path: &Path, request: Request) -> Result<(Report, String), AskError> 
     if let Ok(Refusal { error }) = serde_json::from_str(&answer) {
         return Err(AskError::Refused(error));
     }
-    let report = serde_json::from_str(&answer)
-        .map_err(|error| AskError::NotUnderstood(error.to_string()))?;
-    Ok((report, answer.trim_end().to_owned()))
+    Ok(answer.trim_end().to_owned())
 }
 
 impl AskError {

@@ -24,6 +24,11 @@ pub struct Report {
     pub epoch: String,
     /// It stood still for longer than the detection timeout, and asks its peer before it goes on.
     pub unsure: bool,
+    /// A planned handover: `none`, `under-way`, or `relaying` if the other node has taken over and late packets are
+    /// passed on to it.
+    pub handover: String,
+    /// Whether the peer obeys the same configuration; `None`: it has not said so.
+    pub same_configuration: Option<bool>,
     /// The other node; `None`: there is none in the configuration.
     pub peer: Option<PeerReport>,
     /// What would happen if the active node failed now.
@@ -32,6 +37,8 @@ pub struct Report {
     pub core: CoreReport,
     /// What the TUN device has passed.
     pub packets: PacketReport,
+    /// What was left to the kernel.
+    pub fast_path: FastPathReport,
 }
 
 /// The other node, as seen from this one.
@@ -111,6 +118,21 @@ pub struct ServerReport {
     pub sessions: u64,
     /// It has not failed lately.
     pub up: bool,
+    /// It gets no new sessions of some pool, because an operator said so.
+    pub draining: bool,
+}
+
+/// Established sessions whose packets the kernel translates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPathReport {
+    /// Sessions that are left to it at the moment.
+    pub sessions: u64,
+    /// Packets that it has translated, since the start; a super-segment is one.
+    pub packets: u64,
+    /// Bytes of payload in them.
+    pub bytes: u64,
+    /// If nothing is left to it: why.
+    pub unavailable_because: Option<String>,
 }
 
 /// What the TUN device has passed since the start.
@@ -161,6 +183,7 @@ impl CoreReport {
             address: server.address.to_string(),
             sessions: server.sessions.into(),
             up: server.up,
+            draining: server.draining,
         };
         let counter =
             |counter: &Counter| (counter.name().to_owned(), status.counters.value(*counter));
@@ -190,6 +213,11 @@ impl fmt::Display for Report {
         if self.unsure {
             writeln!(f, "It stood still, and asks its peer before it goes on.")?;
         }
+        match self.handover.as_str() {
+            "under-way" => writeln!(f, "It is handing over to its peer.")?,
+            "relaying" => writeln!(f, "It has handed over, and passes late packets on.")?,
+            _ => {}
+        }
         if let Some(peer) = &self.peer {
             write!(f, "{peer}")?;
         }
@@ -201,11 +229,27 @@ impl fmt::Display for Report {
             core.over,
             core.openings
         )?;
+        if let Some(because) = &self.fast_path.unavailable_because {
+            writeln!(f, "  The kernel translates none of them itself: {because}.")?;
+        }
         for server in core.servers.iter().filter(|server| !server.up) {
             writeln!(
                 f,
                 "  Server {} is passed over: it refused or did not answer.",
                 server.address
+            )?;
+        }
+        if self.same_configuration == Some(false) {
+            writeln!(
+                f,
+                "The two nodes have DIFFERENT configurations (or versions): give both the same file, and reload."
+            )?;
+        }
+        for server in core.servers.iter().filter(|server| server.draining) {
+            writeln!(
+                f,
+                "  Server {} is draining: it gets no new sessions, {} left.",
+                server.address, server.sessions
             )?;
         }
         match &self.survival {
@@ -289,9 +333,21 @@ pub(super) mod tests {
             synchronised: true,
             paths: vec![path, down],
         };
-        let up = ServerReport { address: "10.0.0.21:443".into(), sessions: 13, up: true };
-        let servers =
-            vec![ServerReport { address: "10.0.0.22:443".into(), sessions: 0, up: false }, up];
+        let up = ServerReport {
+            address: "10.0.0.21:443".into(),
+            sessions: 13,
+            up: true,
+            draining: false,
+        };
+        let servers = vec![
+            ServerReport {
+                address: "10.0.0.22:443".into(),
+                sessions: 0,
+                up: false,
+                draining: false,
+            },
+            up,
+        ];
         Report {
             version: "0.1.0".into(),
             node: "a".into(),
@@ -299,6 +355,8 @@ pub(super) mod tests {
             role: "active".into(),
             epoch: "3a".into(),
             unsure: false,
+            handover: "none".into(),
+            same_configuration: Some(true),
             survival: Survival { survives: true, because: None },
             peer: Some(peer),
             core: CoreReport {
@@ -311,6 +369,7 @@ pub(super) mod tests {
                 counters: [("takeovers".into(), 1)].into(),
             },
             packets: PacketReport::default(),
+            fast_path: FastPathReport::default(),
         }
     }
 
@@ -325,6 +384,12 @@ pub(super) mod tests {
              Sessions: 12, and 4 that are over; 1 more being opened.\n\
              \x20 Server 10.0.0.22:443 is passed over: it refused or did not answer.\n\
              If this node failed now, every connection would go on at its peer."
+        );
+        report.fast_path.unavailable_because = Some("it is too old".into());
+        assert!(
+            report
+                .to_string()
+                .contains("The kernel translates none of them itself: it is too old.\n")
         );
         report.peer = None;
         report.survival = Survival { survives: false, because: Some("of the moon".into()) };

@@ -12,7 +12,7 @@ use mio::{
     net::{UnixListener, UnixStream},
 };
 
-use super::{Refusal, Report, Request};
+use super::{Answer, Request};
 
 /// Clients at a time; others are turned away.
 const CLIENTS: usize = 8;
@@ -100,9 +100,8 @@ impl AdminServer {
         }
     }
 
-    /// Accepts, reads and answers as far as that is possible now. `report` is asked only when somebody
-    /// wants to know.
-    pub fn drive(&mut self, mut report: impl FnMut() -> Report) {
+    /// Accepts, reads and answers as far as that is possible now. `fulfil` is asked for each request.
+    pub fn drive(&mut self, mut fulfil: impl FnMut(Request) -> Answer) {
         while self.acceptable {
             match self.listener.accept() {
                 Ok((stream, _)) => self.accepted(stream),
@@ -113,7 +112,7 @@ impl AdminServer {
         for place in &mut self.clients {
             if let Some(client) = place
                 && client.ready
-                && client.drive(&mut report).is_err()
+                && client.drive(&mut fulfil).is_err()
                 && let Some(mut client) = place.take()
             {
                 // Closing the descriptor would do, too.
@@ -146,7 +145,7 @@ impl Drop for AdminServer {
 impl Client {
     /// # Errors
     /// The client is done, or not one of ours.
-    fn drive(&mut self, report: &mut impl FnMut() -> Report) -> Result<(), ()> {
+    fn drive(&mut self, fulfil: &mut impl FnMut(Request) -> Answer) -> Result<(), ()> {
         let mut buffer = [0; 1_024];
         let mut ended = false;
         loop {
@@ -160,7 +159,7 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(()),
             }
-            self.answer(report)?;
+            self.answer(fulfil)?;
         }
         while !self.answers.is_empty() {
             match self.stream.write(&self.answers) {
@@ -174,14 +173,14 @@ impl Client {
         if ended && self.answers.is_empty() { Err(()) } else { Ok(()) }
     }
 
-    fn answer(&mut self, report: &mut impl FnMut() -> Report) -> Result<(), ()> {
+    fn answer(&mut self, fulfil: &mut impl FnMut(Request) -> Answer) -> Result<(), ()> {
         while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.received.drain(..=end).collect();
             let answer = match serde_json::from_slice(&line) {
-                Ok(Request::Status) => serde_json::to_vec(&report()),
-                Err(error) => serde_json::to_vec(&Refusal { error: error.to_string() }),
+                Ok(request) => fulfil(request),
+                Err(error) => Answer::refusal(error),
             };
-            self.answers.extend(answer.map_err(|_| ())?);
+            self.answers.extend(serde_json::to_vec(&answer).map_err(|_| ())?);
             self.answers.push(b'\n');
         }
         let too_much = self.received.len() > MAX_REQUEST || self.answers.len() > MAX_BACKLOG;
@@ -225,7 +224,7 @@ mod tests {
     use mio::{Events, Poll};
 
     use super::*;
-    use crate::admin::{AskError, ask, report::tests::example};
+    use crate::admin::{AskError, ask, order, report::tests::example};
 
     /// Serves from a directory of its own while `ask_it` runs.
     fn with_server(ask_it: impl FnOnce(&Path) + Send) {
@@ -243,7 +242,12 @@ mod tests {
             while !done.load(Ordering::Acquire) {
                 poll.poll(&mut events, Some(Duration::from_millis(5))).unwrap();
                 events.iter().for_each(|event| server.handle_ready(event.token()));
-                server.drive(example);
+                server.drive(|request| match request {
+                    Request::Status => Box::new(example()).into(),
+                    Request::Reload => Answer::done("nothing is different"),
+                    Request::Drain { .. } | Request::Undrain { .. } => Answer::done("0"),
+                    Request::HandOver => Answer::refusal("not now"),
+                });
             }
         });
         drop(server);
@@ -254,10 +258,13 @@ mod tests {
     fn a_question_is_answered_as_often_as_it_is_asked() {
         with_server(|path| {
             for _ in 0..20 {
-                let (report, text) = ask(path, Request::Status).unwrap();
+                let (report, text) = ask(path).unwrap();
                 assert_eq!(report, example());
                 assert!(text.starts_with('{') && !text.contains('\n'));
             }
+            assert_eq!(order(path, &Request::Reload).unwrap(), "nothing is different");
+            let refused = order(path, &Request::HandOver);
+            assert!(matches!(refused, Err(AskError::Refused(reason)) if reason == "not now"));
             let mode = fs::metadata(path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         });
@@ -280,7 +287,7 @@ mod tests {
             let silent: Vec<_> = (0..CLIENTS - 1)
                 .map(|_| std::os::unix::net::UnixStream::connect(path).unwrap())
                 .collect();
-            assert!(ask(path, Request::Status).is_ok());
+            assert!(ask(path).is_ok());
             drop(silent);
         });
     }
@@ -289,7 +296,7 @@ mod tests {
     fn a_running_node_is_not_replaced_but_a_leftover_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
-        assert!(matches!(ask(&path, Request::Status), Err(AskError::NotRunning)));
+        assert!(matches!(ask(&path), Err(AskError::NotRunning)));
         let poll = Poll::new().unwrap();
         let first = AdminServer::open(&path, poll.registry(), 0).unwrap();
         let second = AdminServer::open(&path, poll.registry(), 20);

@@ -40,6 +40,8 @@ pub(super) struct Node {
     #[serde(default)]
     pub(super) set_sysctls: bool,
     #[serde(default)]
+    pub(super) log_connections: bool,
+    #[serde(default)]
     pub(super) source_addresses: Vec<Text>,
     pub(super) admin_socket: Option<Text>,
     pub(super) log: Option<Text>,

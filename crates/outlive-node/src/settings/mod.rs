@@ -5,12 +5,14 @@
 //! | `file` | the tables and keys as they are written |
 //! | `values` | addresses, times and the like from text |
 //! | `build` | from the one to the other, with everything that contradicts itself |
+//! | `change` | what of a changed file a running node can obey |
 //! | [`Problem`] | what is wrong, where, and what to do about it |
 //!
 //! Nothing here looks at the machine: whether interfaces exist and keys can be read is
 //! [`preflight`](crate::preflight)'s question. So a file can be checked anywhere.
 
 mod build;
+mod change;
 mod file;
 mod problem;
 #[cfg(test)]
@@ -57,6 +59,8 @@ pub struct Settings {
     pub admin_socket: Placed<PathBuf>,
     /// How the log is written.
     pub log: LogFormat,
+    /// Whether each connection that ends gets a line in it.
+    pub log_connections: bool,
     /// The other node, if there is one.
     pub peer: Option<PeerSettings>,
     /// Where an external detector may ask, and give its orders; empty if there is none.

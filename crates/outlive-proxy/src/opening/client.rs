@@ -11,6 +11,7 @@ use crate::{
     config::OpeningMode,
     content::{Inspection, inspect, route},
     counters::Counter,
+    event::LogEvent,
     flows::{Flow, Side},
     proxy::{Proxy, Verdict},
 };
@@ -200,6 +201,8 @@ impl Proxy {
     pub(crate) fn turn_away(&mut self, slot: usize, why: Counter) {
         self.counters.count(why);
         let Some(opening) = self.remove_opening(slot) else { return };
+        let (client, listener) = (opening.tuple.source, opening.tuple.destination);
+        self.log(LogEvent::TurnedAway { client, listener, why });
         match opening.meeting {
             Meeting::Held { .. } => self.refuse(opening.tuple, opening.irs),
             Meeting::Answered { iss, .. } => self.reset_answered(opening.tuple, iss + 1),

@@ -37,6 +37,12 @@ impl Openings {
         }
     }
 
+    /// From now on there may be so many. Those that there are stay.
+    pub(crate) fn limit_to(&mut self, limits: &Limits) {
+        self.limit = limits.openings as usize;
+        self.half_open_limit = limits.half_open as usize;
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }

@@ -260,6 +260,12 @@ impl Pair {
         }
     }
 
+    /// Active: the standby has taken over in `epoch`, as it was asked to.
+    pub(crate) fn handed_over(&mut self, now: Time, epoch: Epoch) {
+        self.done(Decision::StepDown(epoch));
+        self.watch.is_active(now, epoch);
+    }
+
     /// Active: the standby, a process with that incarnation, has confirmed everything; the pair begins `epoch`.
     pub(crate) fn paired(&mut self, epoch: Epoch, standby: u64) {
         self.standby = standby;

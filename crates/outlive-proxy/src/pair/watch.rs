@@ -7,7 +7,10 @@ use outlive_tcp::{
     time::Time,
 };
 
-use super::heartbeat::{Beliefs, Heartbeat};
+use super::{
+    Epoch,
+    heartbeat::{Beliefs, Heartbeat, Role},
+};
 use crate::config::PairConfig;
 
 /// Why the peer counts as gone.
@@ -83,6 +86,14 @@ impl Watch {
             self.role_since = at;
         }
         before
+    }
+
+    /// The peer has said, faster than by a heartbeat, that it is active in `epoch`.
+    pub(crate) fn is_active(&mut self, now: Time, epoch: Epoch) {
+        if let Some(beliefs) = &mut self.beliefs {
+            (beliefs.role, beliefs.epoch) = (Role::Active, beliefs.epoch.max(epoch));
+            self.role_since = now;
+        }
     }
 
     pub(crate) fn refused(&mut self) {

@@ -17,6 +17,7 @@ impl Proxy {
             self.sessions.next_deadline(),
             self.openings.next_deadline(),
             self.wake_up.deadline(),
+            self.retired.deadline(),
             self.sweep.map(|(_, at)| at),
         ];
         timers.into_iter().flatten().min()
@@ -45,12 +46,12 @@ impl Proxy {
         if session.phase.is_over() {
             let recently = now - self.config.timeouts.reset_linger / 2;
             let alive = session.phase != Phase::TimeWait && session.last_seen.time() > recently;
-            if alive && self.posture.active {
+            if alive && self.decides() {
                 return self.revive(now, slot);
             }
             return self.forget_session(now, slot);
         }
-        if !self.posture.active && !fault::on(Fault::StandbyForgetsIdle) {
+        if !self.decides() && !fault::on(Fault::StandbyForgetsIdle) {
             // The active node decides how long a session lives.
             return self.arm_idle(now, slot);
         }

@@ -42,6 +42,10 @@ impl Proxy {
         self.delegation.path = Some(path);
     }
 
+    pub(crate) fn has_fast_path(&self) -> bool {
+        self.delegation.path.is_some()
+    }
+
     /// Sessions that the fast path has.
     pub(crate) fn delegated(&self) -> usize {
         self.delegation.count

@@ -10,6 +10,8 @@ mod delegation;
 mod first_data;
 mod given_way;
 mod icmp;
+mod reconfigure;
+mod relay;
 mod replica;
 mod splice;
 mod stranger;
@@ -29,7 +31,13 @@ use outlive_tcp::{
     wire::{Endpoint, FourTuple, Malformed, Offload, TcpPacket},
 };
 
-use self::{delegation::Delegation, given_way::GivenWay, wake::WakeUp, withheld::Withheld};
+use self::{
+    delegation::Delegation,
+    given_way::GivenWay,
+    reconfigure::{Listeners, Retired},
+    wake::WakeUp,
+    withheld::Withheld,
+};
 pub(crate) use self::{
     splice::{Prefix, shown_scale},
     withheld::FirstData,
@@ -48,7 +56,7 @@ use crate::{
     },
     outbox::Outbox,
     ports::Ports,
-    replication::journal::Journal,
+    replication::{journal::Journal, relay::PacketQueue},
     session::{Phase, Session, Sessions},
 };
 
@@ -77,6 +85,19 @@ pub(crate) struct Posture {
     pub(crate) silent_until: Time,
     /// When a new session may have effects.
     pub(crate) release: Release,
+    /// Whether it is about to stop serving, or has stopped a moment ago.
+    pub(crate) leaving: Leaving,
+}
+
+/// How far a planned handover has come, for packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// There is none.
+    No,
+    /// What is being opened may finish; what is new waits.
+    Settling,
+    /// Nothing may change any more, or it is another node's to change.
+    Settled,
 }
 
 /// When a new session may have effects (invariant 2).
@@ -124,12 +145,20 @@ pub(crate) struct Keys {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) config: Config,
+    /// Those that are configured, by address: their places.
     listeners: BTreeMap<Endpoint, u16>,
-    addresses: Vec<IpAddr>,
+    places: Listeners,
+    /// Those that are configured, and retired ones.
+    pub(crate) addresses: Vec<IpAddr>,
+    retired: Retired,
     pub(crate) clock: PairClock,
     pub(crate) posture: Posture,
     pub(crate) counters: Counters,
     pub(crate) outbox: Outbox,
+    /// Packets that the peer has to handle.
+    pub(crate) to_relay: PacketQueue,
+    /// Packets that the shell shall hand in (again).
+    pub(crate) arrived: PacketQueue,
     pub(crate) journal: Journal,
     pub(crate) keys: KeyRing,
     pub(crate) sequence_key: [u8; 16],
@@ -164,16 +193,24 @@ const LOG_LIMIT: usize = 4_096;
 
 impl Proxy {
     pub(crate) fn new(config: Config, keys: Keys, clock: PairClock, now: Time) -> Self {
-        let listeners = config.listeners.iter().enumerate();
-        let listeners = listeners.map(|(i, l)| (l.address, i as u16)).collect();
         let release = if config.pair.enabled { Release::Held } else { Release::Now };
-        Proxy {
-            listeners,
-            addresses: config.virtual_addresses(),
+        let mut proxy = Proxy {
+            listeners: BTreeMap::new(),
+            places: Listeners::default(),
+            addresses: Vec::new(),
+            retired: Retired::default(),
             clock,
-            posture: Posture { active: false, unsure: false, silent_until: Time::NEVER, release },
+            posture: Posture {
+                active: false,
+                unsure: false,
+                silent_until: Time::NEVER,
+                release,
+                leaving: Leaving::No,
+            },
             counters: Counters::default(),
             outbox: Outbox::default(),
+            to_relay: PacketQueue::default(),
+            arrived: PacketQueue::default(),
             journal: Journal::default(),
             keys: KeyRing::default(),
             sequence_key: keys.sequence,
@@ -184,7 +221,7 @@ impl Proxy {
             ),
             sessions: Sessions::new(config.limits.sessions, now),
             openings: Openings::new(&config.limits, now),
-            pools: Pools::new(&config),
+            pools: Pools::new(config.mtu),
             ports: Ports::new(config.node, config.source_addresses.clone()),
             port_seed: u32::from_be_bytes([
                 keys.table[0],
@@ -204,8 +241,10 @@ impl Proxy {
             unreachables: (Time::ZERO, 0),
             picture: 0,
             sweep: None,
-            config,
-        }
+            config: config.clone(),
+        };
+        proxy.reconfigure(now, config);
+        proxy
     }
 
     /// One IP packet in `buffer[start..end]`; what is before it is headroom.
@@ -218,6 +257,12 @@ impl Proxy {
         offload: Offload,
     ) -> Verdict {
         self.counters.count(Counter::PacketsIn);
+        if self.posture.unsure {
+            return self.drop(Counter::DropUnsure);
+        }
+        if self.posture.leaving == Leaving::Settled {
+            return self.handle_late(now, buffer, start, end, offload);
+        }
         if !self.posture.active {
             if fault::on(Fault::ResetFromOldOwner)
                 && let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
@@ -226,9 +271,6 @@ impl Proxy {
                 self.outbox.send(&reset);
             }
             return self.drop(Counter::DropPassive);
-        }
-        if self.posture.unsure {
-            return self.drop(Counter::DropUnsure);
         }
         let packet = match TcpPacket::parse(buffer, start, end, offload) {
             Ok(packet) => packet,
@@ -244,7 +286,11 @@ impl Proxy {
         if !packet.checksum_ok() {
             return self.drop(Counter::DropChecksum);
         }
-        match self.find(&packet.tuple()) {
+        let flow = self.find(&packet.tuple());
+        if flow.is_none() && self.posture.leaving == Leaving::Settling {
+            return self.keep(now, &buffer[start..end], offload);
+        }
+        match flow {
             Some(Flow::Session(slot, side)) => self.session_packet(now, slot, side, packet),
             Some(Flow::Opening(slot, Side::Client)) => {
                 self.opening_client_packet(now, slot, &packet)
@@ -281,7 +327,7 @@ impl Proxy {
 
     /// The listener with that index.
     pub(crate) fn listener(&self, index: u16) -> Option<&Listener> {
-        self.config.listeners.get(usize::from(index))
+        self.places.get(index)
     }
 
     pub(crate) fn is_ours(&self, address: IpAddr) -> bool {
@@ -312,6 +358,11 @@ impl Proxy {
         if self.log.len() < LOG_LIMIT {
             self.log.push_back(event);
         }
+    }
+
+    /// Whether sessions are this node's to change and to end.
+    pub(crate) fn decides(&self) -> bool {
+        self.posture.active && self.posture.leaving != Leaving::Settled
     }
 
     /// How long the session may be idle.

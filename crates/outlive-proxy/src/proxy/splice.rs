@@ -156,7 +156,7 @@ impl Proxy {
         }
     }
 
-    fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
+    pub(super) fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
         self.counters.count(Counter::Forwarded);
         Verdict::Forward { range: packet.range(), offload: packet.offload() }
     }
@@ -268,7 +268,7 @@ impl Proxy {
         }
         let phase = session.phase;
         if valid && !phase.is_over() {
-            self.end_session(now, slot, Phase::Reset(side));
+            self.end_session(now, slot, Phase::Reset(side), End::Reset(side));
         }
         if !valid {
             self.counters.count(Counter::ResetOutside);
@@ -285,13 +285,13 @@ impl Proxy {
     }
 
     /// This node has seen the session end.
-    pub(crate) fn end_session(&mut self, now: Time, slot: usize, phase: Phase) {
+    pub(crate) fn end_session(&mut self, now: Time, slot: usize, phase: Phase, end: End) {
         if !self.set_over(now, slot, phase) {
             return;
         }
-        let (end, counter) = match phase {
-            Phase::Reset(side) => (End::Reset(side), Counter::SessionsReset),
-            _ => (End::Finished, Counter::SessionsFinished),
+        let counter = match phase {
+            Phase::Reset(_) => Counter::SessionsReset,
+            _ => Counter::SessionsFinished,
         };
         self.counters.count(counter);
         self.report(slot, |client| Change::Ended { client, phase });
@@ -317,7 +317,9 @@ impl Proxy {
             return;
         }
         if session.streams.finished() {
-            self.end_session(now, slot, Phase::TimeWait);
+            // The other one's was acknowledged before.
+            let first = side.other();
+            self.end_session(now, slot, Phase::TimeWait, End::Finished { first });
         } else {
             self.report(slot, |client| Change::HalfClosed { client, side });
         }

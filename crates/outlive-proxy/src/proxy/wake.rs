@@ -56,6 +56,18 @@ impl Proxy {
         self.wake_some(now);
     }
 
+    /// The sessions were handed over: nothing was lost that somebody would have to be woken up for. Only prefixes
+    /// have been the other node's to repeat.
+    pub(crate) fn inherit(&mut self, now: Time) {
+        self.wake_up.cookies_until = now + COOKIE_LIFETIME;
+        let unsaid: Vec<usize> = self.prefixes.keys().copied().collect();
+        for slot in unsaid {
+            if self.sessions[slot].record.answered {
+                self.send_prefix(now, slot);
+            }
+        }
+    }
+
     /// Whether a client may still come with a cookie that the node had made from which this one took over.
     pub(crate) fn cookies_may_be_the_others(&self, now: Time) -> bool {
         now < self.wake_up.cookies_until

@@ -2,7 +2,15 @@
 //!
 //! A message is a kind (1 byte) and a body, network byte order. See `docs/replication.md`.
 
-use crate::{config::NodeId, opening::keys::EpochKey, pair::Epoch};
+use outlive_tcp::wire::Endpoint;
+
+use super::relay::RelayPart;
+use crate::{
+    config::NodeId,
+    opening::keys::EpochKey,
+    pair::Epoch,
+    session::record::{decode_endpoint, encode_endpoint},
+};
 
 /// The largest message, in bytes.
 pub const MAX_STATE_MESSAGE: usize = 32 << 10;
@@ -29,6 +37,17 @@ pub(crate) enum Message<'a> {
     Complete { number: u64, key: EpochKey },
     /// The standby has applied everything up to this number.
     Confirm { number: u64 },
+    /// The active node, in `epoch`, asks the standby to take its place now: everything was told, and the active node
+    /// changes nothing any more. Its clock stands at `clock_us`.
+    Handover { epoch: Epoch, clock_us: u64 },
+    /// The standby has done so; it is active in `epoch`, and the roles on this connection are exchanged.
+    Taken { epoch: Epoch },
+    /// A part of a packet that reached the passive node and is the active node's to handle.
+    Relay(RelayPart<'a>),
+    /// Which configuration the sender obeys; `reload`: the receiver shall read its own again.
+    Configuration { fingerprint: u64, reload: bool },
+    /// The server gets no new sessions of that pool any more, or gets some again.
+    Drain { drains: bool, server: Endpoint, pool: &'a str },
 }
 
 /// How far a standby is: everything up to `number` of the changes that the process with this incarnation has
@@ -49,6 +68,8 @@ pub(crate) struct Hello {
     pub(crate) active: bool,
     /// It can go on where an earlier connection broke. Nodes that say nothing of it cannot.
     pub(crate) resumes: bool,
+    /// It understands [`Message::Handover`] and what follows from it. Earlier builds of this version do not say so.
+    pub(crate) hands_over: bool,
 }
 
 /// Why a message cannot be obeyed; the connection is to be closed.
@@ -88,6 +109,11 @@ const COMPLETE: u8 = 5;
 const CONFIRM: u8 = 6;
 const HELD: u8 = 7;
 const RESUME: u8 = 8;
+const HANDOVER: u8 = 16;
+const TAKEN: u8 = 17;
+const RELAY: u8 = 18;
+const CONFIGURATION: u8 = 19;
+const DRAIN: u8 = 20;
 
 impl<'a> Message<'a> {
     /// Appends the message.
@@ -99,7 +125,8 @@ impl<'a> Message<'a> {
                 out.extend(hello.protocol.to_be_bytes());
                 let flags = u8::from(hello.node == NodeId::B)
                     | u8::from(hello.active) << 1
-                    | u8::from(hello.resumes) << 2;
+                    | u8::from(hello.hands_over) << 2
+                    | u8::from(hello.resumes) << 3;
                 out.push(flags);
                 out.extend(hello.incarnation.to_be_bytes());
                 out.extend(hello.epoch.0.to_be_bytes());
@@ -139,6 +166,30 @@ impl<'a> Message<'a> {
                 out.push(CONFIRM);
                 out.extend(number.to_be_bytes());
             }
+            Message::Handover { epoch, clock_us } => {
+                out.push(HANDOVER);
+                out.extend(epoch.0.to_be_bytes());
+                out.extend(clock_us.to_be_bytes());
+            }
+            Message::Taken { epoch } => {
+                out.push(TAKEN);
+                out.extend(epoch.0.to_be_bytes());
+            }
+            Message::Relay(part) => {
+                out.push(RELAY);
+                part.encode(out);
+            }
+            Message::Configuration { fingerprint, reload } => {
+                out.push(CONFIGURATION);
+                out.extend(fingerprint.to_be_bytes());
+                out.push(u8::from(*reload));
+            }
+            Message::Drain { drains, server, pool } => {
+                out.push(DRAIN);
+                out.push(u8::from(*drains));
+                encode_endpoint(*server, out);
+                out.extend_from_slice(pool.as_bytes());
+            }
         }
     }
 
@@ -163,6 +214,22 @@ impl<'a> Message<'a> {
                 Message::Complete { number, key }
             }
             CONFIRM => Message::Confirm { number: body.u64()? },
+            HANDOVER => {
+                let epoch = Epoch(body.u64()?);
+                Message::Handover { epoch, clock_us: body.u64()? }
+            }
+            TAKEN => Message::Taken { epoch: Epoch(body.u64()?) },
+            CONFIGURATION => {
+                let (fingerprint, [reload]) = (body.u64()?, body.take()?);
+                Message::Configuration { fingerprint, reload: reload != 0 }
+            }
+            DRAIN => {
+                let [drains] = body.take()?;
+                let server = decode_endpoint(&body.take()?);
+                let pool = std::str::from_utf8(body.rest()).map_err(|_| StateError::Malformed)?;
+                Message::Drain { drains: drains != 0, server, pool }
+            }
+            RELAY => Message::Relay(RelayPart::decode(body.rest()).ok_or(StateError::Malformed)?),
             _ => return Err(StateError::Malformed),
         };
         if body.0.is_empty() { Ok(message) } else { Err(StateError::Malformed) }
@@ -183,7 +250,8 @@ impl Hello {
             protocol,
             node: if flags & 1 == 0 { NodeId::A } else { NodeId::B },
             active: flags & 2 != 0,
-            resumes: flags & 4 != 0,
+            hands_over: flags & 4 != 0,
+            resumes: flags & 8 != 0,
             incarnation: body.u64()?,
             epoch: Epoch(body.u64()?),
         })
@@ -211,6 +279,7 @@ impl<'a> Body<'a> {
 
 #[cfg(test)]
 mod tests {
+    use outlive_tcp::wire::{Checksum, Offload, Segmentation};
     use proptest::prelude::*;
 
     use super::*;
@@ -223,6 +292,11 @@ mod tests {
             epoch: Epoch(8),
             active: true,
             resumes: true,
+            hands_over: true,
+        };
+        let offload = Offload {
+            checksum: Checksum::Partial,
+            segmentation: Segmentation::Tcp { size: 1_448, ecn: true },
         };
         vec![
             Message::Hello(hello),
@@ -233,6 +307,15 @@ mod tests {
             Message::Changes { last: 9, changes: b"abc" },
             Message::Complete { number: 9, key: EpochKey { epoch: Epoch(4), key: [5; 16] } },
             Message::Confirm { number: 11 },
+            Message::Handover { epoch: Epoch(8), clock_us: 5 },
+            Message::Taken { epoch: Epoch(13) },
+            Message::Relay(RelayPart { offload, last: true, bytes: b"abc" }),
+            Message::Configuration { fingerprint: 3, reload: true },
+            Message::Drain {
+                drains: true,
+                server: Endpoint::new([10, 0, 0, 2].into(), 80),
+                pool: "web",
+            },
         ]
     }
 
@@ -249,7 +332,7 @@ mod tests {
     #[test]
     fn the_layout_is_fixed() {
         let golden: [&[u8]; 8] = [
-            b"\x01OLST\0\x01\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
+            b"\x01OLST\0\x01\x0f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
             b"\x02\0\0\0\0\0\0\0\x01\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\0\0\0\0\0\0\0\x03",
             b"\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x0c",
             b"\x08\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x0c",
@@ -265,17 +348,33 @@ mod tests {
         }
     }
 
-    /// What the first version said is understood: it could not resume.
+    /// What the first version said is understood: it could neither resume nor hand over.
     #[test]
     fn the_hello_of_the_first_version_is_understood() {
         let first = b"\x01OLST\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
         let Ok(Message::Hello(hello)) = Message::decode(first) else { panic!("not understood") };
-        assert!(hello.active && !hello.resumes);
+        assert!(hello.active && !hello.resumes && !hello.hands_over);
         let mut newer = first.to_vec();
         newer[6] = 2;
         // Whatever else it says: it may have changed.
         newer.extend(b"more");
         assert_eq!(Message::decode(&newer), Err(StateError::Version(2)));
+    }
+
+    #[test]
+    fn the_layout_of_a_handover_is_fixed() {
+        let golden: [&[u8]; 5] = [
+            b"\x10\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x05",
+            b"\x11\0\0\0\0\0\0\0\x0d",
+            b"\x12\x1e\x05\xa8abc",
+            b"\x13\0\0\0\0\0\0\0\x03\x01",
+            b"\x14\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\0\0\x02\0\x50web",
+        ];
+        for (message, golden) in examples()[8..].iter().zip(golden) {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            assert_eq!(bytes, golden);
+        }
     }
 
     proptest! {

@@ -5,20 +5,25 @@
 pub(crate) mod change;
 pub(crate) mod journal;
 pub(crate) mod message;
+pub(crate) mod relay;
 
 use std::collections::VecDeque;
 
-use outlive_tcp::time::Time;
+use outlive_tcp::{time::Time, wire::Endpoint};
 
 pub use self::message::{MAX_STATE_MESSAGE, StateError};
 use self::{
     change::ReceivedChange,
     message::{Held, Hello, Message, PROTOCOL},
+    relay::Assembly,
 };
 use crate::{
     counters::Counter,
     opening::keys::EpochKey,
-    pair::heartbeat::{Beliefs, Role},
+    pair::{
+        Epoch,
+        heartbeat::{Beliefs, Role},
+    },
     proxy::Proxy,
 };
 
@@ -35,7 +40,7 @@ enum Stage {
     /// Neither node is active, or both are: the roles have to settle first.
     Waiting,
     /// Active: the standby will say what it holds.
-    Asking,
+    Comparing,
     /// Active: sessions from this slot on have to be told.
     Snapshot { slot: usize },
     /// Active: the standby is told what it missed.
@@ -52,6 +57,15 @@ enum Stage {
     Following,
 }
 
+/// Active: whether the standby is asked to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    No,
+    /// In this epoch, once everything was told.
+    Wanted(Epoch),
+    Asked,
+}
+
 /// Something that the node has to act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
@@ -63,6 +77,14 @@ pub(crate) enum LinkEvent {
     Paired(EpochKey, u64),
     /// Standby: it holds everything, and the epoch begins.
     Synchronised(EpochKey),
+    /// Standby: it is to take over; the active node's clock stands at that.
+    Handover(u64),
+    /// Active: the standby has taken over, and is active in that epoch.
+    Taken(Epoch),
+    /// The peer obeys the configuration with that fingerprint, and perhaps asks this node to reload.
+    Configured { fingerprint: u64, reload: bool },
+    /// Active: a packet that reached the passive node was added to those that wait for the device.
+    Relayed,
 }
 
 /// One end of the state connection.
@@ -79,17 +101,27 @@ pub(crate) struct Link {
     told: Option<u64>,
     /// Standby: what it held when it had everything, and since; outlasts the connection.
     held: Held,
+    /// The peer understands a handover.
+    peer_hands_over: bool,
+    asking: Asking,
+    /// The roles were exchanged on this connection: what the peer said before may still come.
+    exchanged: bool,
+    assembly: Assembly,
 }
 
 impl Link {
     pub(crate) fn new() -> Self {
         Link {
             stage: Stage::Down,
+            peer: 0,
             outgoing: VecDeque::new(),
             confirm: None,
             told: None,
             held: Held::default(),
-            peer: 0,
+            peer_hands_over: false,
+            asking: Asking::No,
+            exchanged: false,
+            assembly: Assembly::default(),
         }
     }
 
@@ -113,8 +145,49 @@ impl Link {
             epoch: me.epoch,
             active,
             resumes: true,
+            hands_over: true,
         };
         self.say(&Message::Hello(hello));
+    }
+
+    /// Whether the standby could be asked to take over.
+    pub(crate) fn peer_hands_over(&self) -> bool {
+        self.peer_hands_over
+    }
+
+    /// Active in `epoch`: asks the standby to take over, behind everything that was told.
+    pub(crate) fn hand_over(&mut self, epoch: Epoch) {
+        self.asking = Asking::Wanted(epoch);
+    }
+
+    /// Says which configuration is obeyed here, if there is a peer that understands it.
+    pub(crate) fn say_configuration(&mut self, fingerprint: u64, reload: bool) {
+        if self.peer_hands_over {
+            self.say(&Message::Configuration { fingerprint, reload });
+        }
+    }
+
+    /// Tells the standby, if there is one that understands it, that a server drains, or drains no longer.
+    pub(crate) fn say_drain(&mut self, pool: &str, server: Endpoint, drains: bool) {
+        let telling =
+            matches!(self.stage, Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired);
+        if telling && self.peer_hands_over {
+            self.say(&Message::Drain { drains, server, pool });
+        }
+    }
+
+    /// Active: the standby has taken over. From now on it tells, on the same connection.
+    pub(crate) fn handed_over(&mut self) {
+        self.asking = Asking::No;
+        self.exchanged = true;
+        self.stage = Stage::Expecting;
+    }
+
+    /// Standby: this node has taken over, in `epoch`, because it was asked to. From now on it tells.
+    pub(crate) fn took_over(&mut self, now: Time, epoch: Epoch, proxy: &mut Proxy) {
+        self.confirm = None;
+        self.say(&Message::Taken { epoch });
+        self.begin(now, proxy);
     }
 
     /// The connection is gone.
@@ -150,7 +223,7 @@ impl Link {
                 let early = hello.active && me.role == Role::Joining;
                 Ok(early.then_some(LinkEvent::TooEarly))
             }
-            (Message::Held(held), Stage::Asking) => {
+            (Message::Held(held), Stage::Comparing) => {
                 let known = held.incarnation == me.incarnation;
                 if known && proxy.journal.can_resume(held.number) {
                     self.resume(now, held.number, proxy);
@@ -161,9 +234,11 @@ impl Link {
             }
             (Message::Begin { clock_us, sequence_key, .. }, Stage::Expecting) => {
                 self.held = Held::default();
+                self.told = None;
                 proxy.clock.follow(now, clock_us);
                 proxy.sequence_key = sequence_key;
                 proxy.begin_picture(now);
+                proxy.pools.forget_drains();
                 self.stage = Stage::Receiving;
                 Ok(None)
             }
@@ -172,6 +247,7 @@ impl Link {
             {
                 proxy.clock.follow(now, clock_us);
                 self.told = Some(number);
+                proxy.pools.forget_drains();
                 self.stage = Stage::Following;
                 Ok(None)
             }
@@ -202,6 +278,43 @@ impl Link {
                 | Stage::Completing { .. }
                 | Stage::Paired,
             ) => self.confirmed(now, number, proxy),
+            (Message::Configuration { fingerprint, reload }, stage)
+                if !matches!(stage, Stage::Down | Stage::Greeting) =>
+            {
+                Ok(Some(LinkEvent::Configured { fingerprint, reload }))
+            }
+            (Message::Drain { drains, server, pool }, Stage::Receiving | Stage::Following) => {
+                proxy.pools.drain(pool, server, drains);
+                Ok(None)
+            }
+            (Message::Handover { epoch, clock_us }, Stage::Receiving | Stage::Following) => {
+                // If this node was late, the active one has gone on alone meanwhile.
+                let wanted = me.synchronised && me.epoch == epoch;
+                Ok(wanted.then_some(LinkEvent::Handover(clock_us)))
+            }
+            (Message::Taken { epoch }, Stage::Paired) if self.asking == Asking::Asked => {
+                Ok(Some(LinkEvent::Taken(epoch)))
+            }
+            // Its heartbeat was faster.
+            (Message::Taken { .. } | Message::Confirm { .. }, Stage::Expecting)
+                if self.exchanged =>
+            {
+                Ok(None)
+            }
+            (
+                Message::Relay(part),
+                Stage::Comparing
+                | Stage::Snapshot { .. }
+                | Stage::CatchingUp
+                | Stage::Completing { .. }
+                | Stage::Paired,
+            ) => {
+                let whole = self.assembly.add(part).map_err(|()| StateError::Malformed)?;
+                Ok(whole.map(|(packet, offload)| {
+                    proxy.relayed(now, packet, offload);
+                    LinkEvent::Relayed
+                }))
+            }
             _ => Err(StateError::Unexpected),
         }
     }
@@ -251,8 +364,10 @@ impl Link {
             return Err(StateError::SameName);
         }
         self.peer = hello.incarnation;
+        self.peer_hands_over = hello.hands_over;
+        self.say_configuration(proxy.config.fingerprint(), false);
         match (active, hello.active) {
-            (true, false) if hello.resumes => self.stage = Stage::Asking,
+            (true, false) if hello.resumes => self.stage = Stage::Comparing,
             (true, false) => self.begin(now, proxy),
             (false, true) => {
                 if hello.resumes {
@@ -274,6 +389,13 @@ impl Link {
             sessions: proxy.sessions.len() as u64,
         });
         self.stage = Stage::Snapshot { slot: 0 };
+        self.say_drains(proxy);
+    }
+
+    fn say_drains(&mut self, proxy: &Proxy) {
+        for (pool, server) in proxy.pools.drains() {
+            self.say_drain(pool, server, true);
+        }
     }
 
     /// Active: the standby is told what happened after `number`.
@@ -282,6 +404,7 @@ impl Link {
         proxy.counters.count(Counter::Resumed);
         self.say(&Message::Resume { clock_us: proxy.clock.micros(now), number });
         self.stage = Stage::CatchingUp;
+        self.say_drains(proxy);
     }
 
     /// Appends the next message to `out`; false if there is nothing to say. `next_key` makes the key of the
@@ -301,18 +424,30 @@ impl Link {
             Message::Confirm { number }.encode(out);
             return true;
         }
-        if !matches!(
-            self.stage,
-            Stage::Snapshot { .. } | Stage::CatchingUp | Stage::Completing { .. } | Stage::Paired
-        ) {
-            return false;
+        match self.stage {
+            Stage::Snapshot { .. }
+            | Stage::CatchingUp
+            | Stage::Completing { .. }
+            | Stage::Paired => {}
+            Stage::Expecting | Stage::Receiving | Stage::Following if self.peer_hands_over => {
+                return proxy.to_relay.part(now, MAX_STATE_MESSAGE - HEAD, |part| {
+                    Message::Relay(part).encode(out);
+                });
+            }
+            _ => return false,
         }
         let mut changes = Vec::new();
-        let telling = self.stage != Stage::Paired;
+        let telling = self.stage != Stage::Paired || self.asking != Asking::No;
         if (telling || proxy.journal.is_due(now))
             && let Some(last) = proxy.journal.fetch(now, MAX_STATE_MESSAGE - HEAD, &mut changes)
         {
             Message::Changes { last, changes: &changes }.encode(out);
+            return true;
+        }
+        if let (Stage::Paired, Asking::Wanted(epoch)) = (self.stage, self.asking) {
+            self.asking = Asking::Asked;
+            let clock_us = proxy.clock.micros(now);
+            Message::Handover { epoch, clock_us }.encode(out);
             return true;
         }
         match self.stage {

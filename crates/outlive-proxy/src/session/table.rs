@@ -34,6 +34,11 @@ impl Sessions {
         }
     }
 
+    /// From now on there may be so many. Those that there are stay.
+    pub(crate) fn limit_to(&mut self, limit: u32) {
+        self.limit = limit as usize;
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }

@@ -16,6 +16,7 @@ mod tests;
 
 pub(crate) use bytes::{put_u16, put_u32, u16_at, u32_at};
 pub use endpoint::{Endpoint, FourTuple};
+pub use icmp::{IcmpError, IcmpErrorKind};
 pub use ip::{Fragmentation, IpLayout, IpVersion, addresses};
 pub(crate) use ip::{IpHeader, PROTOCOL_TCP};
 pub use offload::{Checksum, Offload, Segmentation};

@@ -95,6 +95,11 @@ impl<'a> TcpPacket<'a> {
         u16_at(self.header(), 14)
     }
 
+    /// The urgent pointer, if the URG flag is set: where urgent data ends, counted from SEG.SEQ.
+    pub fn urgent(&self) -> Option<u16> {
+        self.flags().contains(Flags::URG).then(|| u16_at(self.header(), 18))
+    }
+
     /// The payload.
     pub fn payload(&self) -> &[u8] {
         &self.buffer[self.payload..self.end]

@@ -108,6 +108,7 @@ impl Builder<'_, '_> {
             fast_path: fast_path?,
             admin_socket,
             log: log?,
+            log_connections: node.log_connections,
             peer,
             watch,
         })

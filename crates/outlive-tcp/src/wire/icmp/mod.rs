@@ -39,6 +39,7 @@ const V6_ECHO_REPLY: u8 = 129;
 
 /// Codes of an unreachable destination.
 const V4_FRAGMENTATION_NEEDED: u8 = 4;
+const V4_PROTOCOL: u8 = 2;
 const V4_PORT: u8 = 3;
 const V6_PORT: u8 = 4;
 
@@ -64,6 +65,18 @@ pub struct IcmpError {
     pub what: IcmpErrorKind,
     /// The ICMP code, which says it more precisely and in terms of the IP version.
     pub code: u8,
+}
+
+impl IcmpError {
+    /// Whether nobody is there at all, as the destination's address tells for protocol and port: a
+    /// "hard error" of RFC 9293, section 3.9.2.2.
+    pub fn is_hard(&self) -> bool {
+        let unreachable = match self.quoted.version() {
+            Some(IpVersion::V4) => matches!(self.code, V4_PROTOCOL | V4_PORT),
+            _ => self.code == V6_PORT,
+        };
+        self.what == IcmpErrorKind::Unreachable && unreachable
+    }
 }
 
 /// What happened to a packet.
