@@ -49,7 +49,7 @@ pub enum LabError {
     #[error("a plain link cannot be overheard; make it an impaired one")]
     NothingToOverhear,
     /// More connections than there is room for.
-    #[error("a lab has room for {most} connections")]
+    #[error("there is room for {most} connections only")]
     TooMany {
         /// How many would fit.
         most: u64,

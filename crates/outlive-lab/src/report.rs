@@ -6,12 +6,16 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::subject::Cluster;
 use crate::topology::Lab;
 use crate::traffic::Book;
 use crate::traffic::book::{Lost, Totals};
 
 /// Lost connections that are listed one by one; the rest is only counted.
 const MOST_LISTED: usize = 20;
+
+/// Under which name logs are noted.
+const LOGS: &str = "logs";
 
 /// The outcome of a scenario.
 #[derive(Debug, Clone, Serialize)]
@@ -80,12 +84,15 @@ impl Report {
         totals
     }
 
-    /// Several reports as one: sums, all problems, and nothing of what else was measured.
+    /// Several reports as one: sums, all problems, and of what else was measured only the logs.
     pub fn sum(scenario: &str, mut reports: Vec<Report>) -> Self {
         let mut sum = reports.remove(0);
         sum.scenario = scenario.to_owned();
-        sum.measured.clear();
-        for report in reports {
+        sum.measured.retain(|name, _| name == LOGS);
+        for mut report in reports {
+            if let Some(logs) = report.measured.remove(LOGS) {
+                sum.measured.insert(LOGS.to_owned(), logs);
+            }
             sum.ok &= report.ok;
             sum.problems.extend(report.problems);
             sum.connections += report.connections;
@@ -109,6 +116,13 @@ impl Report {
         if !holds {
             self.ok = false;
             self.problems.push(problem());
+        }
+    }
+
+    /// Adds what the machines of a cluster have logged, if something is wrong.
+    pub fn add_logs(&mut self, cluster: &mut dyn Cluster) {
+        if !self.ok {
+            self.measure(LOGS, cluster.last_words());
         }
     }
 

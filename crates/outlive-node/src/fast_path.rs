@@ -33,6 +33,9 @@ pub enum Unavailable {
     /// The interfaces.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// None of the interfaces has frames that the program understands.
+    #[error("none of the interfaces is an Ethernet interface")]
+    NoEthernet,
     /// The event loop.
     #[error("registering with the event loop: {0}")]
     Registry(#[from] std::io::Error),
@@ -60,8 +63,17 @@ impl KernelPath {
     ) -> Result<Self, Unavailable> {
         let netlink = Netlink::open()?;
         let mut path = FastPath::load(sessions, netlink.index_of(device)?.0)?;
+        let mut attached = false;
         for interface in interfaces {
-            path.attach(netlink.index_of(interface)?.0)?;
+            let link = netlink.link(interface)?;
+            // The program expects an Ethernet header; what comes elsewhere stays with the process.
+            if link.is_ethernet {
+                path.attach(link.index.0)?;
+                attached = true;
+            }
+        }
+        if !attached {
+            return Err(Unavailable::NoEthernet);
         }
         registry.register(&mut SourceFd(&path.as_raw_fd()), token, Interest::READABLE)?;
         let owners = vec![(0, 0); sessions as usize];

@@ -201,7 +201,7 @@ impl Runtime {
             TcpListener::bind(peer.state.local.value).map_err(StartError::State)?;
         }
         let edge = Edge::set_up(&settings, plan, poll.registry(), EDGE)?;
-        let fast_path = open_fast_path(&settings, plan, &poll);
+        let fast_path = open_fast_path(&settings, &poll);
         if let Ok(path) = &fast_path {
             node.use_fast_path(path.for_core());
         }
@@ -586,8 +586,8 @@ impl Drop for Runtime {
 }
 
 /// The fast path, or why there is none.
-fn open_fast_path(settings: &Settings, plan: &Plan, poll: &Poll) -> Result<KernelPath, String> {
-    let interfaces: Vec<&str> = plan.claims.iter().map(|claim| claim.interface.as_str()).collect();
+fn open_fast_path(settings: &Settings, poll: &Poll) -> Result<KernelPath, String> {
+    let interfaces: Vec<&str> = settings.interfaces.iter().map(|i| i.value.as_str()).collect();
     let (sessions, device) = (settings.fast_path, &settings.tun.value);
     if sessions == 0 {
         return Err("limits.fast_path is 0".to_owned());

@@ -25,6 +25,11 @@ pub(crate) struct Traits {
     pub(crate) window: u16,
 }
 
+/// A server that says less than this is not believed here, where it would count for the clients of every other
+/// server, too. It gets smaller segments all the same, and lets the rest wait if its window really is so small.
+const LEAST_MSS: u16 = 536;
+const LEAST_WINDOW: u16 = 2_048;
+
 impl Traits {
     /// What a present-day server is expected to say before one has been seen. A server that says less is
     /// bridged by the translation.
@@ -224,7 +229,7 @@ impl Pools {
         let before = state.learnt.unwrap_or(expected);
         // What was not offered could not be answered: that says nothing about the server.
         state.learnt = Some(Traits {
-            mss: answered.mss.unwrap_or(536),
+            mss: answered.mss.unwrap_or(LEAST_MSS).max(LEAST_MSS),
             window_scale: offered
                 .window_scale
                 .map_or(before.window_scale, |_| answered.window_scale),
@@ -232,7 +237,7 @@ impl Pools {
             timestamps: offered
                 .timestamps
                 .map_or(before.timestamps, |_| answered.timestamps.is_some()),
-            window,
+            window: window.max(LEAST_WINDOW),
         });
     }
 
@@ -368,5 +373,14 @@ mod tests {
             window: 30_000,
         };
         assert_eq!(traits, expected);
+    }
+
+    #[test]
+    fn one_server_cannot_close_the_door_to_the_others() {
+        let mut pools = pools(Balance::RoundRobin);
+        let tiny = Options { mss: Some(1), ..Options::default() };
+        pools.answered(ServerId(0), &Options::default(), &tiny, 0);
+        let traits = pools.traits([POOL].into_iter(), true);
+        assert_eq!((traits.mss, traits.window), (LEAST_MSS, LEAST_WINDOW));
     }
 }

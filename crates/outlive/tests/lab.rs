@@ -149,6 +149,17 @@ fn what_a_standby_costs_is_measured() {
     assert!(report.measured["state_bytes_per_gigabyte"].is_number(), "{report}");
 }
 
+#[test]
+fn a_planned_handover_costs_nothing() {
+    let settings = Settings { rounds: 1, ..settings() };
+    let Some(report) = run("handover", &settings) else { return };
+    assert!(report.ok, "{report}");
+    assert_eq!((report.connections_lost, report.bytes_wrong), (0, 0), "{report}");
+    for name in ["retransmissions_control", "retransmissions_handover"] {
+        assert!(report.measured[name].is_u64(), "{report}");
+    }
+}
+
 /// Whether there is such a program; if not, a line says so, and it is a failure where everything
 /// must be there.
 fn is_installed(program: &str) -> bool {

@@ -14,7 +14,7 @@ use crate::{
     judge::{self, Numbers, fix_checksums},
     world::{
         CLIENTS, World,
-        conn::{FIN, PSH},
+        conn::{FIN, PSH, URG},
     },
 };
 
@@ -47,6 +47,8 @@ fn step(world: &mut World, input: &mut Input<'_>) {
         }
         3 | 4 => {
             let bits = input.byte();
+            let first = world.conns[who].backend.is_some_and(|b| !b.answered);
+            world.conns[who].unrecorded |= first && world.records_are_stuck();
             let packet = world.conns[who].answer(bits, false);
             world.says(packet, bits & 64 != 0, who);
         }
@@ -111,8 +113,12 @@ fn saying(input: &mut Input<'_>) -> (u32, u16, bool, bool) {
         2 => 1_400,
         _ => 8_000,
     };
-    let fin = if bits & 0x1c == 0x1c { FIN } else { 0 };
-    (len, fin | if bits & 32 != 0 { PSH } else { 0 }, bits & 64 != 0, bits & 128 != 0)
+    let kind = match bits & 0x1c {
+        0x1c => FIN,
+        8 => URG,
+        _ => 0,
+    };
+    (len, kind | if bits & 32 != 0 { PSH } else { 0 }, bits & 64 != 0, bits & 128 != 0)
 }
 
 /// Mostly the node that serves.

@@ -14,6 +14,7 @@ pub(crate) const SYN: u16 = 2;
 pub(crate) const RST: u16 = 4;
 pub(crate) const PSH: u16 = 8;
 pub(crate) const ACK: u16 = 16;
+pub(crate) const URG: u16 = 32;
 /// The window field of either end.
 const WINDOW: u16 = 20_000;
 /// More is not sent without an acknowledgment: it fits the window that a client is shown first.
@@ -77,6 +78,8 @@ pub(crate) struct Backend {
     pub(crate) answered: bool,
     /// The SYN has timestamps.
     asked_for_timestamps: bool,
+    /// It has acknowledged what it had.
+    acknowledged: bool,
 }
 
 /// A session, seen from both its ends.
@@ -95,6 +98,8 @@ pub(crate) struct Conn {
     /// The server has heard more from the client than a SYN: from now on it goes on whatever happens.
     pub(crate) settled: bool,
     pub(crate) reset: bool,
+    /// Its record is on its way to the standby, and does not arrive.
+    pub(crate) unrecorded: bool,
     clock: u32,
     /// What the SYN offers.
     offer: u8,
@@ -120,6 +125,7 @@ impl Conn {
             begun: false,
             settled: false,
             reset: false,
+            unrecorded: false,
             clock: 1_000,
             offer: 0,
         }
@@ -204,12 +210,15 @@ impl Conn {
         Some(judge::tcp(backend.tuple, numbers, &options, &[]))
     }
 
-    /// The server's next segment, or a repetition of all that the client lacks.
+    /// The server's next segment, or a repetition of all that the client lacks. One that was on its way for long
+    /// (flagged URG here) acknowledges nothing yet; it does not come after one that does.
     pub(crate) fn server_says(&mut self, len: u32, flags: u16, repeat: bool) -> Option<Vec<u8>> {
         let client_has = self.half.received();
         let clock = self.clock;
         let backend = self.backend.as_mut().filter(|b| b.answered)?;
-        let ack = backend.half.rcv?;
+        let old = flags & URG != 0 && !backend.acknowledged;
+        backend.acknowledged |= !old;
+        let ack = backend.half.rcv.map(|rcv| if old { backend.half.irs + 1 } else { rcv })?;
         let (from, to) = sends(&mut backend.half, client_has, len, flags, repeat);
         let fin = if backend.half.fin && to == backend.half.sent { FIN } else { 0 };
         let options = stamp(backend.half.timestamps, clock + 77_000);
@@ -292,6 +301,11 @@ impl Conn {
         if seen.flags & SYN != 0 || !backend.answered {
             return;
         }
+        let effect = !seen.payload.is_empty();
+        assert!(
+            !(effect && self.unrecorded && self.pristine),
+            "an effect before the record: {self:?}"
+        );
         self.settled |= seen.flags & ACK != 0;
         let client_has = self.half.received();
         if self.pristine && seen.flags & ACK != 0 {
@@ -322,7 +336,13 @@ impl Conn {
         half.irs = seen.seq;
         let tuple = seen.tuple.reversed();
         let asked_for_timestamps = seen.timestamps;
-        self.backend = Some(Backend { tuple, half, answered: false, asked_for_timestamps });
+        self.backend = Some(Backend {
+            tuple,
+            half,
+            answered: false,
+            asked_for_timestamps,
+            acknowledged: false,
+        });
     }
 
     /// Everything that was sent has arrived, both ways, and both ends are closed.

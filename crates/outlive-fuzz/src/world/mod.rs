@@ -20,6 +20,8 @@ use crate::judge::fix_checksums;
 
 /// Clients, each with a port of its own.
 pub(crate) const CLIENTS: usize = 3;
+/// When the first connection may have been idle for a minute.
+const IDLE_AT: Duration = Duration::from_secs(70);
 /// Packets that are remembered, for errors about them.
 const REMEMBERED: usize = 8;
 
@@ -94,8 +96,20 @@ impl World {
         }
     }
 
+    /// The standby holds everything up to now, and hears of nothing that happens.
+    pub(crate) fn records_are_stuck(&self) -> bool {
+        self.nodes.held && self.nodes.standby_is_complete()
+    }
+
     /// What has left the nodes arrives.
     pub(crate) fn receive(&mut self, about: Option<usize>) {
+        if self.variant & setup::SHORT_IDLE != 0 && self.nodes.now > setup::START + IDLE_AT {
+            // Some may have been idle for too long, which is a reason to forget them.
+            self.conns.iter_mut().for_each(|conn| conn.pristine = false);
+        }
+        if !self.records_are_stuck() {
+            self.conns.iter_mut().for_each(|conn| conn.unrecorded = false);
+        }
         for left in std::mem::take(&mut self.nodes.left) {
             trace(|| format!("out comes {}", show(&left.packet)));
             if let Some(seen) = Seen::of(&left) {

@@ -30,6 +30,8 @@ pub(crate) const PROXY_V2: u8 = 8;
 pub(crate) const SHORT_IDLE: u8 = 16;
 /// There is no second node.
 pub(crate) const ALONE: u8 = 32;
+/// Established sessions are left to a fast path, which has room for two.
+pub(crate) const FAST_PATH: u8 = 64;
 const VARIANTS: u8 = 64;
 
 /// Secrets of a node, the same in every run.

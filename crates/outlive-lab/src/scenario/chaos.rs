@@ -75,6 +75,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     report.measure("minutes", settings.minutes);
     report.measure("lost_as_the_standby_could_not_know", verdict.excused);
     report.measure("steps", chaos.done);
+    report.add_logs(&mut rig.pair);
     Ok(report)
 }
 

@@ -14,7 +14,7 @@ use crate::report::Report;
 use crate::subject::outlive::{FORMING, PairOptions};
 
 /// What is done to the active node in turn.
-const TURNS: [Fault; 2] = [Fault::Kill, Fault::Restart];
+const TURNS: [Fault; 4] = [Fault::Kill, Fault::Handover, Fault::Restart, Fault::Handover];
 
 /// How long everything runs undisturbed before a change, and before it is made good.
 const STEADY: Duration = Duration::from_millis(400);
@@ -68,6 +68,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
             });
         }
     }
+    report.add_logs(&mut rig.pair);
     Ok(report)
 }
 

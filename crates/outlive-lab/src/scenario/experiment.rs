@@ -93,6 +93,7 @@ impl Experiment {
         let status = rig.pair.by_role()?.0.status()?;
         report.measure("epoch", &status.epoch);
         report.measure("counters", status.counters());
+        report.add_logs(&mut rig.pair);
         let picture = course.picture(&format!("{}: throughput", self.name));
         Ok((report, picture))
     }

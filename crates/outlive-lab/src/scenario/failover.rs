@@ -72,14 +72,15 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     let shares = Shares::of(settings.connections);
     let streams = open(&mut stage, &mut course, shares)?;
     let patience = patience(settings);
-    let cluster = &mut *stage.cluster;
-    course.wait("the cluster to be whole", patience, || cluster.is_whole())?;
+    course.wait("the cluster to be whole", patience, || stage.cluster.is_whole())?;
     course.wait_progress(&streams, PACE / 32, Duration::from_secs(60))?;
     course.run_for(STEADY);
     let in_mid_transfer = streams.iter().all(|group| group.open() > 0);
 
+    let before = stage.cluster.describe()?;
+
     let mut watch = Watch::new(stage.lab.clock());
-    let ordeal = Ordeal::begin(settings.fault, cluster, &mut course, || {
+    let ordeal = Ordeal::begin(settings.fault, &mut *stage.cluster, &mut course, || {
         watch.note([stage.clients.senders(), stage.servers.senders()]);
     })?;
     course.run_for(STEADY);
@@ -112,7 +113,8 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     report.measure("answer_ms", Distribution::of(answers.values().copied()));
     report.measure("senders", watch.verdict(took_over_at - fault_at, took_over_at, &stalls));
     report.measure("failures", course.book().totals().failures());
-    report.measure("cluster", stage.cluster.describe()?);
+    report.measure("cluster", [before, stage.cluster.describe()?]);
+    report.add_logs(&mut *stage.cluster);
     settings.save(&course.picture("failover: throughput"))?;
     Ok(report)
 }

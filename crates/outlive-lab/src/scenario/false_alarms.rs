@@ -87,7 +87,9 @@ fn try_timeout(
     drop(busy);
     course.wait("the pair to be whole", Duration::from_secs(30), || rig.pair.is_whole())?;
     rig.close(&mut course, Duration::from_secs(60));
-    Ok((course.report("false-alarms", &rig.lab), takeovers))
+    let mut report = course.report("false-alarms", &rig.lab);
+    report.add_logs(&mut rig.pair);
+    Ok((report, takeovers))
 }
 
 fn processors() -> usize {

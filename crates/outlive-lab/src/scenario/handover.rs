@@ -46,18 +46,18 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     let mut rounds = Vec::new();
     let mut in_mid_transfer = true;
     for _ in 0..settings.rounds {
-        let before = retransmitted(&rig)?;
+        let before = Counted::now(&rig)?;
         let transfers = begin(&rig, &mut course)?;
         course.wait_over(&transfers, Duration::from_secs(120));
-        let control = retransmitted(&rig)? - before;
+        let control = before.since(&rig)?;
 
-        let before = retransmitted(&rig)?;
+        let before = Counted::now(&rig)?;
         let transfers = begin(&rig, &mut course)?;
         in_mid_transfer &= transfers.iter().any(|group| group.open() > 0);
         let ordeal = Ordeal::begin(Fault::Handover, &mut rig.pair, &mut course, || ())?;
         ordeal.end(&mut course, FORMING)?;
         course.wait_over(&transfers, Duration::from_secs(120));
-        rounds.push(Round { control, handover: retransmitted(&rig)? - before });
+        rounds.push(Round { control, handover: before.since(&rig)? });
     }
     rig.close(&mut course, Duration::from_secs(60));
 
@@ -69,6 +69,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     report.measure("retransmissions_handover", totals[1]);
     report.measure("no_more_than_in_control", totals[1] <= totals[0]);
     report.measure("rounds", rounds);
+    report.add_logs(&mut rig.pair);
     Ok(report)
 }
 
@@ -83,12 +84,27 @@ fn begin(rig: &Rig, course: &mut Course<'_>) -> Result<Vec<Arc<Group>>, LabError
     Ok(transfers)
 }
 
-/// Segments that the kernels of all peers have sent again, without loss probes.
-fn retransmitted(rig: &Rig) -> Result<u64, LabError> {
-    let mut sum = 0;
-    for host in &rig.hosts {
-        let again = host.counter("RetransSegs")?.unwrap_or(0);
-        sum += again.saturating_sub(host.counter("TCPLossProbes")?.unwrap_or(0));
+/// What the kernels of all peers have counted so far.
+struct Counted {
+    /// Segments sent again.
+    again: u64,
+    /// Loss probes sent. Some are such segments, others are new data.
+    probes: u64,
+}
+
+impl Counted {
+    fn now(rig: &Rig) -> Result<Self, LabError> {
+        let (mut again, mut probes) = (0, 0);
+        for host in &rig.hosts {
+            again += host.counter("RetransSegs")?.unwrap_or(0);
+            probes += host.counter("TCPLossProbes")?.unwrap_or(0);
+        }
+        Ok(Self { again, probes })
     }
-    Ok(sum)
+
+    /// Segments sent again since then, without loss probes.
+    fn since(&self, rig: &Rig) -> Result<u64, LabError> {
+        let now = Self::now(rig)?;
+        Ok((now.again - self.again).saturating_sub(now.probes - self.probes))
+    }
 }

@@ -11,7 +11,7 @@ use crate::error::LabError;
 use crate::host::Host;
 use crate::link::LinkKind;
 use crate::subject::Cluster;
-use crate::subject::keepalived::KeepalivedPair;
+use crate::subject::keepalived::{self, KeepalivedPair};
 use crate::subject::outlive::{Pair, PairOptions};
 use crate::topology::Lab;
 use crate::traffic::{Book, Group, Plan};
@@ -45,11 +45,15 @@ pub(super) struct Stage {
 impl Stage {
     /// Builds it for as many connections as the settings say, which belong to groups of these labels.
     pub(super) fn new(settings: &Settings, labels: &[&str]) -> Result<Self, LabError> {
+        let most = match settings.contender {
+            Contender::Outlive => MOST_HOSTS * MOST_CONNECTIONS,
+            Contender::Haproxy => keepalived::MOST_CONNECTIONS,
+        };
+        if settings.connections > most {
+            return Err(LabError::TooMany { most });
+        }
         let lab = Lab::new(settings.seed)?;
         let processes = settings.connections.div_ceil(MOST_CONNECTIONS).max(FEWEST_PROCESSES);
-        if processes > MOST_HOSTS {
-            return Err(LabError::TooMany { most: MOST_HOSTS * MOST_CONNECTIONS });
-        }
         let hosts = |name: &str, first: u8| -> Result<Vec<Host>, LabError> {
             let numbers = (first..).take(processes as usize);
             let host =

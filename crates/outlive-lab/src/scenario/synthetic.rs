@@ -107,6 +107,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     };
     report.measure("memory_bytes_per_session", [grown(0), grown(1)]);
     report.measure("memory_kb", [empty, full]);
+    report.add_logs(&mut pair);
     Ok(report)
 }
 

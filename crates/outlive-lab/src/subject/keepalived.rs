@@ -236,6 +236,10 @@ impl Machine for ProxyMachine {
         Ok(addresses_held.iter().any(|held| held.address.addr() == addresses(VIRTUAL)[0]))
     }
 
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
     fn took_over_at(&self) -> Option<Duration> {
         let since = fs::read_to_string(self.path("since")).ok()?;
         let since = Duration::try_from_secs_f64(since.trim().parse().ok()?).ok()?;
@@ -249,8 +253,8 @@ impl Drop for ProxyMachine {
     }
 }
 
-/// What fits into 20,000 descriptors: two for a connection, and a pipe for each fourth.
-const MOST_CONNECTIONS: u32 = 7_900;
+/// Connections that fit into 20,000 descriptors: two for each, and a pipe for each fourth.
+pub const MOST_CONNECTIONS: u64 = 7_900;
 
 /// Each port leads to the same port of all servers, IPv4 to IPv4 and IPv6 to IPv6.
 fn haproxy_config(servers: &[&Host], ports: &[u16]) -> String {

@@ -22,6 +22,9 @@ pub trait Subject {
     fn address(&self, ipv6: bool, port: u16) -> SocketAddr;
 }
 
+/// Lines of each log that are shown when something went wrong.
+const MOST_LINES: usize = 40;
+
 /// Two machines, one of which serves while the other stands by.
 pub trait Cluster: Subject {
     /// Both machines.
@@ -37,6 +40,18 @@ pub trait Cluster: Subject {
             return Ok(0);
         }
         if b.serves()? { Ok(1) } else { Err(LabError::NobodyActive) }
+    }
+
+    /// The last lines that each of the machines has logged, by its name: for a report of something
+    /// that went wrong.
+    fn last_words(&mut self) -> Map<String, Value> {
+        let last = |machine: &mut dyn Machine| {
+            let log = machine.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(MOST_LINES)..];
+            (machine.host().name().to_owned(), last.into())
+        };
+        self.machines().into_iter().map(last).collect()
     }
 
     /// What else there is to say of it in a report.
@@ -74,6 +89,9 @@ pub trait Machine {
 
     /// Whether it says that it serves.
     fn serves(&mut self) -> Result<bool, LabError>;
+
+    /// Everything that its programs have logged so far.
+    fn log(&self) -> String;
 
     /// When it last began to serve in place of the other, on the lab's clock, if it knows.
     fn took_over_at(&self) -> Option<Duration>;

@@ -225,6 +225,10 @@ impl Machine for Node {
         self.is(|status| status.role == "active")
     }
 
+    fn log(&self) -> String {
+        Node::log(self)
+    }
+
     fn took_over_at(&self) -> Option<Duration> {
         Node::took_over_at(self)
     }

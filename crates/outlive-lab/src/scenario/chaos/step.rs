@@ -37,7 +37,7 @@ pub(super) struct Step {
 /// Hosts that a burst can strike.
 const HOSTS: usize = 5;
 
-const FAULTS: [Fault; 7] = [
+const FAULTS: [Fault; 8] = [
     Fault::Kill,
     Fault::Freeze,
     Fault::FreezeCut,
@@ -45,6 +45,7 @@ const FAULTS: [Fault; 7] = [
     Fault::Partition,
     Fault::Reboot,
     Fault::Restart,
+    Fault::Handover,
 ];
 
 /// All steps of a seed.
