@@ -4,10 +4,13 @@
 //! errors name the listener or pool at fault.
 
 mod fingerprint;
+mod protection;
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use outlive_tcp::wire::Endpoint;
+
+pub use self::protection::{Protection, Replication, Synchronise, WithoutStandby};
 
 /// Everything a node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,8 @@ pub struct Listener {
     pub default_pool: Option<PoolId>,
     /// A session without a segment in either direction for this long is forgotten.
     pub idle_timeout: Duration,
+    /// What becomes of its sessions when the active node fails.
+    pub protection: Protection,
 }
 
 /// How a session is opened (see ARCHITECTURE.md, "Two ways to open a session").
@@ -292,6 +297,14 @@ pub enum Invalid {
     /// Times that contradict each other.
     #[error("the detection timeout must be at least twice the heartbeat interval")]
     DetectionTooShort,
+    /// A listener that waits for no standby cannot insist on one.
+    #[error(
+        "listener \"{0}\" refuses connections without a standby, but replicates asynchronously"
+    )]
+    RefusesAsync(String),
+    /// A listener would never take a connection.
+    #[error("listener \"{0}\" refuses connections without a standby, and there is no peer")]
+    RefusesAlone(String),
     /// A limit or MTU out of range.
     #[error("{0}")]
     OutOfRange(&'static str),
@@ -337,6 +350,14 @@ impl Config {
             }
             if listener.opening == OpeningMode::Direct && !listener.routes.is_empty() {
                 return Err(Invalid::RoutesOnDirect(name()));
+            }
+            if listener.protection.needs_standby() {
+                if !listener.protection.waits() {
+                    return Err(Invalid::RefusesAsync(name()));
+                }
+                if !self.pair.enabled {
+                    return Err(Invalid::RefusesAlone(name()));
+                }
             }
             let pools: BTreeSet<PoolId> =
                 listener.routes.iter().map(|r| r.pool).chain(listener.default_pool).collect();

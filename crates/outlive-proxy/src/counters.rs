@@ -44,6 +44,8 @@ counters! {
     SessionsReset => "sessions_reset",
     /// Sessions forgotten because nothing was heard for the idle timeout.
     SessionsIdle => "sessions_idle",
+    /// Connections reset because no record of them had reached this node when it took over.
+    SessionsLost => "sessions_lost",
     /// Sessions in TIME-WAIT that gave way to a new one.
     SessionsRecycled => "sessions_recycled",
     /// SYN-ACKs sent with a cookie.
@@ -58,8 +60,12 @@ counters! {
     ServerTimeout => "server_timeout",
     /// Clients turned away because no server of the pool could be reached.
     NoServer => "no_server",
+    /// Clients turned away because there was no standby, and the listener insists on one.
+    NoStandby => "no_standby",
     /// Clients turned away because their data matched no route.
     NoRoute => "no_route",
+    /// Times that nine tenths of this node's source ports towards a server came to be in use.
+    PortsLow => "source_ports_low",
     /// Connections not opened because every source port towards the server is taken.
     PortsExhausted => "source_ports_exhausted",
     /// Inserted PROXY headers sent again because their acknowledgment did not come.
@@ -72,6 +78,8 @@ counters! {
     EchoReplies => "echo_replies",
     /// ICMP port unreachable sent.
     Unreachables => "unreachables_sent",
+    /// Standbys that came back soon enough to be told only what they had missed.
+    Resumed => "standby_resumed",
     /// Takeovers by this node.
     Takeovers => "takeovers",
     /// Probes sent after a takeover to wake up busy sessions.

@@ -235,6 +235,15 @@ pub enum LogEvent {
         /// It refused.
         refused: bool,
     },
+    /// This node's source ports towards a server are nearly used up.
+    PortsLow {
+        /// Which.
+        server: Endpoint,
+        /// In use.
+        used: u32,
+        /// There are.
+        capacity: u32,
+    },
     /// Every source port towards a server is in use.
     PortsExhausted {
         /// Which.
@@ -268,6 +277,7 @@ impl LogEvent {
             | LogEvent::HandoverFailed
             | LogEvent::ConfigurationsDiffer
             | LogEvent::ServerFailed { .. }
+            | LogEvent::PortsLow { .. }
             | LogEvent::PortsExhausted { .. } => Severity::Warning,
             _ => Severity::Info,
         }
@@ -354,6 +364,11 @@ impl fmt::Display for LogEvent {
             LogEvent::ServerFailed { server, refused: false } => {
                 write!(f, "server {server} did not answer")
             }
+            LogEvent::PortsLow { server, used, capacity } => write!(
+                f,
+                "source ports towards {server} are nearly used up, {used} of this node's {capacity}: \
+                 add source addresses, or servers"
+            ),
             LogEvent::PortsExhausted { server } => write!(
                 f,
                 "no source port towards {server} is free: add source addresses, or servers"

@@ -57,6 +57,9 @@ impl Flow {
     }
 }
 
+/// Room for so many connections is made at the start, if there may be so many; 40 bytes for each session then.
+const RESERVED: usize = 4 << 20;
+
 /// The index. Every call is given `tuple_of`, which tells the tuple of a flow that is in it.
 #[derive(Debug)]
 pub(crate) struct FlowTable {
@@ -65,8 +68,10 @@ pub(crate) struct FlowTable {
 }
 
 impl FlowTable {
-    pub(crate) fn new(key: [u8; 16]) -> Self {
-        FlowTable { table: HashTable::new(), key }
+    /// With room for `connections` from the beginning: to find new places for a million entries, whose tuples stand
+    /// elsewhere, would stop the node for most of a second. (Pages that are not used yet cost nothing.)
+    pub(crate) fn new(key: [u8; 16], connections: usize) -> Self {
+        FlowTable { table: HashTable::with_capacity(connections.min(RESERVED)), key }
     }
 
     pub(crate) fn find(

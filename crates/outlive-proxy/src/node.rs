@@ -354,8 +354,9 @@ impl Node {
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
         let patience = self.proxy.config.pair.confirm_timeout;
-        let waiting = self.proxy.waiting_since().filter(|_| self.pair.is_paired());
-        let confirm = waiting.map(|since| since + patience);
+        let owed = [self.proxy.waiting_since(), self.proxy.journal.owed_since()];
+        let owed = owed.into_iter().flatten().min().filter(|_| self.pair.is_paired());
+        let confirm = owed.map(|since| since + patience);
         let announcement = self.announcement.map(|(at, _)| at);
         let deadlines = [
             self.pair.deadline(now),
@@ -516,6 +517,7 @@ impl Node {
     fn serve(&mut self, now: Time, quiet: Duration) {
         let epoch = self.pair.epoch();
         self.begin_epoch(epoch);
+        self.proxy.finish_sweep(now);
         let posture = &mut self.proxy.posture;
         posture.active = true;
         let silent = !quiet.is_zero() && !fault::on(Fault::QuietTimeSkipped);
@@ -523,6 +525,7 @@ impl Node {
         posture.release = Release::Now;
         self.events.push_back(Event::Activate { epoch });
         self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
+        self.link.forget_held();
         // What was kept for the other node is this one's to handle now.
         self.proxy.readmit(now);
         self.end_relaying();
@@ -544,6 +547,8 @@ impl Node {
         self.announcement = None;
         self.end_relaying();
         self.close_link(now);
+        // Its numbers mean nothing once another node has served.
+        self.proxy.journal.stop();
     }
 
     fn close_link(&mut self, now: Time) {
@@ -557,7 +562,7 @@ impl Node {
     fn drop_link(&mut self, now: Time) {
         self.link.closed();
         self.peer_configuration = None;
-        self.proxy.journal.stop();
+        self.proxy.journal.pause();
         self.proxy.to_relay.rewind();
         self.handover_disconnected(now);
         if let Some(epoch) = self.pair.standby_lost(now) {
@@ -571,7 +576,8 @@ impl Node {
     /// A standby that does not keep up is dropped; it will be synchronised anew.
     fn check_standby(&mut self, now: Time) {
         let timeout = self.proxy.config.pair.confirm_timeout;
-        let late = self.proxy.waiting_since().is_some_and(|t| t + timeout <= now);
+        let owed = [self.proxy.waiting_since(), self.proxy.journal.owed_since()];
+        let late = owed.into_iter().flatten().any(|since| since + timeout <= now);
         let reason = if self.proxy.journal.overflowed() {
             CloseReason::Overflow
         } else if late && self.pair.is_paired() && !fault::on(Fault::WedgedStandbyKept) {

@@ -39,7 +39,20 @@ pub(crate) struct Ports {
     sources: Vec<IpAddr>,
     /// By server: where to go on.
     next: Vec<u32>,
+    /// By server: ports of this node's half that are in use.
+    used: Vec<Used>,
 }
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    ports: u32,
+    /// It has been said that they are nearly used up.
+    told: bool,
+}
+
+/// In tenths of what there is: ports are nearly used up, and are not any more.
+const LOW: u64 = 9;
+const RELIEVED: u64 = 8;
 
 impl Ports {
     pub(crate) fn new(node: NodeId, sources: Vec<IpAddr>) -> Self {
@@ -48,7 +61,43 @@ impl Ports {
             NodeId::A => (FIRST, MIDDLE),
             NodeId::B => (MIDDLE, LAST + 1),
         };
-        Ports { first, count: end - first, sources, next: Vec::new() }
+        Ports { first, count: end - first, sources, next: Vec::new(), used: Vec::new() }
+    }
+
+    /// How many connections this node can open to a server of that IP version.
+    pub(crate) fn capacity(&self, ipv4: bool) -> u32 {
+        let sources = self.sources.iter().filter(|a| a.is_ipv4() == ipv4).count();
+        self.count * sources as u32
+    }
+
+    /// A connection from `own` to `server` is there. Returns how many there are now if the ports of this node are
+    /// nearly used up, and that is news.
+    pub(crate) fn began(&mut self, server: ServerId, own: Endpoint) -> Option<u32> {
+        let capacity = u64::from(self.capacity(own.addr.is_ipv4()));
+        let used = self.used_by(server, own)?;
+        used.ports += 1;
+        let low = u64::from(used.ports) * 10 >= capacity * LOW;
+        let news = low && !used.told;
+        used.told |= low;
+        news.then_some(used.ports)
+    }
+
+    /// A connection from `own` to `server` is gone, or gives way.
+    pub(crate) fn ended(&mut self, server: ServerId, own: Endpoint) {
+        let capacity = u64::from(self.capacity(own.addr.is_ipv4()));
+        let Some(used) = self.used_by(server, own) else { return };
+        used.ports = used.ports.saturating_sub(1);
+        used.told &= u64::from(used.ports) * 10 >= capacity * RELIEVED;
+    }
+
+    /// `None`: the port is of the other node's half.
+    fn used_by(&mut self, server: ServerId, own: Endpoint) -> Option<&mut Used> {
+        let mine = self.first..self.first + self.count;
+        let server = usize::from(server.0);
+        if server >= self.used.len() {
+            self.used.resize(server + 1, Used::default());
+        }
+        mine.contains(&u32::from(own.port)).then(|| &mut self.used[server])
     }
 
     /// From now on, connections to servers come from these addresses.
@@ -70,6 +119,10 @@ impl Ports {
             self.next.resize(server + 1, start % self.count);
         }
         let v4 = address.addr.is_ipv4();
+        // Not even those that give way are left: there is no need to look.
+        if self.used.get(server).is_some_and(|used| used.ports >= self.capacity(v4)) {
+            return None;
+        }
         let sources = self.sources.iter().filter(|a| a.is_ipv4() == v4);
         let mut gives_way = None;
         for _ in 0..TRIES.min(self.count) {
@@ -120,6 +173,29 @@ mod tests {
         }
         assert_eq!(all[0].len() + all[1].len(), 65_536 - 1_024);
         assert!(all[0].is_disjoint(&all[1]));
+    }
+
+    #[test]
+    fn it_is_said_once_that_ports_are_nearly_used_up() {
+        let sources = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
+        let mut ports = Ports::new(NodeId::A, sources.to_vec());
+        let capacity = ports.capacity(true);
+        assert_eq!((capacity, ports.capacity(false)), (2 * 32_256, 0));
+        let own = |port| Endpoint::new(sources[0], port);
+        let mut told = Vec::new();
+        for _ in 0..capacity {
+            // What the other node has opened is of its half.
+            assert_eq!(ports.began(ServerId(3), own(60_000)), None);
+            told.extend(ports.began(ServerId(3), own(2_000)));
+        }
+        assert_eq!(told, [(capacity * 9).div_ceil(10)], "at nine tenths");
+        assert_eq!(ports.choose(ServerId(3), server(), 0, |_| Taken::Free), None, "all are in use");
+        assert!(ports.choose(ServerId(2), server(), 0, |_| Taken::Free).is_some());
+        for _ in 0..capacity / 10 * 3 {
+            ports.ended(ServerId(3), own(2_000));
+        }
+        let again = (0..capacity / 4).filter_map(|_| ports.began(ServerId(3), own(2_000)));
+        assert_eq!(again.count(), 1);
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Survey {
     fn count(&mut self, session: &Session) {
         match session.phase {
             Phase::Unconfirmed | Phase::Answering => self.census.establishing += 1,
-            Phase::Open => self.census.open += 1,
+            Phase::Quiet | Phase::Open => self.census.open += 1,
             Phase::TimeWait | Phase::Reset(_) => self.census.over += 1,
         }
         if session.phase.is_over() || session.listener == Session::NO_LISTENER {

@@ -23,12 +23,49 @@ struct Entry {
     slot: u16,
 }
 
+/// Entries are allocated so many at a time: a vector that doubles would cost up to twice as much.
+const CHUNK: usize = 1_024;
+
+/// One entry for each id, all unset at first.
+#[derive(Debug, Default)]
+struct Entries(Vec<Box<[Entry]>>);
+
+impl Entries {
+    fn get(&self, id: usize) -> Option<&Entry> {
+        Some(&self.0.get(id / CHUNK)?[id % CHUNK])
+    }
+
+    fn get_mut(&mut self, id: usize) -> Option<&mut Entry> {
+        Some(&mut self.0.get_mut(id / CHUNK)?[id % CHUNK])
+    }
+
+    /// Makes room for an entry.
+    fn reach(&mut self, id: usize) {
+        while self.0.len() * CHUNK <= id {
+            self.0.push(vec![UNSET; CHUNK].into());
+        }
+    }
+}
+
+impl std::ops::Index<usize> for Entries {
+    type Output = Entry;
+    fn index(&self, id: usize) -> &Entry {
+        &self.0[id / CHUNK][id % CHUNK]
+    }
+}
+
+impl std::ops::IndexMut<usize> for Entries {
+    fn index_mut(&mut self, id: usize) -> &mut Entry {
+        &mut self.0[id / CHUNK][id % CHUNK]
+    }
+}
+
 const UNSET: Entry = Entry { previous: NIL, next: NIL, deadline: 0, slot: 0 };
 
 /// Timers for entries that are known by a small dense index.
 #[derive(Debug)]
 pub(crate) struct TimerWheel {
-    entries: Vec<Entry>,
+    entries: Entries,
     heads: [[u32; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
     /// Everything up to this tick has been expired.
@@ -39,7 +76,7 @@ impl TimerWheel {
     /// An empty wheel whose first tick is the one of `now`.
     pub(crate) fn new(now: Time) -> Self {
         TimerWheel {
-            entries: Vec::new(),
+            entries: Entries::default(),
             heads: [[NIL; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
             tick: now.as_micros() / TICK_US,
@@ -49,9 +86,7 @@ impl TimerWheel {
     /// Sets the timer of `id` to `deadline`, in place of what it was set to.
     pub(crate) fn set(&mut self, id: usize, deadline: Time) {
         self.cancel(id);
-        if id >= self.entries.len() {
-            self.entries.resize(id + 1, UNSET);
-        }
+        self.entries.reach(id);
         let ticks = deadline.as_micros().div_ceil(TICK_US).max(self.tick + 1);
         let ticks = ticks.min(self.tick + (1 << (SLOT_BITS * LEVELS as u32)) - 1);
         self.insert(id as u32, ticks);

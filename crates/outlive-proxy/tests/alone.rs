@@ -60,6 +60,7 @@ fn config(proxy_protocol: Option<ProxyProtocol>, limits: Limits) -> Config {
             routes: Vec::new(),
             default_pool: Some(PoolId(0)),
             idle_timeout: Duration::from_secs(3_600),
+            protection: Default::default(),
         }],
         pools: vec![Pool {
             name: "web".into(),

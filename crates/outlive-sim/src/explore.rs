@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use outlive_proxy::config::{NamePattern, ProxyProtocol, Route};
+use outlive_proxy::config::{
+    NamePattern, Protection, ProxyProtocol, Replication, Route, Synchronise, WithoutStandby,
+};
 use serde::Serialize;
 
 use crate::{
@@ -42,7 +44,21 @@ pub fn setup(seed: u64) -> Setup {
         // Sometimes there is not room for all.
         scenario = scenario.fast_path(*rng.pick(&[1, 2, 64]));
     }
-    scenario.setup(seed)
+    // With dice of its own, so that the rest of a seed's world stays what it was.
+    let mut rng = Rng::new(seed ^ 0x7072_6f74_6563_7400);
+    for _ in 0..rng.below(3) {
+        scenario = scenario.fault(rng.duration(Duration::from_millis(2_500)), Fault::BreakState);
+    }
+    scenario.protection(protection(&mut rng)).setup(seed)
+}
+
+fn protection(rng: &mut Rng) -> Protection {
+    let replication = if rng.chance(250) { Replication::Async } else { Replication::Sync };
+    let refuses = rng.chance(150) && replication == Replication::Sync;
+    let without_standby = if refuses { WithoutStandby::Refuse } else { WithoutStandby::Serve };
+    let late = rng.chance(300);
+    let synchronise = if late { Synchronise::FirstData } else { Synchronise::Establishment };
+    Protection { replication, without_standby, synchronise }
 }
 
 fn load(rng: &mut Rng) -> Scenario {
@@ -269,6 +285,7 @@ pub const REQUIRED: &[&str] = &[
     "passed by the kernel",
     "passed by the kernel of a frozen node",
     "prefix_repeated",
+    "standby_resumed",
     "standby synchronised with sessions",
     "stepped down",
     "still active after a standstill",

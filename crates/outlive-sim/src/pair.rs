@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use outlive_proxy::{
     Verdict,
+    config::{Listener, Replication},
     event::{Event, LogEvent, TakeoverCause},
     pair::heartbeat::{Heartbeat, Role},
 };
@@ -415,8 +416,12 @@ impl World {
         let paired = beliefs.role == Role::Active
             && beliefs.synchronised
             && me.paired_with == standby.map(|s| s.incarnation);
-        let held = standby.filter(|s| paired || self.counts_on(me, s)).map(|s| &s.held);
+        // An asynchronous listener's session waits for nobody.
+        let waits = |l: &Listener| l.protection.replication == Replication::Sync;
+        let waits = me.config.listeners.iter().all(waits);
+        let held = standby.filter(|s| waits && (paired || self.counts_on(me, s))).map(|s| &s.held);
         let quiet = me.active_since.is_some_and(|t| self.now.since(t) < me.config.pair.quiet_time);
+        let paired = paired && waits;
         let sender = Sender { node, incarnation: me.incarnation, quiet, relays, paired, held };
         self.wire.node_sends(&mut self.ledger, &seen, &packet, sender);
         self.packet_to_host(node, &seen, packet);

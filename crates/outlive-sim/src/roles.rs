@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use outlive_proxy::{
     HandoverProgress,
+    config::{Listener, WithoutStandby},
     event::{LogEvent, TakeoverCause},
     pair::{
         Epoch,
@@ -180,6 +181,12 @@ impl World {
                 self.ledger.flows[i].exempt = true;
             }
         }
+    }
+
+    /// Whether a node may refuse this client: it has had no answer yet, and the listener wants a standby.
+    pub(crate) fn may_be_refused(&self, client: FourTuple) -> bool {
+        let refuses = |l: &Listener| l.protection.without_standby == WithoutStandby::Refuse;
+        self.setup.configs[0].listeners.iter().any(refuses) && !self.wire.has_met(client)
     }
 
     /// Whether nothing was promised for this client's connection: an active node has never been told of it,

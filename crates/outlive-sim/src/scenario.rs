@@ -6,7 +6,7 @@ use std::{
 };
 
 use outlive_proxy::config::{
-    Balance, Config, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId,
+    Balance, Config, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId, Protection,
     ProxyProtocol, Route, Server, Timeouts,
 };
 use outlive_tcp::wire::Endpoint;
@@ -47,6 +47,7 @@ pub struct Scenario {
     faults: Vec<(Duration, Fault)>,
     standby_starts: Duration,
     retry_after: Duration,
+    protection: Protection,
     fast_path: usize,
     clocks: [Clocks; 2],
     paths: u8,
@@ -76,6 +77,7 @@ impl Scenario {
             faults: Vec::new(),
             standby_starts: Duration::ZERO,
             retry_after: Duration::from_secs(5),
+            protection: Protection::default(),
             fast_path: 0,
             clocks: [Clocks::default(), STANDBY_CLOCKS],
             paths: 1,
@@ -110,6 +112,13 @@ impl Scenario {
         script: &[Step],
     ) -> Self {
         self.flows.push((start, FIRST_PORT, preamble, script.to_vec()));
+        self
+    }
+
+    /// What the listener does for its sessions' survival.
+    #[must_use]
+    pub fn protection(mut self, protection: Protection) -> Self {
+        self.protection = protection;
         self
     }
 
@@ -278,6 +287,7 @@ impl Scenario {
             routes: self.routes.clone(),
             default_pool: Some(PoolId(0)),
             idle_timeout: self.idle_timeout,
+            protection: self.protection,
         };
         let config = Config {
             node,

@@ -1,5 +1,7 @@
 //! The list of scenarios whose every crash point is tried.
 
+mod protections;
+
 use std::time::Duration;
 
 use Step::{Await, AwaitEnd, Close, Leave, Send, Sleep};
@@ -26,7 +28,7 @@ const fn ms(millis: u64) -> Duration {
 
 /// Every scenario, by name.
 pub fn all() -> Vec<(&'static str, Scenario)> {
-    vec![
+    let mut all = vec![
         ("download", download(Scenario::direct, &PLAIN)),
         ("upload", upload(Scenario::direct, &PLAIN)),
         ("request-response", requests(Scenario::direct, &PLAIN)),
@@ -117,7 +119,9 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("state-breaks-slow", state_breaks_slow()),
         ("standstill", standstill()),
         ("first-words-lost", first_words_lost()),
-    ]
+    ];
+    all.extend(protections::all());
+    all
 }
 
 /// A client that has been answered, and takes its time.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use outlive_proxy::pair::heartbeat::Heartbeat;
+use outlive_proxy::{
+    config::{Listener, Synchronise},
+    pair::heartbeat::Heartbeat,
+};
 use outlive_tcp::{
     time::Time,
     wire::{Endpoint, Flags, FourTuple},
@@ -220,6 +223,8 @@ impl World {
             rng,
             setup,
         };
+        let late = |l: &Listener| l.protection.synchronise == Synchronise::FirstData;
+        world.wire.first_data = world.setup.configs[0].listeners.iter().any(late);
         world.schedule_setup();
         world
     }
@@ -314,7 +319,7 @@ impl World {
         for (flow, detail) in resets {
             let flow = &self.ledger.flows[flow.0];
             let tuple = FourTuple::new(flow.client, flow.listener);
-            if flow.exempt || self.is_beyond_promise(tuple) {
+            if flow.exempt || self.is_beyond_promise(tuple) || self.may_be_refused(tuple) {
                 self.exempt(|_, other| other == tuple);
             } else {
                 self.ledger.violate(Rule::Reset, detail);

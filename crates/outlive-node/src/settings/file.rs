@@ -98,6 +98,9 @@ pub(super) struct Listener {
     pub(super) inspect_timeout: Option<Text>,
     pub(super) pool: Option<Text>,
     pub(super) idle_timeout: Option<Text>,
+    pub(super) replication: Option<Text>,
+    pub(super) without_standby: Option<Text>,
+    pub(super) synchronise: Option<Text>,
     #[serde(default)]
     pub(super) route: Vec<Spanned<Route>>,
 }

@@ -2,7 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use outlive_proxy::config::{Balance, Detector, NodeId, OpeningMode, ProxyProtocol};
+use outlive_proxy::config::{
+    Balance, Detector, NodeId, OpeningMode, Protection, ProxyProtocol, Replication, Synchronise,
+};
 
 use super::*;
 
@@ -79,6 +81,19 @@ fn a_single_node_needs_little() {
     );
     assert_eq!(settings.proxy.listeners[0].opening, OpeningMode::Direct);
     assert_eq!(settings.proxy.listeners[0].idle_timeout, Duration::from_secs(10_800));
+}
+
+#[test]
+fn each_listener_chooses_how_it_is_protected() {
+    let parsed = |keys: &str| {
+        let source = SINGLE.replace("pool = \"web\"", &format!("pool = \"web\"\n{keys}"));
+        parse(&source).map(|settings| settings.proxy.listeners[0].protection)
+    };
+    assert_eq!(parsed("").unwrap(), Protection::default());
+    assert_eq!(Protection::default().replication, Replication::Sync);
+    let late = parsed("synchronise = \"first-data\"").unwrap();
+    assert_eq!(late.synchronise, Synchronise::FirstData);
+    assert_eq!(parsed("replication = \"async\"").unwrap().replication, Replication::Async);
 }
 
 #[test]
@@ -164,6 +179,34 @@ const WRONG: &[Wrong] = &[
         "pool = \"web\"\ninspect_limit = 512",
         9,
         "does not look at data",
+    ),
+    wrong(
+        SINGLE,
+        "pool = \"web\"",
+        "pool = \"web\"\nreplication = \"semi\"",
+        9,
+        "\"semi\" is not known here",
+    ),
+    wrong(
+        SINGLE,
+        "pool = \"web\"",
+        "pool = \"web\"\nsynchronise = \"later\"",
+        9,
+        "\"later\" is not known here",
+    ),
+    wrong(
+        SINGLE,
+        "pool = \"web\"",
+        "pool = \"web\"\nwithout_standby = \"refuse\"",
+        9,
+        "there is no peer",
+    ),
+    wrong(
+        PAIR,
+        "mode = \"inspect\"",
+        "mode = \"inspect\"\nreplication = \"async\"\nwithout_standby = \"refuse\"",
+        20,
+        "replicates asynchronously",
     ),
     wrong(
         SINGLE,

@@ -53,6 +53,7 @@ mod tests {
             ],
             default_pool: Some(PoolId(0)),
             idle_timeout: Duration::ZERO,
+            protection: Default::default(),
         }
     }
 

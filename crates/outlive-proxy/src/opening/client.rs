@@ -32,7 +32,7 @@ impl Proxy {
         self.leave_flow(&client, Flow::Opening(slot, Side::Client));
         if let Some((tuple, id)) = server {
             self.leave_flow(&tuple, Flow::Opening(slot, Side::Server));
-            self.pools.session_ended(id);
+            self.connection_ended(id, tuple.destination);
         }
         self.openings.remove(slot)
     }

@@ -50,14 +50,13 @@ impl Proxy {
         };
         let tuple = FourTuple { source: address, destination: own };
         if let Some(Flow::Session(old, _)) = self.find(&tuple) {
-            self.counters.count(Counter::SessionsRecycled);
-            self.forget_session(now, old);
+            self.recycle_session(now, old);
         }
         let iss = initial_sequence(&self.sequence_key, tuple.reversed(), self.clock.micros(now));
         let timestamp_delta = self.clock.timestamp(now).wrapping_sub(self.openings[slot].timestamp);
         self.openings[slot].attempt =
             Some(Attempt { server, address, own, iss, timestamp_delta, began: now, syns: 0 });
-        self.pools.session_began(server);
+        self.connection_began(server, own);
         self.enter_flow(&tuple, Flow::Opening(slot, Side::Server));
         self.send_syn(now, slot);
     }
@@ -92,7 +91,7 @@ impl Proxy {
         let (Some(attempt), Some(pool)) = (opening.attempt.take(), opening.pool) else { return };
         let tuple = attempt.tuple();
         self.leave_flow(&tuple, Flow::Opening(slot, Side::Server));
-        self.pools.session_ended(attempt.server);
+        self.connection_ended(attempt.server, attempt.own);
         self.pools.failed(attempt.server, pool, now);
         self.counters.count(why);
         self.log(LogEvent::ServerFailed {

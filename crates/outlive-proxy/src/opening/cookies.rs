@@ -76,6 +76,10 @@ impl Proxy {
         let clock = self.clock.millis(now);
         let echo = timestamps.map(|t| t.echo);
         let (options, epoch) = self.keys.check(tuple, irs, iss, echo, clock)?;
+        // What an asynchronous listener's client has said may have been passed on without a word to this node.
+        if epoch.owner() != self.config.node && !self.protection(listener).waits() {
+            return None;
+        }
         if self.spent.contains(now, &tuple, irs) {
             // A late copy is met with silence, a client that goes on trying with a reset.
             let late = !self.suspects.persists(now, &tuple);

@@ -1,17 +1,19 @@
 //! The moment at which a session becomes a constant: the server has answered.
 
 use outlive_tcp::{
+    segment::reset_for,
     time::Time,
     wire::{Flags, Options, TcpPacket},
 };
 
 use super::{Attempt, Meeting, Opening, SHOWN_SCALE, connect::offered};
 use crate::{
+    config::Synchronise,
     counters::Counter,
     flows::{Flow, Side},
-    proxy::{FirstData, Prefix, Proxy},
+    proxy::{Admission, FirstData, Prefix, Proxy},
     proxy_protocol,
-    replication::journal::Change,
+    replication::change::Change,
     session::{
         Phase, Seconds, Session,
         record::{Leg, Record, SynAck},
@@ -25,6 +27,13 @@ impl Proxy {
     /// The server's SYN-ACK makes the opening a session. Nothing leaves before the record is safe
     /// (invariant 2).
     pub(crate) fn establish(&mut self, now: Time, slot: usize, packet: &TcpPacket<'_>) {
+        let opening = &self.openings[slot];
+        if opening.is_half_open() && self.admission(opening.listener) == Admission::Refused {
+            if let Some(reset) = reset_for(packet) {
+                self.outbox.send(&reset);
+            }
+            return self.turn_away(slot, Counter::NoStandby);
+        }
         if !self.make_room(now) {
             self.counters.count(Counter::DropTableFull);
             return;
@@ -33,7 +42,7 @@ impl Proxy {
         let Some(mut opening) = self.remove_opening(slot) else { return };
         let (Some(attempt), Some(pool)) = (opening.attempt.take(), opening.pool) else { return };
         self.pools.answered(attempt.server, &offered(&opening, &attempt), &answer, packet.window());
-        self.pools.session_began(attempt.server);
+        self.connection_began(attempt.server, attempt.own);
 
         let prefix = self.pools.config(pool).proxy_protocol.map_or(Vec::new(), |version| {
             proxy_protocol::header(version, opening.tuple.source, opening.tuple.destination)
@@ -41,7 +50,7 @@ impl Proxy {
         let record = record(&opening, &attempt, packet, &answer, prefix.len() as u16);
         let first = match opening.meeting {
             Meeting::Held { .. } => FirstData::default(),
-            Meeting::Answered { data, fin, .. } => FirstData { data, fin },
+            Meeting::Answered { data, fin, .. } => FirstData { data, fin, timestamps: None },
         };
         let (client_window, server_window) = (opening.window, u32::from(packet.window()));
         let session = Session {
@@ -55,6 +64,7 @@ impl Proxy {
             listener: opening.listener,
             phase: Phase::Unconfirmed,
             half_open: !record.answered,
+            told: false,
             picture: 0,
             delegated: false,
             until_delegated: 0,
@@ -64,9 +74,32 @@ impl Proxy {
             self.prefixes.insert(slot, Prefix { bytes: prefix.clone(), repeated: 0, sent: false });
         }
         self.counters.count(Counter::SessionsOpened);
-        *self.opened.entry(record.client.own).or_default() += 1;
+        *self.opened.entry(record.client.own()).or_default() += 1;
+        if self.defers(slot, &first) {
+            return self.answer_untold(now, slot);
+        }
+        self.sessions[slot].told = true;
         let change = self.journal.append(&Change::Opened { record: &record, prefix: &prefix });
         self.await_release(now, slot, change, first);
+    }
+
+    /// Whether the standby is told only when there is data. (To a client that was answered with a cookie the
+    /// header that is due now is data.)
+    fn defers(&self, slot: usize, first: &FirstData) -> bool {
+        let session = &self.sessions[slot];
+        let header = session.record.answered && self.prefixes.contains_key(&slot);
+        let synchronise = self.protection(session.listener).synchronise;
+        synchronise == Synchronise::FirstData && first.is_empty() && !header
+    }
+
+    /// The client is answered, or its server's handshake completed, before the standby knows: neither is an
+    /// effect that matters, as long as there is no data.
+    fn answer_untold(&mut self, now: Time, slot: usize) {
+        self.release(now, slot, FirstData::default());
+        let session = &mut self.sessions[slot];
+        if session.phase == Phase::Open {
+            session.phase = Phase::Quiet;
+        }
     }
 
     pub(crate) fn insert_session(&mut self, session: Session) -> usize {
@@ -79,13 +112,16 @@ impl Proxy {
 
     /// The record is safe: the session may have effects.
     pub(crate) fn release(&mut self, now: Time, slot: usize, first: FirstData) {
+        if let Some(withheld) = self.withheld.take(slot) {
+            return self.let_go(now, slot, withheld);
+        }
         let answered = self.sessions[slot].record.answered;
         if answered {
             self.sessions[slot].phase = Phase::Open;
             self.arm_idle(now, slot);
             let prefixed = self.send_prefix(now, slot);
             if !prefixed || !first.data.is_empty() || first.fin {
-                self.send_first(slot, &first);
+                self.send_first(now, slot, Side::Client, &first);
             }
         } else {
             self.sessions[slot].phase = Phase::Answering;
@@ -108,8 +144,8 @@ fn record(
     let scale = |scale: Option<u8>, used: bool| scale.filter(|_| used).unwrap_or(0);
     let server_timestamps = asked.timestamps.and(answer.timestamps);
     let server = Leg {
-        end: attempt.address,
-        own: attempt.own,
+        end: attempt.address.into(),
+        own: attempt.own.into(),
         end_isn: packet.seq(),
         own_isn: attempt.iss,
         mss: answer.mss.unwrap_or(DEFAULT_MSS),
@@ -120,8 +156,8 @@ fn record(
         timestamps: server_timestamps.is_some(),
     };
     let client = Leg {
-        end: opening.tuple.source,
-        own: opening.tuple.destination,
+        end: opening.tuple.source.into(),
+        own: opening.tuple.destination.into(),
         end_isn: opening.irs,
         mss: asked.mss.unwrap_or(DEFAULT_MSS),
         ..server

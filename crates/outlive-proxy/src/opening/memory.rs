@@ -91,14 +91,25 @@ impl Suspects {
         Suspects { key, slots: vec![(0, Time::ZERO); SUSPECTS] }
     }
 
+    /// Whether a segment of this connection was not seen here before, or not for long.
+    pub(crate) fn is_news(&mut self, now: Time, tuple: &FourTuple) -> bool {
+        let (slot, tag) = self.place(tuple);
+        let (known, last) = std::mem::replace(&mut self.slots[slot], (tag, now));
+        known != tag || now.since(last) > FORGET
+    }
+
+    fn place(&self, tuple: &FourTuple) -> (usize, u32) {
+        let print = fingerprint(&self.key, tuple, 0);
+        (print as usize % SUSPECTS, (print >> 32) as u32 | 1)
+    }
+
     /// A segment of an unknown connection: true if it has been so for long enough to be reset.
     pub(crate) fn persists(&mut self, now: Time, tuple: &FourTuple) -> bool {
         if fault::on(Fault::ResetInsteadOfSilence) {
             return true;
         }
-        let print = fingerprint(&self.key, tuple, 0);
-        let (tag, first) = &mut self.slots[print as usize % SUSPECTS];
-        let expected = (print >> 32) as u32 | 1;
+        let (slot, expected) = self.place(tuple);
+        let (tag, first) = &mut self.slots[slot];
         let age = now.since(*first);
         if *tag != expected || age > FORGET {
             (*tag, *first) = (expected, now);
@@ -137,6 +148,16 @@ mod tests {
             assert!(!spent.contains(used, &tuple(2), Seq(7)));
             assert!(!spent.contains(used + COOKIE_LIFETIME * 3, &tuple(1), Seq(7)));
         }
+    }
+
+    #[test]
+    fn each_stranger_is_news_once() {
+        let mut lost = Suspects::new([1; 16]);
+        let now = Time::from_micros(500_000_000);
+        assert!(lost.is_news(now, &tuple(1)));
+        assert!(!lost.is_news(now + Duration::from_secs(1), &tuple(1)));
+        assert!(lost.is_news(now + Duration::from_secs(1), &tuple(2)));
+        assert!(lost.is_news(now + Duration::from_secs(500), &tuple(1)));
     }
 
     #[test]

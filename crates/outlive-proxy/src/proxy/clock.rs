@@ -8,7 +8,7 @@ use outlive_tcp::{
 };
 
 use super::Proxy;
-use crate::{counters::Counter, event::End, replication::journal::Change, session::Phase};
+use crate::{counters::Counter, event::End, replication::change::Change, session::Phase};
 
 impl Proxy {
     /// The next instant at which [`expire`](Self::expire) has something to do.
@@ -18,6 +18,7 @@ impl Proxy {
             self.openings.next_deadline(),
             self.wake_up.deadline(),
             self.retired.deadline(),
+            self.sweep.map(|(_, at)| at),
         ];
         timers.into_iter().flatten().min()
     }
@@ -32,6 +33,7 @@ impl Proxy {
         for slot in slots {
             self.session_expired(now, slot);
         }
+        self.sweep_some(now);
         self.wake_some(now);
     }
 
@@ -81,8 +83,7 @@ impl Proxy {
     /// Forgets a session here and at the standby, without a word to its ends.
     fn end_silently(&mut self, now: Time, slot: usize, end: End) {
         self.log_closed(now, slot, end);
-        let client = self.sessions[slot].tuple(crate::flows::Side::Client);
-        self.journal.append(&Change::Forgotten { client });
+        self.report(slot, |client| Change::Forgotten { client });
         self.forget_session(now, slot);
     }
 

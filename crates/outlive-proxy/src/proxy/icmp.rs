@@ -57,9 +57,9 @@ impl Proxy {
                 let translation = session.record.translation(side.other(), 0, 0);
                 let inserts = side == Side::Client && session.record.synthesises_timestamps();
                 let how = IcmpReaddress {
-                    source: sender.own.addr,
-                    destination: sender.end.addr,
-                    quoted: FourTuple { source: sender.end, destination: sender.own },
+                    source: sender.own().addr,
+                    destination: sender.end().addr,
+                    quoted: FourTuple { source: sender.end(), destination: sender.own() },
                     seq_delta: if fault::on(Fault::IcmpNotReaddressed) {
                         0
                     } else {

@@ -7,6 +7,8 @@
 
 mod clock;
 mod delegation;
+mod first_data;
+mod given_way;
 mod icmp;
 mod reconfigure;
 mod relay;
@@ -14,6 +16,7 @@ mod replica;
 mod splice;
 mod stranger;
 mod wake;
+mod withheld;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,16 +31,21 @@ use outlive_tcp::{
     wire::{Endpoint, FourTuple, Malformed, Offload, TcpPacket},
 };
 
-pub(crate) use self::splice::{Prefix, shown_scale};
 use self::{
     delegation::Delegation,
+    given_way::GivenWay,
     reconfigure::{Listeners, Retired},
     wake::WakeUp,
+    withheld::Withheld,
+};
+pub(crate) use self::{
+    splice::{Prefix, shown_scale},
+    withheld::FirstData,
 };
 use crate::{
     balance::{Pools, ServerId},
     clock::PairClock,
-    config::{Config, Listener, PoolId},
+    config::{Config, Listener, PoolId, Protection},
     counters::{Counter, Counters},
     event::LogEvent,
     flows::{Flow, FlowTable, Side},
@@ -103,6 +111,16 @@ pub(crate) enum Release {
     Held,
 }
 
+/// Whether a listener takes new connections at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Given,
+    /// It is not settled whether this node may go on.
+    Undecided,
+    /// There is no standby, and the listener insists on one.
+    Refused,
+}
+
 /// A session that waits for the standby.
 #[derive(Debug)]
 pub(crate) struct Awaiting {
@@ -112,13 +130,6 @@ pub(crate) struct Awaiting {
     serial: u32,
     since: Time,
     first: FirstData,
-}
-
-/// What an answered client had sent before its server was known.
-#[derive(Debug, Default)]
-pub(crate) struct FirstData {
-    pub(crate) data: Vec<u8>,
-    pub(crate) fin: bool,
 }
 
 /// The secrets of the data plane.
@@ -162,8 +173,13 @@ pub(crate) struct Proxy {
     pub(crate) port_seed: u32,
     pub(crate) prefixes: BTreeMap<usize, Prefix>,
     awaiting: VecDeque<Awaiting>,
+    pub(crate) withheld: Withheld,
+    /// Tuples of sessions that gave way, until the standby knows that they ended.
+    given_way: GivenWay,
     pub(crate) spent: SpentCookies,
     pub(crate) suspects: Suspects,
+    /// Clients that were told that their connection did not survive a takeover.
+    lost: Suspects,
     wake_up: WakeUp,
     /// Until then, a client may come with a cookie that this node has sent.
     own_cookies_until: Time,
@@ -172,6 +188,8 @@ pub(crate) struct Proxy {
     unreachables: (Time, u32),
     /// Number of the synchronisation that was begun last.
     picture: u8,
+    /// What is not in it is being removed: from which slot on, and when.
+    sweep: Option<(usize, Time)>,
 }
 
 /// Events for the log that are kept until they are fetched; later ones are lost.
@@ -202,7 +220,10 @@ impl Proxy {
             keys: KeyRing::default(),
             sequence_key: keys.sequence,
             log: VecDeque::new(),
-            flows: FlowTable::new(keys.table),
+            flows: FlowTable::new(
+                keys.table,
+                2 * (config.limits.sessions as usize + config.limits.openings as usize),
+            ),
             sessions: Sessions::new(config.limits.sessions, now),
             openings: Openings::new(&config.limits, now),
             pools: Pools::new(config.mtu),
@@ -215,13 +236,17 @@ impl Proxy {
             ]),
             prefixes: BTreeMap::new(),
             awaiting: VecDeque::new(),
+            withheld: Withheld::default(),
+            given_way: GivenWay::default(),
             spent: SpentCookies::new(keys.table, now),
             suspects: Suspects::new(keys.table),
+            lost: Suspects::new(keys.sequence),
             wake_up: WakeUp::default(),
             own_cookies_until: Time::ZERO,
             delegation: Delegation::default(),
             unreachables: (Time::ZERO, 0),
             picture: 0,
+            sweep: None,
             config: config.clone(),
         };
         proxy.reconfigure(now, config);
@@ -315,6 +340,19 @@ impl Proxy {
         self.addresses.contains(&address)
     }
 
+    /// How the sessions of a listener are protected; strictly if it is not in the configuration.
+    pub(crate) fn protection(&self, listener: u16) -> Protection {
+        self.listener(listener).map_or(Protection::default(), |l| l.protection)
+    }
+
+    pub(crate) fn admission(&self, listener: u16) -> Admission {
+        match self.posture.release {
+            Release::Now if self.protection(listener).needs_standby() => Admission::Refused,
+            Release::Held if self.protection(listener).needs_standby() => Admission::Undecided,
+            _ => Admission::Given,
+        }
+    }
+
     /// The pools that a listener can lead to.
     pub(crate) fn pools_of(&self, listener: u16) -> impl Iterator<Item = PoolId> + '_ {
         let listener = self.listener(listener);
@@ -345,18 +383,30 @@ impl Proxy {
         let (client, server) = (session.tuple(Side::Client), session.tuple(Side::Server));
         let (answered, irs) = (session.record.answered, session.record.client.end_isn);
         let (id, over) = (session.server, session.phase.is_over());
+        let own = server.destination;
         let had_effect = session.phase != Phase::Unconfirmed;
         self.leave_flow(&client, Flow::Session(slot, Side::Client));
         self.leave_flow(&server, Flow::Session(slot, Side::Server));
         self.take_back(slot);
         self.prefixes.remove(&slot);
+        self.withheld.take(slot);
         self.sessions.remove(slot);
         if !over {
-            self.session_left_server(id);
+            self.connection_ended(id, own);
         }
         if answered && had_effect {
             self.spent.insert(now, &client, irs);
         }
+    }
+
+    /// Forgets a session whose tuple is wanted for a new one.
+    pub(crate) fn recycle_session(&mut self, now: Time, slot: usize) {
+        self.counters.count(Counter::SessionsRecycled);
+        let session = &self.sessions[slot];
+        for side in [Side::Client, Side::Server] {
+            self.given_way.note(self.journal.last(), session.tuple(side));
+        }
+        self.forget_session(now, slot);
     }
 
     /// Marks the session as over: it translates late segments until its timer removes it, or its place or
@@ -367,7 +417,7 @@ impl Proxy {
             return false;
         }
         session.phase = phase;
-        let server = session.server;
+        let (server, own) = (session.server, session.record.server.own());
         self.take_back(slot);
         let linger = match phase {
             Phase::Reset(_) => self.config.timeouts.reset_linger,
@@ -377,12 +427,24 @@ impl Proxy {
         self.sessions.is_over(slot);
         self.sessions.set_timer(slot, now + linger);
         self.prefixes.remove(&slot);
-        self.session_left_server(server);
+        self.connection_ended(server, own);
         true
     }
 
-    pub(crate) fn session_left_server(&mut self, server: ServerId) {
+    /// A connection from `own` to a server, or an attempt, is there.
+    pub(crate) fn connection_began(&mut self, server: ServerId, own: Endpoint) {
+        self.pools.session_began(server);
+        if let Some(used) = self.ports.began(server, own) {
+            self.counters.count(Counter::PortsLow);
+            let capacity = self.ports.capacity(own.addr.is_ipv4());
+            self.log(LogEvent::PortsLow { server: self.pools.address(server), used, capacity });
+        }
+    }
+
+    /// It is over.
+    pub(crate) fn connection_ended(&mut self, server: ServerId, own: Endpoint) {
         self.pools.session_ended(server);
+        self.ports.ended(server, own);
     }
 
     /// Makes room for one more session, from those that are over; false if every one is alive.
@@ -408,6 +470,13 @@ impl Proxy {
             }
             if session.phase == Phase::Unconfirmed {
                 assert!(self.posture.release != Release::Now || !self.posture.active);
+            }
+        }
+        for (slot, session) in self.sessions.iter() {
+            let untold = matches!(session.phase, Phase::Answering | Phase::Quiet | Phase::Reset(_));
+            assert!(session.told || untold, "{:?}, and nobody was told", session.phase);
+            if self.withheld.contains(slot) {
+                assert_eq!(session.phase, Phase::Unconfirmed, "data is withheld");
             }
         }
         for slot in self.prefixes.keys() {

@@ -112,7 +112,7 @@ impl Proxy {
             };
             slot = found + 1;
             for side in [Side::Client, Side::Server] {
-                let own = session.record.leg(side).own.addr;
+                let own = session.record.leg(side).own().addr;
                 if self.retired.addresses.contains(&own) {
                     self.retired.needed.insert(own);
                 }

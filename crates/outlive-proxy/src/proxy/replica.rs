@@ -1,6 +1,8 @@
 //! The other end of replication: sessions that wait for the standby, the walk over all of them for a new
 //! standby, and, on the standby, what the active node tells.
 
+use std::time::Duration;
+
 use outlive_tcp::{
     fault::{self, Fault},
     seq::Seq,
@@ -8,13 +10,16 @@ use outlive_tcp::{
     wire::FourTuple,
 };
 
-use super::{Awaiting, FirstData, Prefix, Proxy, Release};
+use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release};
 use crate::{
     flows::{Flow, Side},
-    replication::journal::{Change, ReceivedChange},
+    replication::change::{Change, ReceivedChange},
     session::{Phase, Seconds, Session, record::Record, track::Streams},
 };
 
+/// Sessions looked at in one go after a synchronisation, and the time until the next: a million in 60 ms.
+const SWEEP: usize = 16_384;
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 /// Packets of an inherited session that are looked at here before the fast path gets it: what was learnt from the
 /// first may be a stranger's lie, and is corrected here only.
 const UNTIL_CERTAIN: u8 = 32;
@@ -25,7 +30,7 @@ impl Proxy {
     /// A new session, whose record is change number `change`: it may have effects now, or when the standby
     /// says so.
     pub(crate) fn await_release(&mut self, now: Time, slot: usize, change: u64, first: FirstData) {
-        if self.posture.release == Release::Now || fault::on(Fault::RecordAfterEffect) {
+        if !self.waits(slot) || fault::on(Fault::RecordAfterEffect) {
             self.release(now, slot, first);
         } else {
             let serial = self.sessions[slot].serial;
@@ -33,8 +38,20 @@ impl Proxy {
         }
     }
 
+    /// Whether a new session has to wait for the standby, if there is one. That of an asynchronous listener does
+    /// only if the standby may still hold an older session with one of its tuples, with which it would go on.
+    pub(crate) fn waits(&self, slot: usize) -> bool {
+        if self.posture.release == Release::Now {
+            return false;
+        }
+        let session = &self.sessions[slot];
+        let reused = |side| self.given_way.contains(&session.tuple(side));
+        self.protection(session.listener).waits() || reused(Side::Client) || reused(Side::Server)
+    }
+
     /// The standby holds everything up to change `number`.
     pub(crate) fn confirmed(&mut self, now: Time, number: u64) {
+        self.given_way.confirmed(number);
         while let Some(awaiting) = self
             .awaiting
             .pop_front_if(|a| a.change <= number || fault::on(Fault::ConfirmationNotCompared))
@@ -46,7 +63,17 @@ impl Proxy {
     /// There is no standby any more, and this node may go on without.
     pub(crate) fn release_all(&mut self, now: Time) {
         for awaiting in std::mem::take(&mut self.awaiting) {
-            self.release_awaiting(now, awaiting);
+            let session = self.sessions.get(awaiting.slot);
+            let refused = session.is_some_and(|s| {
+                let met = s.record.answered || self.withheld.contains(awaiting.slot);
+                !met && self.admission(s.listener) == Admission::Refused
+            });
+            if refused {
+                // The client has heard nothing: it says its SYN again, and is refused then.
+                self.abandon(now, &awaiting);
+            } else {
+                self.release_awaiting(now, awaiting);
+            }
         }
     }
 
@@ -71,9 +98,15 @@ impl Proxy {
     /// This node serves no longer: what is unconfirmed had no effect, and is the client's to say again.
     pub(crate) fn abandon_unconfirmed(&mut self, now: Time) {
         for awaiting in std::mem::take(&mut self.awaiting) {
-            if self.sessions.with_serial(awaiting.slot, awaiting.serial).is_some() {
-                self.forget_session(now, awaiting.slot);
-            }
+            self.abandon(now, &awaiting);
+        }
+    }
+
+    fn abandon(&mut self, now: Time, awaiting: &Awaiting) {
+        if let Some(session) = self.sessions.with_serial(awaiting.slot, awaiting.serial) {
+            let client = session.tuple(Side::Client);
+            self.journal.append(&Change::Forgotten { client });
+            self.forget_session(now, awaiting.slot);
         }
     }
 
@@ -84,6 +117,7 @@ impl Proxy {
         for awaiting in &mut self.awaiting {
             awaiting.first = FirstData::default();
         }
+        self.withheld.forget_data();
         self.remove_answered_openings();
     }
 
@@ -106,7 +140,9 @@ impl Proxy {
             if session.phase == Phase::Unconfirmed && fault::on(Fault::RecordLostOnReconnect) {
                 continue;
             }
-            self.describe(found, session, out);
+            if session.told {
+                self.describe(found, session, out);
+            }
         }
         None
     }
@@ -134,6 +170,8 @@ impl Proxy {
     /// A synchronisation begins: what is not told again by its end will be removed.
     pub(crate) fn begin_picture(&mut self, now: Time) {
         self.picture = self.picture.checked_add(1).unwrap_or(1);
+        // What an earlier one left over will not be in this one either.
+        self.sweep = None;
         if fault::on(Fault::PictureReplacedEarly) {
             self.complete_picture(now);
         }
@@ -141,16 +179,39 @@ impl Proxy {
 
     /// The picture is complete: what it does not contain does not exist any more.
     pub(crate) fn complete_picture(&mut self, now: Time) {
-        let picture = self.picture;
-        let stale = self.sessions.iter().filter(|(_, s)| s.picture != picture);
-        for slot in stale.map(|(slot, _)| slot).collect::<Vec<_>>() {
-            self.forget_session(now, slot);
+        self.sweep = Some((0, now));
+        self.sweep_some(now);
+    }
+
+    /// Removes the rest of them, before this node makes sessions of its own.
+    pub(crate) fn finish_sweep(&mut self, now: Time) {
+        while let Some((slot, _)) = self.sweep {
+            self.sweep = Some((slot, now));
+            self.sweep_some(now);
+        }
+    }
+
+    /// Removes some of the sessions that the last complete picture did not contain.
+    pub(crate) fn sweep_some(&mut self, now: Time) {
+        let Some((slot, _)) = self.sweep.take_if(|(_, at)| *at <= now) else { return };
+        let end = slot + SWEEP;
+        let mut next = slot;
+        while let Some((found, session)) = self.sessions.next_from(next) {
+            if found >= end {
+                self.sweep = Some((found, now + SWEEP_PAUSE));
+                return;
+            }
+            if session.picture != self.picture {
+                self.forget_session(now, found);
+            }
+            next = found + 1;
         }
     }
 
     /// Applies a change that the active node reports.
     pub(crate) fn apply(&mut self, now: Time, change: ReceivedChange) {
         match change {
+            ReceivedChange::Nothing => {}
             ReceivedChange::Opened { record, prefix } => self.adopt(now, &record, prefix),
             ReceivedChange::PrefixDone { client } => {
                 if let Some(slot) = self.session_of(&client) {
@@ -197,9 +258,9 @@ impl Proxy {
             self.counters.count(crate::counters::Counter::DropTableFull);
             return;
         }
-        let server = self.pools.intern(record.server.end);
-        self.pools.session_began(server);
-        let listener = self.listener_at(record.client.own).unwrap_or(Session::NO_LISTENER);
+        let server = self.pools.intern(record.server.end());
+        self.connection_began(server, record.server.own());
+        let listener = self.listener_at(record.client.own()).unwrap_or(Session::NO_LISTENER);
         let mut record = *record;
         if fault::on(Fault::TimestampNotCarriedOver) {
             (record.client_timestamp_delta, record.server_timestamp_delta) = (0, 0);
@@ -215,6 +276,7 @@ impl Proxy {
             listener,
             phase: if record.answered { Phase::Open } else { Phase::Answering },
             half_open: false,
+            told: true,
             picture: self.picture.max(1),
             delegated: false,
             until_delegated: UNTIL_CERTAIN,

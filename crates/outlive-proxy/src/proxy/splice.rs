@@ -6,6 +6,7 @@ use outlive_tcp::{
     fault::{self, Fault},
     segment::Segment,
     time::Time,
+    translation::TimestampTranslation,
     wire::{Flags, FourTuple, Options, TcpPacket, Timestamps},
 };
 
@@ -15,7 +16,7 @@ use crate::{
     event::{End, LogEvent},
     flows::Side,
     opening::SHOWN_SCALE,
-    replication::journal::Change,
+    replication::change::Change,
     session::{Phase, Seconds, Session, track::News},
 };
 
@@ -45,7 +46,7 @@ impl Proxy {
         let flags = packet.flags();
         let phase = self.sessions[slot].phase;
         if phase == Phase::Unconfirmed {
-            return self.drop(Counter::DropUnconfirmed);
+            return self.withhold(slot, side, &packet);
         }
         if flags.contains(Flags::SYN) {
             return self.session_syn(now, slot, side, &packet);
@@ -54,8 +55,7 @@ impl Proxy {
             return self.session_reset(now, slot, side, packet);
         }
         if side == Side::Client && self.begins_anew(now, slot, &packet) {
-            self.counters.count(Counter::SessionsRecycled);
-            self.forget_session(now, slot);
+            self.recycle_session(now, slot);
             return self.stranger(now, &packet);
         }
         if phase.is_over() && fault::on(Fault::DeafAfterTheEnd) {
@@ -63,6 +63,11 @@ impl Proxy {
         }
         if phase == Phase::Answering && !self.client_answered(now, slot, side, &packet) {
             return self.drop(Counter::DropOpening);
+        }
+        if matches!(phase, Phase::Answering | Phase::Quiet)
+            && let Some(verdict) = self.first_data(now, slot, side, &packet)
+        {
+            return verdict;
         }
         self.pass(now, slot, side, packet)
     }
@@ -179,11 +184,14 @@ impl Proxy {
         if let Some(timestamps) = packet.timestamps() {
             session.client_timestamp = timestamps.value;
         }
-        session.phase = Phase::Open;
+        session.phase = if session.told { Phase::Open } else { Phase::Quiet };
+        let told = session.told;
         self.sessions.is_complete(slot);
         self.arm_idle(now, slot);
         // Of an inherited session it is not known whether it arrived.
-        self.send_prefix(now, slot);
+        if told {
+            self.send_prefix(now, slot);
+        }
         true
     }
 
@@ -201,8 +209,7 @@ impl Proxy {
         let repeated = packet.seq() == record.leg(side).end_isn;
         match (side, packet.flags().contains(Flags::ACK)) {
             (Side::Client, false) if session.phase.is_over() => {
-                self.counters.count(Counter::SessionsRecycled);
-                self.forget_session(now, slot);
+                self.recycle_session(now, slot);
                 return self.stranger(now, packet);
             }
             (Side::Client, false) if repeated && !record.answered => {
@@ -217,7 +224,7 @@ impl Proxy {
             // Our acknowledgment of it was lost.
             (Side::Server, true) if repeated => {
                 if !self.send_prefix(now, slot) {
-                    self.send_first(slot, &FirstData::default());
+                    self.send_first(now, slot, Side::Client, &FirstData::default());
                 }
             }
             _ => return self.drop(Counter::DropForeign),
@@ -287,9 +294,20 @@ impl Proxy {
             _ => Counter::SessionsFinished,
         };
         self.counters.count(counter);
-        let client = self.sessions[slot].tuple(Side::Client);
-        self.journal.append(&Change::Ended { client, phase });
+        self.report(slot, |client| Change::Ended { client, phase });
         self.log_closed(now, slot, end);
+    }
+
+    /// Tells the standby what became of a session, if it was told of it at all.
+    pub(crate) fn report(
+        &mut self,
+        slot: usize,
+        change: impl FnOnce(FourTuple) -> Change<'static>,
+    ) {
+        let session = &self.sessions[slot];
+        if session.told {
+            self.journal.append(&change(session.tuple(Side::Client)));
+        }
     }
 
     /// The FIN of `side` was acknowledged.
@@ -303,8 +321,7 @@ impl Proxy {
             let first = side.other();
             self.end_session(now, slot, Phase::TimeWait, End::Finished { first });
         } else {
-            let client = session.tuple(Side::Client);
-            self.journal.append(&Change::HalfClosed { client, side });
+            self.report(slot, |client| Change::HalfClosed { client, side });
         }
     }
 
@@ -312,8 +329,9 @@ impl Proxy {
     pub(crate) fn revive(&mut self, now: Time, slot: usize) {
         let session = &mut self.sessions[slot];
         session.phase = Phase::Open;
+        session.told = true;
         let (server, record) = (session.server, session.record);
-        self.pools.session_began(server);
+        self.connection_began(server, record.server.own());
         self.arm_idle(now, slot);
         self.journal.append(&Change::Opened { record: &record, prefix: &[] });
         self.report_progress(slot);
@@ -322,12 +340,12 @@ impl Proxy {
     pub(crate) fn log_closed(&mut self, now: Time, slot: usize, end: End) {
         let session = &self.sessions[slot];
         let event = LogEvent::SessionClosed {
-            client: session.record.client.end,
-            listener: session.record.client.own,
-            server: session.record.server.end,
+            client: session.record.client.end(),
+            listener: session.record.client.own(),
+            server: session.record.server.end(),
             end,
-            from_client: session.streams.sent_by(Side::Client).bytes,
-            from_server: session.streams.sent_by(Side::Server).bytes,
+            from_client: session.streams.sent_by(Side::Client).bytes(),
+            from_server: session.streams.sent_by(Side::Server).bytes(),
             lasted: now.since(session.since.time()),
         };
         self.log(event);
@@ -343,15 +361,13 @@ impl Proxy {
         let session = &self.sessions[slot];
         let positions =
             [Side::Client, Side::Server].map(|side| session.streams.sent_by(side).acked);
-        let change = Change::Progress { client: session.tuple(Side::Client), positions };
-        self.journal.append(&change);
+        self.report(slot, |client| Change::Progress { client, positions });
     }
 
     fn prefix_acknowledged(&mut self, now: Time, slot: usize) {
         if self.prefixes.remove(&slot).is_some() {
             self.arm_idle(now, slot);
-            let client = self.sessions[slot].tuple(Side::Client);
-            self.journal.append(&Change::PrefixDone { client });
+            self.report(slot, |client| Change::PrefixDone { client });
         }
     }
 
@@ -369,23 +385,40 @@ impl Proxy {
             seq: session.prefix_start(),
             flags: Flags::PSH,
             payload: &prefix.bytes,
-            ..to_server(session)
+            ..segment_to(session, Side::Server)
         };
         self.outbox.send(&segment);
         self.sessions.set_timer(slot, now + timeout.min(MAX_PREFIX_TIMEOUT));
         true
     }
 
-    /// Completes the server's handshake with what the client has sent so far, which may be nothing.
-    pub(crate) fn send_first(&mut self, slot: usize, first: &FirstData) {
+    /// Sends on, in the name of `from`, what that end has said so far, which may be nothing: then only what it
+    /// has acknowledged.
+    pub(crate) fn send_first(&mut self, now: Time, slot: usize, from: Side, first: &FirstData) {
+        let to = from.other();
+        let timestamp = self.clock.timestamp(now);
         let session = &self.sessions[slot];
-        let record = &session.record;
-        let size = usize::from(record.segment_limit(Side::Server));
-        let start = session.prefix_start() + u32::from(record.prefix_len);
+        let size = usize::from(session.record.segment_limit(to));
+        let mut plain = segment_to(session, to);
+        let recent = session.client_timestamp;
+        match (session.record.timestamp_translation(from, timestamp, recent), first.timestamps) {
+            (TimestampTranslation::Insert { value, echo }, _) => {
+                plain.options.timestamps = Some(Timestamps { value, echo });
+            }
+            (TimestampTranslation::Shift { value_delta, echo_delta }, Some(said)) => {
+                let value = said.value.wrapping_add(value_delta);
+                let echo = said.echo.wrapping_add(echo_delta);
+                plain.options.timestamps = Some(Timestamps { value, echo });
+            }
+            _ => {}
+        }
+        let start = match to {
+            Side::Server => plain.seq + u32::from(session.record.prefix_len),
+            Side::Client => plain.seq,
+        };
         if first.data.is_empty() {
             let flags = if first.fin { Flags::FIN } else { Flags(0) };
-            self.outbox.send(&Segment { seq: start, flags, ..to_server(session) });
-            return;
+            self.outbox.send(&Segment { seq: start, flags, ..plain });
         }
         let count = first.data.len().div_ceil(size);
         for (i, chunk) in first.data.chunks(size).enumerate() {
@@ -396,11 +429,13 @@ impl Proxy {
                 _ => Flags(0),
             };
             let seq = start + (i * size) as u32;
-            self.outbox.send(&Segment { seq, flags, payload: chunk, ..to_server(session) });
+            self.outbox.send(&Segment { seq, flags, payload: chunk, ..plain });
         }
-        let start = record.client.end_isn + 1;
-        let len = first.data.len() as u32;
-        self.sessions[slot].streams.sent_by_mut(Side::Client).sent(start, len, first.fin);
+        if !first.is_empty() {
+            let start = session.record.leg(from).end_isn + 1;
+            let len = first.data.len() as u32;
+            self.sessions[slot].streams.sent_by_mut(from).sent(start, len, first.fin);
+        }
     }
 
     /// The SYN-ACK that a direct listener's client waits for, from the record.
@@ -415,7 +450,7 @@ impl Proxy {
             flags: if syn_ack.ecn { Flags::SYN | Flags::ECE } else { Flags::SYN },
             window: syn_ack.window,
             options: Options {
-                mss: Some(record.server.mss.min(self.own_mss(client.end.addr.is_ipv4()))),
+                mss: Some(record.server.mss.min(self.own_mss(client.end().addr.is_ipv4()))),
                 window_scale: client.scaling.then_some(client.own_scale),
                 sack_permitted: client.sack,
                 timestamps: client.timestamps.then_some(timestamps),
@@ -448,21 +483,28 @@ impl Proxy {
     }
 }
 
-/// A segment to the server in the client's name; sequence number, flags and payload are the caller's.
-fn to_server(session: &Session) -> Segment<'static> {
-    let leg = &session.record.server;
-    let stream = session.streams.sent_by(Side::Server);
-    let timestamps = Timestamps {
-        value: session.client_timestamp.wrapping_add(session.record.client_timestamp_delta),
-        echo: session.server_timestamp(),
+/// A segment to `end` in the other one's name, at the beginning of its stream; sequence number, flags and
+/// payload are the caller's.
+fn segment_to(session: &Session, end: Side) -> Segment<'static> {
+    let record = &session.record;
+    let leg = record.leg(end);
+    let stream = session.streams.sent_by(end);
+    let timestamps = match end {
+        Side::Server => Timestamps {
+            value: session.client_timestamp.wrapping_add(record.client_timestamp_delta),
+            echo: session.server_timestamp(),
+        },
+        Side::Client => {
+            Timestamps { value: record.syn_ack.timestamp, echo: session.client_timestamp }
+        }
     };
     Segment {
         tuple: leg.tuple().reversed(),
-        seq: session.prefix_start(),
+        seq: leg.own_isn + 1,
         // Of an inherited session it is only believed. To say less than is true does no harm.
-        ack: Some(if stream.certain { stream.acked } else { leg.end_isn + 1 }),
+        ack: Some(if stream.is_certain() { stream.acked } else { leg.end_isn + 1 }),
         flags: Flags(0),
-        window: session.client_window(),
+        window: session.window_towards(end),
         options: Options { timestamps: leg.timestamps.then_some(timestamps), ..Options::default() },
         payload: &[],
         hop_limit: outlive_tcp::segment::DEFAULT_HOP_LIMIT,

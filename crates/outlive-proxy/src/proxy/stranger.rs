@@ -3,10 +3,10 @@
 use outlive_tcp::{
     segment::reset_for,
     time::Time,
-    wire::{Flags, TcpPacket},
+    wire::{Flags, FourTuple, TcpPacket},
 };
 
-use super::{Proxy, Verdict};
+use super::{Admission, Proxy, Verdict};
 use crate::{config::OpeningMode, counters::Counter};
 
 impl Proxy {
@@ -29,6 +29,15 @@ impl Proxy {
         let options = packet.options();
         if options.authenticated {
             return self.drop(Counter::DropAuthenticated);
+        }
+        match self.admission(listener) {
+            Admission::Given => {}
+            Admission::Undecided => return self.drop(Counter::DropUnconfirmed),
+            Admission::Refused => {
+                self.counters.count(Counter::NoStandby);
+                self.refuse(packet.tuple(), packet.seq());
+                return Verdict::Done;
+            }
         }
         let mode = self.listener(listener).map(|l| l.opening);
         let challenge = self.openings.must_challenge(self.sessions.half_open());
@@ -54,6 +63,15 @@ impl Proxy {
         self.reset_stranger(now, packet)
     }
 
+    /// After a takeover, a client whose connection is reset is most likely one whose session this node was
+    /// never told of. Each is counted once.
+    fn note_lost(&mut self, now: Time, tuple: &FourTuple) {
+        let to_listener = self.listener_at(tuple.destination).is_some();
+        if to_listener && self.cookies_may_be_the_others(now) && self.lost.is_news(now, tuple) {
+            self.counters.count(Counter::SessionsLost);
+        }
+    }
+
     /// Tells a stranger that its connection does not exist, unless it might exist elsewhere (invariant 5).
     pub(crate) fn reset_stranger(&mut self, now: Time, packet: &TcpPacket<'_>) -> Verdict {
         if now < self.posture.silent_until {
@@ -61,6 +79,7 @@ impl Proxy {
         }
         if let Some(reset) = reset_for(packet) {
             self.counters.count(Counter::ResetsSent);
+            self.note_lost(now, &packet.tuple());
             self.outbox.send(&reset);
         }
         Verdict::Done

@@ -1,239 +1,153 @@
 //! Changes on their way to the standby.
 //!
-//! Each change has a number; the standby confirms numbers. A change on the wire, network byte order:
-//! kind (1), length of the body (2), body. The bodies are listed in `docs/replication.md`.
+//! Each change has a number, and the standby confirms numbers. What it has not confirmed is kept, also for a
+//! while when the connection breaks: a standby that comes back soon is told only what it missed.
 
 use std::time::Duration;
 
 use outlive_tcp::{
     fault::{self, Fault},
-    seq::Seq,
     time::Time,
-    wire::{Endpoint, FourTuple},
 };
 
-use crate::{
-    flows::Side,
-    session::{
-        Phase,
-        record::{ENDPOINT_LEN, RECORD_LEN, Record, decode_endpoint, encode_endpoint},
-    },
-};
+use super::change::{Change, len_of_first};
 
-/// Something that happened to a session. Sessions are named by the tuple of the client's packets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change<'a> {
-    /// It was established. With the inserted bytes, which may be none.
-    Opened { record: &'a Record, prefix: &'a [u8] },
-    /// The inserted bytes are acknowledged.
-    PrefixDone { client: FourTuple },
-    /// It is over, and kept for late segments.
-    Ended { client: FourTuple, phase: Phase },
-    /// The FIN of `side` was acknowledged.
-    HalfClosed { client: FourTuple, side: Side },
-    /// It was removed.
-    Forgotten { client: FourTuple },
-    /// Bytes up to there are acknowledged: to the client, to the server, each in its own numbers.
-    Progress { client: FourTuple, positions: [Seq; 2] },
-}
-
-/// A change as the standby reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ReceivedChange {
-    /// See [`Change`].
-    Opened {
-        record: Box<Record>,
-        prefix: Vec<u8>,
-    },
-    PrefixDone {
-        client: FourTuple,
-    },
-    Ended {
-        client: FourTuple,
-        phase: Phase,
-    },
-    HalfClosed {
-        client: FourTuple,
-        side: Side,
-    },
-    Forgotten {
-        client: FourTuple,
-    },
-    Progress {
-        client: FourTuple,
-        positions: [Seq; 2],
-    },
-}
-
-const OPENED: u8 = 1;
-const PREFIX_DONE: u8 = 2;
-const ENDED: u8 = 3;
-const FORGOTTEN: u8 = 4;
-const PROGRESS: u8 = 5;
-const HALF_CLOSED: u8 = 6;
-const TUPLE_LEN: usize = 2 * ENDPOINT_LEN;
-const HEADER_LEN: usize = 3;
-
-impl Change<'_> {
-    /// Appends the change.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend([0; HEADER_LEN]);
-        let kind = match self {
-            Change::Opened { record, prefix } => {
-                record.encode(out);
-                out.extend_from_slice(prefix);
-                OPENED
-            }
-            Change::PrefixDone { client } => {
-                encode_tuple(client, out);
-                PREFIX_DONE
-            }
-            Change::Ended { client, phase } => {
-                encode_tuple(client, out);
-                out.push(match phase {
-                    Phase::Reset(Side::Client) => 1,
-                    Phase::Reset(Side::Server) => 2,
-                    _ => 0,
-                });
-                ENDED
-            }
-            Change::HalfClosed { client, side } => {
-                encode_tuple(client, out);
-                out.push(u8::from(*side == Side::Server));
-                HALF_CLOSED
-            }
-            Change::Forgotten { client } => {
-                encode_tuple(client, out);
-                FORGOTTEN
-            }
-            Change::Progress { client, positions } => {
-                encode_tuple(client, out);
-                positions.iter().for_each(|p| out.extend(p.0.to_be_bytes()));
-                PROGRESS
-            }
-        };
-        let len = (out.len() - start - HEADER_LEN) as u16;
-        out[start] = kind;
-        out[start + 1..start + HEADER_LEN].copy_from_slice(&len.to_be_bytes());
-    }
-}
-
-impl ReceivedChange {
-    /// Takes one change off the front of `bytes`. `None` if they do not begin with a whole, meaningful one.
-    pub(crate) fn decode(bytes: &mut &[u8]) -> Option<ReceivedChange> {
-        let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>()?;
-        let len = usize::from(u16::from_be_bytes([header[1], header[2]]));
-        let (body, rest) = rest.split_at_checked(len)?;
-        *bytes = rest;
-        let (client, tail) = if header[0] == OPENED {
-            let (record, prefix) = body.split_first_chunk::<RECORD_LEN>()?;
-            let record = Record::decode(record)?;
-            let whole = prefix.is_empty() || prefix.len() == usize::from(record.prefix_len);
-            return whole.then(|| ReceivedChange::Opened {
-                record: Box::new(record),
-                prefix: prefix.to_vec(),
-            });
-        } else {
-            decode_tuple(body)?
-        };
-        match (header[0], tail) {
-            (PREFIX_DONE, []) => Some(ReceivedChange::PrefixDone { client }),
-            (ENDED, [how]) => {
-                let phase = match how {
-                    0 => Phase::TimeWait,
-                    1 => Phase::Reset(Side::Client),
-                    2 => Phase::Reset(Side::Server),
-                    _ => return None,
-                };
-                Some(ReceivedChange::Ended { client, phase })
-            }
-            (HALF_CLOSED, [0]) => Some(ReceivedChange::HalfClosed { client, side: Side::Client }),
-            (HALF_CLOSED, [1]) => Some(ReceivedChange::HalfClosed { client, side: Side::Server }),
-            (FORGOTTEN, []) => Some(ReceivedChange::Forgotten { client }),
-            (PROGRESS, &[a, b, c, d, e, f, g, h]) => {
-                let positions = [[a, b, c, d], [e, f, g, h]].map(|p| Seq(u32::from_be_bytes(p)));
-                Some(ReceivedChange::Progress { client, positions })
-            }
-            _ => None,
-        }
-    }
-}
-
-fn encode_tuple(tuple: &FourTuple, out: &mut Vec<u8>) {
-    encode_endpoint(tuple.source, out);
-    encode_endpoint(tuple.destination, out);
-}
-
-fn decode_tuple(bytes: &[u8]) -> Option<(FourTuple, &[u8])> {
-    let (tuple, tail) = bytes.split_first_chunk::<TUPLE_LEN>()?;
-    let end = |at: usize| -> Option<Endpoint> {
-        Some(decode_endpoint(tuple[at..].first_chunk::<ENDPOINT_LEN>()?))
-    };
-    Some((FourTuple { source: end(0)?, destination: end(ENDPOINT_LEN)? }, tail))
-}
-
-/// Changes that wait for room in the state connection: at most this many bytes. A standby that is further
-/// behind is dropped, and synchronised anew when it is well.
+/// Bytes of changes that a connected standby has not confirmed. One that is further behind is dropped, and
+/// synchronised anew when it is well.
 const LIMIT: usize = 32 << 20;
+
+/// Bytes that are kept for a standby that is away: with 10,000 short connections in a second, for two seconds.
+const TAIL_LIMIT: usize = 4 << 20;
+
+/// Capacity that is not given back when everything is confirmed.
+const SPARE: usize = 1 << 20;
 
 /// What is not urgent (a FIN was acknowledged, a session is over) waits for so long for something that is, or
 /// for as much: a short connection then costs the two nodes one exchange, not three.
 const PATIENCE: Duration = Duration::from_millis(10);
 const ENOUGH: usize = 16 << 10;
 
-/// The queue of changes. Empty and without effect while nobody listens.
+/// Who is there for the changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum Audience {
+    /// Nobody: changes are numbered and forgotten.
+    #[default]
+    None,
+    /// A standby.
+    Standby,
+    /// One that had everything, and may come back.
+    Away,
+}
+
+/// The queue of changes.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    listening: bool,
+    audience: Audience,
+    /// The standby has confirmed that it holds everything, or did before it went away.
+    complete: bool,
     bytes: Vec<u8>,
+    /// What of `bytes` has been confirmed.
+    confirmed: usize,
     /// What of `bytes` has been fetched.
     fetched: usize,
     /// Number of the last change.
     last: u64,
     /// Number of the last change that was fetched.
     last_fetched: u64,
+    /// Number of the last change that was confirmed.
+    last_confirmed: u64,
     overflowed: bool,
     /// Something waits for the confirmation of what is here.
     urgent: bool,
     /// Since when something that is not urgent has been waiting for company.
     waits_since: Option<Time>,
+    /// A change that was fetched then has not been confirmed.
+    owed: Option<(u64, Time)>,
 }
 
 impl Journal {
-    /// A standby listens from now on. Numbers go on.
+    /// A standby listens from now on, and has nothing of what was before. Numbers go on.
     pub(crate) fn start(&mut self) {
         self.stop();
-        self.listening = true;
+        self.audience = Audience::Standby;
     }
 
     /// Nobody listens any more.
     pub(crate) fn stop(&mut self) {
-        *self = Journal { last: self.last, last_fetched: self.last, ..Journal::default() };
+        *self = Journal {
+            last: self.last,
+            last_fetched: self.last,
+            last_confirmed: self.last,
+            ..Journal::default()
+        };
+    }
+
+    /// The connection is gone. If the standby had everything, what it has not confirmed is kept.
+    pub(crate) fn pause(&mut self) {
+        if self.audience == Audience::None || !self.complete || self.overflowed {
+            return self.stop();
+        }
+        self.audience = Audience::Away;
+        self.owed = None;
+        self.bound_tail();
+    }
+
+    /// The standby has confirmed that it holds everything.
+    pub(crate) fn is_complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// Whether a standby that holds everything up to `number` can go on from there.
+    pub(crate) fn can_resume(&self, number: u64) -> bool {
+        let kept = self.last_confirmed..=self.last;
+        self.audience == Audience::Away && kept.contains(&number)
+    }
+
+    /// The standby is back, with everything up to `number`.
+    pub(crate) fn resume(&mut self, number: u64) {
+        self.audience = Audience::Standby;
+        self.fetched = self.bytes.len();
+        self.last_fetched = self.last;
+        self.advance(number);
+        self.fetched = self.confirmed;
+        self.last_fetched = number;
+        self.urgent = true;
+        self.waits_since = None;
     }
 
     /// Notes a change and returns its number.
     pub(crate) fn append(&mut self, change: &Change<'_>) -> u64 {
         self.last += 1;
-        let dropped = fault::on(Fault::ChangeDropped) && self.last.is_multiple_of(3);
-        if self.listening && !self.overflowed && !dropped {
+        if self.audience != Audience::None && !self.overflowed {
             self.urgent |= matches!(change, Change::Opened { .. });
-            change.encode(&mut self.bytes);
-            self.overflowed = self.bytes.len() - self.fetched > LIMIT;
+            let dropped = fault::on(Fault::ChangeDropped) && self.last.is_multiple_of(3);
+            if dropped { &Change::Nothing } else { change }.encode(&mut self.bytes);
+            self.overflowed = self.unconfirmed() > LIMIT;
+            self.bound_tail();
         }
+        self.last
+    }
+
+    /// Nobody knows whether the standby that is away comes back.
+    fn bound_tail(&mut self) {
+        if self.audience == Audience::Away && self.unconfirmed() > TAIL_LIMIT {
+            self.stop();
+        }
+    }
+
+    /// Number of the last change.
+    pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
     /// Whole changes of at most `room` bytes, appended to `out`. Returns the number of the last one, or
     /// `None` if there was none.
-    pub(crate) fn fetch(&mut self, room: usize, out: &mut Vec<u8>) -> Option<u64> {
+    pub(crate) fn fetch(&mut self, now: Time, room: usize, out: &mut Vec<u8>) -> Option<u64> {
         let pending = &self.bytes[self.fetched..];
         let mut len = 0;
-        while let Some(header) = pending[len..].first_chunk::<HEADER_LEN>() {
-            let next = len + HEADER_LEN + usize::from(u16::from_be_bytes([header[1], header[2]]));
-            if next > room {
-                break;
-            }
+        while let Some(next) = len_of_first(&pending[len..]).map(|next| len + next)
+            && next <= room
+        {
             len = next;
             self.last_fetched += 1;
         }
@@ -243,15 +157,41 @@ impl Journal {
         out.extend_from_slice(&pending[..len]);
         self.fetched += len;
         if self.fetched == self.bytes.len() {
-            self.bytes.clear();
-            self.fetched = 0;
             self.urgent = false;
             self.waits_since = None;
-        } else if self.fetched > self.bytes.len() / 2 {
-            self.bytes.drain(..self.fetched);
-            self.fetched = 0;
         }
+        self.owed.get_or_insert((self.last_fetched, now));
         Some(self.last_fetched)
+    }
+
+    /// The standby holds everything up to `number`. False if it was not told so much.
+    pub(crate) fn confirm(&mut self, now: Time, number: u64) -> bool {
+        if number > self.last_fetched {
+            return false;
+        }
+        self.advance(number);
+        if self.owed.is_some_and(|(owed, _)| owed <= number) {
+            self.owed = (number < self.last_fetched).then_some((self.last_fetched, now));
+        }
+        true
+    }
+
+    /// Forgets what is confirmed.
+    fn advance(&mut self, number: u64) {
+        while self.last_confirmed < number
+            && let Some(len) = len_of_first(&self.bytes[self.confirmed..self.fetched])
+        {
+            self.confirmed += len;
+            self.last_confirmed += 1;
+        }
+        if self.confirmed > self.bytes.len() / 2 {
+            self.bytes.drain(..self.confirmed);
+            self.fetched -= self.confirmed;
+            self.confirmed = 0;
+        }
+        if self.bytes.is_empty() && self.bytes.capacity() > SPARE {
+            self.bytes = Vec::new();
+        }
     }
 
     /// Whether what waits, if anything does, shall be sent now.
@@ -268,6 +208,11 @@ impl Journal {
         self.waits_since.map(|since| since + PATIENCE)
     }
 
+    /// Since when the standby has owed a confirmation.
+    pub(crate) fn owed_since(&self) -> Option<Time> {
+        self.owed.map(|(_, since)| since)
+    }
+
     fn is_empty(&self) -> bool {
         self.bytes.len() == self.fetched
     }
@@ -278,7 +223,8 @@ impl Journal {
             self.urgent = true;
             return None;
         }
-        self.last += 1;
+        self.append(&Change::Nothing);
+        self.fetched = self.bytes.len();
         self.last_fetched = self.last;
         Some(self.last)
     }
@@ -288,29 +234,48 @@ impl Journal {
         self.overflowed
     }
 
-    /// Bytes that wait.
+    /// Bytes that wait to be fetched by a standby that is there.
     pub(crate) fn backlog(&self) -> usize {
-        self.bytes.len() - self.fetched
+        match self.audience {
+            Audience::Standby => self.bytes.len() - self.fetched,
+            _ => 0,
+        }
+    }
+
+    /// Bytes that are kept.
+    fn unconfirmed(&self) -> usize {
+        self.bytes.len() - self.confirmed
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use outlive_tcp::seq::Seq;
+    use proptest::prelude::*;
 
-    use super::*;
+    use super::{
+        super::change::{ReceivedChange, tests::tuple},
+        *,
+    };
+    use crate::{flows::Side, session::Phase};
 
-    fn tuple(port: u16) -> FourTuple {
-        FourTuple {
-            source: SocketAddr::from(([10, 0, 0, 9], port)).into(),
-            destination: SocketAddr::from(([10, 0, 0, 1], 80)).into(),
-        }
+    const NOW: Time = Time::from_micros(5_000_000);
+
+    fn forgotten(port: u16) -> Change<'static> {
+        Change::Forgotten { client: tuple(port) }
+    }
+
+    fn fetched(journal: &mut Journal, room: usize) -> Vec<ReceivedChange> {
+        let mut bytes = Vec::new();
+        journal.fetch(NOW, room, &mut bytes);
+        let mut rest = bytes.as_slice();
+        std::iter::from_fn(|| ReceivedChange::decode(&mut rest)).collect()
     }
 
     #[test]
     fn changes_come_out_as_they_went_in() {
         let mut journal = Journal::default();
-        journal.append(&Change::Forgotten { client: tuple(1) });
+        journal.append(&forgotten(1));
         assert!(journal.is_empty(), "nobody listens");
         journal.start();
         let phase = Phase::Reset(Side::Server);
@@ -320,34 +285,31 @@ mod tests {
         let last = journal.append(&Change::Progress { client: tuple(4), positions });
         assert_eq!(last, 4);
 
-        let mut bytes = Vec::new();
-        assert_eq!(journal.fetch(10, &mut bytes), None, "no room for one");
-        assert_eq!(journal.fetch(90, &mut bytes), Some(3));
-        assert_eq!(journal.fetch(90, &mut bytes), Some(4));
-        assert_eq!(journal.fetch(90, &mut bytes), None);
-        let mut rest = bytes.as_slice();
-        let mut next = || ReceivedChange::decode(&mut rest);
-        assert_eq!(next(), Some(ReceivedChange::PrefixDone { client: tuple(2) }));
-        assert_eq!(next(), Some(ReceivedChange::Ended { client: tuple(3), phase }));
-        assert_eq!(next(), Some(ReceivedChange::Progress { client: tuple(4), positions }));
-        assert_eq!(next(), None);
+        assert_eq!(fetched(&mut journal, 10), [], "no room for one");
+        let first = [
+            ReceivedChange::PrefixDone { client: tuple(2) },
+            ReceivedChange::Ended { client: tuple(3), phase },
+        ];
+        assert_eq!(fetched(&mut journal, 90), first);
+        let second = [ReceivedChange::Progress { client: tuple(4), positions }];
+        assert_eq!(fetched(&mut journal, 90), second);
+        assert_eq!(fetched(&mut journal, 90), []);
     }
 
     #[test]
     fn what_is_not_urgent_waits_for_company() {
-        let now = Time::from_micros(5_000_000);
         let mut journal = Journal::default();
         journal.start();
-        assert!(!journal.is_due(now) && journal.deadline().is_none());
-        journal.append(&Change::Forgotten { client: tuple(1) });
-        assert!(!journal.is_due(now));
-        assert_eq!(journal.deadline(), Some(now + PATIENCE));
-        assert!(journal.is_due(now + PATIENCE));
-        assert!(journal.fetch(1_000, &mut Vec::new()).is_some());
+        assert!(!journal.is_due(NOW) && journal.deadline().is_none());
+        journal.append(&forgotten(1));
+        assert!(!journal.is_due(NOW));
+        assert_eq!(journal.deadline(), Some(NOW + PATIENCE));
+        assert!(journal.is_due(NOW + PATIENCE));
+        assert_eq!(fetched(&mut journal, 1_000).len(), 1);
         assert!(journal.deadline().is_none());
 
-        while !journal.is_due(now) {
-            journal.append(&Change::Forgotten { client: tuple(1) });
+        while !journal.is_due(NOW) {
+            journal.append(&forgotten(1));
         }
         assert!(journal.backlog() >= ENOUGH);
     }
@@ -356,14 +318,156 @@ mod tests {
     fn a_standby_that_falls_behind_is_noticed_and_costs_no_memory_without_end() {
         let mut journal = Journal::default();
         journal.start();
-        for _ in 0..LIMIT / 39 + 2 {
-            journal.append(&Change::Forgotten { client: tuple(1) });
+        for i in 0..LIMIT / 39 + 2 {
+            journal.append(&forgotten(1));
+            // Whether it does not read, or does not confirm.
+            if i % 2 == 0 {
+                fetched(&mut journal, 39);
+            }
         }
         assert!(journal.overflowed());
-        let backlog = journal.backlog();
-        journal.append(&Change::Forgotten { client: tuple(1) });
-        assert_eq!(journal.backlog(), backlog);
+        let kept = journal.bytes.len();
+        journal.append(&forgotten(1));
+        assert_eq!(journal.bytes.len(), kept);
+        journal.pause();
+        assert!(!journal.can_resume(journal.last_confirmed), "changes were lost");
         journal.start();
         assert!(!journal.overflowed() && journal.is_empty());
+    }
+
+    #[test]
+    fn what_is_confirmed_is_forgotten() {
+        let mut journal = Journal::default();
+        journal.start();
+        for _ in 0..100_000 {
+            let number = journal.append(&forgotten(1));
+            assert_eq!(fetched(&mut journal, 1_000).len(), 1);
+            assert!(!journal.confirm(NOW, number + 1), "never told");
+            assert!(journal.confirm(NOW, number));
+        }
+        assert_eq!(journal.unconfirmed(), 0);
+        assert!(journal.bytes.capacity() < 1_000);
+    }
+
+    #[test]
+    fn it_is_known_since_when_a_confirmation_is_owed() {
+        let mut journal = Journal::default();
+        journal.start();
+        journal.append(&forgotten(1));
+        assert_eq!(journal.owed_since(), None);
+        let later = |ms| NOW + Duration::from_millis(ms);
+        journal.fetch(later(1), 100, &mut Vec::new());
+        let second = journal.append(&forgotten(2));
+        journal.fetch(later(2), 100, &mut Vec::new());
+        assert_eq!(journal.owed_since(), Some(later(1)));
+        journal.confirm(later(3), second - 1);
+        assert_eq!(journal.owed_since(), Some(later(3)), "at least for so long");
+        journal.confirm(later(4), second);
+        assert_eq!(journal.owed_since(), None);
+    }
+
+    #[test]
+    fn a_standby_that_was_away_goes_on_where_it_was() {
+        let mut journal = Journal::default();
+        journal.start();
+        journal.append(&forgotten(1));
+        fetched(&mut journal, 1_000);
+        let complete = journal.mark().unwrap();
+        journal.confirm(NOW, complete);
+        journal.is_complete();
+        for port in 2..=4 {
+            journal.append(&forgotten(port));
+        }
+        fetched(&mut journal, 100);
+        journal.pause();
+        assert_eq!(journal.backlog(), 0, "nobody is there to be told");
+        journal.append(&forgotten(5));
+        assert!(!journal.can_resume(complete - 1) && !journal.can_resume(complete + 5));
+        assert!((complete..=complete + 4).all(|number| journal.can_resume(number)));
+
+        // It got the second of four.
+        journal.resume(complete + 2);
+        let missed = [4, 5].map(|port| ReceivedChange::Forgotten { client: tuple(port) });
+        assert_eq!(fetched(&mut journal, 1_000), missed);
+        assert_eq!(journal.mark(), Some(complete + 5));
+        // Again, without having heard that it is complete again.
+        journal.pause();
+        journal.resume(complete + 4);
+        assert_eq!(fetched(&mut journal, 1_000), [ReceivedChange::Nothing]);
+    }
+
+    #[test]
+    fn a_standby_that_never_was_complete_or_is_away_for_long_begins_anew() {
+        let mut journal = Journal::default();
+        journal.start();
+        let number = journal.append(&forgotten(1));
+        journal.pause();
+        assert!(!journal.can_resume(number) && !journal.can_resume(number - 1));
+
+        journal.start();
+        let number = journal.mark().unwrap();
+        journal.is_complete();
+        journal.pause();
+        for _ in 0..TAIL_LIMIT / 39 {
+            journal.append(&forgotten(1));
+        }
+        assert!(journal.can_resume(number));
+        journal.append(&forgotten(1));
+        assert!(!journal.can_resume(number) && !journal.can_resume(journal.last));
+        assert_eq!(journal.bytes.capacity(), 0, "and costs nothing");
+    }
+
+    proptest! {
+        /// Whatever happens to the connection, a standby gets each change once, in order.
+        #[test]
+        fn nothing_is_missed_and_nothing_told_twice(ops in prop::collection::vec((0u8..6, 1usize..400), 1..200)) {
+            let mut journal = Journal::default();
+            journal.start();
+            let mut held = journal.mark().unwrap();
+            journal.confirm(NOW, held);
+            journal.is_complete();
+            let mut under_way: Vec<(u64, Vec<u8>)> = Vec::new();
+            let (mut connected, mut said, mut heard) = (true, Vec::new(), Vec::new());
+            for (op, n) in ops {
+                match op {
+                    0 | 1 => {
+                        said.push(n as u16);
+                        journal.append(&forgotten(n as u16));
+                    }
+                    2 if connected => {
+                        let mut bytes = Vec::new();
+                        if let Some(last) = journal.fetch(NOW, n, &mut bytes) {
+                            under_way.push((last, bytes));
+                        }
+                    }
+                    3 if !under_way.is_empty() => {
+                        let (last, bytes) = under_way.remove(0);
+                        let mut rest = bytes.as_slice();
+                        while let Some(change) = ReceivedChange::decode(&mut rest) {
+                            held += 1;
+                            if let ReceivedChange::Forgotten { client } = change {
+                                heard.push(client.source.port);
+                            }
+                        }
+                        prop_assert_eq!(held, last);
+                        if n % 2 == 0 && connected {
+                            prop_assert!(journal.confirm(NOW, held));
+                        }
+                    }
+                    4 if connected => {
+                        connected = false;
+                        under_way.clear();
+                        journal.pause();
+                    }
+                    5 if !connected => {
+                        prop_assert!(journal.can_resume(held));
+                        journal.resume(held);
+                        connected = true;
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(&said[..heard.len()], &heard[..]);
+        }
     }
 }

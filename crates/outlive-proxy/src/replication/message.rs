@@ -25,6 +25,10 @@ pub(crate) enum Message<'a> {
     Hello(Hello),
     /// The active node: everything follows. What the standby held before stays until the end of it.
     Begin { clock_us: u64, sequence_key: [u8; 16], sessions: u64 },
+    /// The standby, if both ends can resume: what it holds since its last complete synchronisation.
+    Held(Held),
+    /// The active node, in place of [`Begin`](Self::Begin): only what is behind this number follows.
+    Resume { clock_us: u64, number: u64 },
     /// Sessions of the initial synchronisation: changes without numbers.
     Snapshot(&'a [u8]),
     /// Changes; the number is that of the last one.
@@ -47,6 +51,14 @@ pub(crate) enum Message<'a> {
     Drain { drains: bool, server: Endpoint, pool: &'a str },
 }
 
+/// How far a standby is: everything up to `number` of the changes that the process with this incarnation has
+/// numbered. The default is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Held {
+    pub(crate) incarnation: u64,
+    pub(crate) number: u64,
+}
+
 /// Who is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
@@ -55,6 +67,8 @@ pub(crate) struct Hello {
     pub(crate) incarnation: u64,
     pub(crate) epoch: Epoch,
     pub(crate) active: bool,
+    /// It can go on where an earlier connection broke. Nodes that say nothing of it cannot.
+    pub(crate) resumes: bool,
     /// It understands [`Message::Handover`] and what follows from it. Earlier builds of this version do not say so.
     pub(crate) hands_over: bool,
 }
@@ -75,6 +89,14 @@ pub enum StateError {
         "the peer has the same node name as this node: one of them must be \"a\", the other \"b\""
     )]
     SameName,
+    /// Changes are missing, or come twice.
+    #[error("the peer's changes do not follow each other: up to {expected} expected, {got} told")]
+    Gap {
+        /// The number of the last change, had none been missing.
+        expected: u64,
+        /// The number that was told.
+        got: u64,
+    },
     /// It does not belong here at this time.
     #[error("unexpected message on the state connection")]
     Unexpected,
@@ -86,6 +108,8 @@ const SNAPSHOT: u8 = 3;
 const CHANGES: u8 = 4;
 const COMPLETE: u8 = 5;
 const CONFIRM: u8 = 6;
+const HELD: u8 = 7;
+const RESUME: u8 = 8;
 const HANDOVER: u8 = 16;
 const TAKEN: u8 = 17;
 const RELAY: u8 = 18;
@@ -102,7 +126,8 @@ impl<'a> Message<'a> {
                 out.extend(hello.protocol.to_be_bytes());
                 let flags = u8::from(hello.node == NodeId::B)
                     | u8::from(hello.active) << 1
-                    | u8::from(hello.hands_over) << 2;
+                    | u8::from(hello.hands_over) << 2
+                    | u8::from(hello.resumes) << 3;
                 out.push(flags);
                 out.extend(hello.incarnation.to_be_bytes());
                 out.extend(hello.epoch.0.to_be_bytes());
@@ -112,6 +137,16 @@ impl<'a> Message<'a> {
                 out.extend(clock_us.to_be_bytes());
                 out.extend(sequence_key);
                 out.extend(sessions.to_be_bytes());
+            }
+            Message::Held(held) => {
+                out.push(HELD);
+                out.extend(held.incarnation.to_be_bytes());
+                out.extend(held.number.to_be_bytes());
+            }
+            Message::Resume { clock_us, number } => {
+                out.push(RESUME);
+                out.extend(clock_us.to_be_bytes());
+                out.extend(number.to_be_bytes());
             }
             Message::Snapshot(changes) => {
                 out.push(SNAPSHOT);
@@ -171,6 +206,8 @@ impl<'a> Message<'a> {
                 sequence_key: body.take()?,
                 sessions: body.u64()?,
             },
+            HELD => Message::Held(Held { incarnation: body.u64()?, number: body.u64()? }),
+            RESUME => Message::Resume { clock_us: body.u64()?, number: body.u64()? },
             SNAPSHOT => Message::Snapshot(body.rest()),
             CHANGES => Message::Changes { last: body.u64()?, changes: body.rest() },
             COMPLETE => {
@@ -216,6 +253,7 @@ impl Hello {
             node: if flags & 1 == 0 { NodeId::A } else { NodeId::B },
             active: flags & 2 != 0,
             hands_over: flags & 4 != 0,
+            resumes: flags & 8 != 0,
             incarnation: body.u64()?,
             epoch: Epoch(body.u64()?),
         })
@@ -255,6 +293,7 @@ mod tests {
             incarnation: 7,
             epoch: Epoch(8),
             active: true,
+            resumes: true,
             hands_over: true,
         };
         let offload = Offload {
@@ -264,6 +303,8 @@ mod tests {
         vec![
             Message::Hello(hello),
             Message::Begin { clock_us: 1, sequence_key: [2; 16], sessions: 3 },
+            Message::Held(Held { incarnation: 7, number: 12 }),
+            Message::Resume { clock_us: 1, number: 12 },
             Message::Snapshot(b"abc"),
             Message::Changes { last: 9, changes: b"abc" },
             Message::Complete { number: 9, key: EpochKey { epoch: Epoch(4), key: [5; 16] } },
@@ -289,20 +330,36 @@ mod tests {
         }
     }
 
-    /// A change here is a change of the protocol between two nodes: raise its version.
+    /// A change here is a change of the protocol between two nodes: see docs/replication.md, "Versions".
     #[test]
-    fn the_layout_of_the_hello_is_fixed() {
-        let mut bytes = Vec::new();
-        examples()[0].encode(&mut bytes);
-        let golden = b"\x01OLST\0\x01\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
-        assert_eq!(bytes, golden);
-        // A peer of the same version that does not hand over yet is understood.
-        let mut earlier = bytes.clone();
-        earlier[7] = 3;
-        let Ok(Message::Hello(hello)) = Message::decode(&earlier) else { panic!("not a hello") };
-        assert!(!hello.hands_over && hello.active);
-        let mut newer = bytes.clone();
+    fn the_layout_is_fixed() {
+        let golden: [&[u8]; 8] = [
+            b"\x01OLST\0\x01\x0f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
+            b"\x02\0\0\0\0\0\0\0\x01\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\0\0\0\0\0\0\0\x03",
+            b"\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x0c",
+            b"\x08\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x0c",
+            b"\x03abc",
+            b"\x04\0\0\0\0\0\0\0\x09abc",
+            b"\x05\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x04\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05",
+            b"\x06\0\0\0\0\0\0\0\x0b",
+        ];
+        for (message, expected) in examples().iter().zip(golden) {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            assert_eq!(bytes, expected, "{message:?}");
+        }
+    }
+
+    /// What the first version said is understood: it could neither resume nor hand over.
+    #[test]
+    fn the_hello_of_the_first_version_is_understood() {
+        let first = b"\x01OLST\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
+        let Ok(Message::Hello(hello)) = Message::decode(first) else { panic!("not understood") };
+        assert!(hello.active && !hello.resumes && !hello.hands_over);
+        let mut newer = first.to_vec();
         newer[6] = 2;
+        // Whatever else it says: it may have changed.
+        newer.extend(b"more");
         assert_eq!(Message::decode(&newer), Err(StateError::Version(2)));
     }
 
@@ -315,7 +372,7 @@ mod tests {
             b"\x13\0\0\0\0\0\0\0\x03\x01",
             b"\x14\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\0\0\x02\0\x50web",
         ];
-        for (message, golden) in examples()[6..].iter().zip(golden) {
+        for (message, golden) in examples()[8..].iter().zip(golden) {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);
             assert_eq!(bytes, golden);

@@ -2,6 +2,7 @@
 //!
 //! [`Link`] knows who says what next. What the sessions are is the proxy's; who is active is the pair's.
 
+pub(crate) mod change;
 pub(crate) mod journal;
 pub(crate) mod message;
 pub(crate) mod relay;
@@ -12,11 +13,12 @@ use outlive_tcp::{time::Time, wire::Endpoint};
 
 pub use self::message::{MAX_STATE_MESSAGE, StateError};
 use self::{
-    journal::ReceivedChange,
-    message::{Hello, Message, PROTOCOL},
+    change::ReceivedChange,
+    message::{Held, Hello, Message, PROTOCOL},
     relay::Assembly,
 };
 use crate::{
+    counters::Counter,
     opening::keys::EpochKey,
     pair::{
         Epoch,
@@ -37,16 +39,22 @@ enum Stage {
     Greeting,
     /// Neither node is active, or both are: the roles have to settle first.
     Waiting,
+    /// Active: the standby will say what it holds.
+    Comparing,
     /// Active: sessions from this slot on have to be told.
     Snapshot { slot: usize },
+    /// Active: the standby is told what it missed.
+    CatchingUp,
     /// Active: everything was told, and this number has to be confirmed.
     Completing { number: u64, key: EpochKey },
     /// Active: the standby holds everything.
     Paired,
     /// Standby: it has been told nothing yet.
     Expecting,
-    /// Standby: it is being told.
+    /// Standby: it is being told everything.
     Receiving,
+    /// Standby: it had everything once, and is told what happens.
+    Following,
 }
 
 /// Active: whether the standby is asked to take over.
@@ -89,6 +97,10 @@ pub(crate) struct Link {
     outgoing: VecDeque<Vec<u8>>,
     /// Standby: to be confirmed.
     confirm: Option<u64>,
+    /// Standby: number of the last change, once one has been told.
+    told: Option<u64>,
+    /// Standby: what it held when it had everything, and since; outlasts the connection.
+    held: Held,
     /// The peer understands a handover.
     peer_hands_over: bool,
     asking: Asking,
@@ -104,6 +116,8 @@ impl Link {
             peer: 0,
             outgoing: VecDeque::new(),
             confirm: None,
+            told: None,
+            held: Held::default(),
             peer_hands_over: false,
             asking: Asking::No,
             exchanged: false,
@@ -122,7 +136,7 @@ impl Link {
 
     /// The connection is there.
     pub(crate) fn connected(&mut self, me: &Beliefs, active: bool) {
-        *self = Link::new();
+        self.closed();
         self.stage = Stage::Greeting;
         let hello = Hello {
             protocol: PROTOCOL,
@@ -130,6 +144,7 @@ impl Link {
             incarnation: me.incarnation,
             epoch: me.epoch,
             active,
+            resumes: true,
             hands_over: true,
         };
         self.say(&Message::Hello(hello));
@@ -177,7 +192,12 @@ impl Link {
 
     /// The connection is gone.
     pub(crate) fn closed(&mut self) {
-        *self = Link::new();
+        *self = Link { held: self.held, ..Link::new() };
+    }
+
+    /// This node is no standby any more: what it held goes on without the node that told it.
+    pub(crate) fn forget_held(&mut self) {
+        self.held = Held::default();
     }
 
     fn say(&mut self, message: &Message<'_>) {
@@ -203,7 +223,18 @@ impl Link {
                 let early = hello.active && me.role == Role::Joining;
                 Ok(early.then_some(LinkEvent::TooEarly))
             }
+            (Message::Held(held), Stage::Comparing) => {
+                let known = held.incarnation == me.incarnation;
+                if known && proxy.journal.can_resume(held.number) {
+                    self.resume(now, held.number, proxy);
+                } else {
+                    self.begin(now, proxy);
+                }
+                Ok(None)
+            }
             (Message::Begin { clock_us, sequence_key, .. }, Stage::Expecting) => {
+                self.held = Held::default();
+                self.told = None;
                 proxy.clock.follow(now, clock_us);
                 proxy.sequence_key = sequence_key;
                 proxy.begin_picture(now);
@@ -211,40 +242,52 @@ impl Link {
                 self.stage = Stage::Receiving;
                 Ok(None)
             }
+            (Message::Resume { clock_us, number }, Stage::Expecting)
+                if self.held == (Held { incarnation: self.peer, number }) =>
+            {
+                proxy.clock.follow(now, clock_us);
+                self.told = Some(number);
+                proxy.pools.forget_drains();
+                self.stage = Stage::Following;
+                Ok(None)
+            }
             (Message::Snapshot(changes), Stage::Receiving) => {
                 apply_all(now, changes, proxy)?;
                 Ok(None)
             }
-            (Message::Changes { last, changes }, Stage::Receiving) => {
-                apply_all(now, changes, proxy)?;
+            (Message::Changes { last, changes }, Stage::Receiving | Stage::Following) => {
+                let count = apply_all(now, changes, proxy)?;
+                self.follows(count, last)?;
                 self.confirm = Some(last);
                 Ok(None)
             }
-            (Message::Complete { number, key }, Stage::Receiving) => {
-                proxy.complete_picture(now);
+            (Message::Complete { number, key }, Stage::Receiving | Stage::Following) => {
+                self.follows(1, number)?;
+                if self.stage == Stage::Receiving {
+                    proxy.complete_picture(now);
+                }
+                self.stage = Stage::Following;
+                self.held = Held { incarnation: self.peer, number };
                 self.confirm = Some(number);
                 Ok(Some(LinkEvent::Synchronised(key)))
             }
-            (Message::Confirm { number }, Stage::Completing { number: last, key })
-                if number >= last =>
-            {
-                self.stage = Stage::Paired;
-                Ok(Some(LinkEvent::Paired(key, number)))
-            }
             (
                 Message::Confirm { number },
-                Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired,
-            ) => Ok(Some(LinkEvent::Confirmed(number))),
+                Stage::Snapshot { .. }
+                | Stage::CatchingUp
+                | Stage::Completing { .. }
+                | Stage::Paired,
+            ) => self.confirmed(now, number, proxy),
             (Message::Configuration { fingerprint, reload }, stage)
                 if !matches!(stage, Stage::Down | Stage::Greeting) =>
             {
                 Ok(Some(LinkEvent::Configured { fingerprint, reload }))
             }
-            (Message::Drain { drains, server, pool }, Stage::Receiving) => {
+            (Message::Drain { drains, server, pool }, Stage::Receiving | Stage::Following) => {
                 proxy.pools.drain(pool, server, drains);
                 Ok(None)
             }
-            (Message::Handover { epoch, clock_us, keys }, Stage::Receiving) => {
+            (Message::Handover { epoch, clock_us, keys }, Stage::Receiving | Stage::Following) => {
                 // If this node was late, the active one has gone on alone meanwhile.
                 let wanted = me.synchronised && me.epoch == epoch;
                 if wanted {
@@ -263,7 +306,11 @@ impl Link {
             }
             (
                 Message::Relay(part),
-                Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired,
+                Stage::Comparing
+                | Stage::Snapshot { .. }
+                | Stage::CatchingUp
+                | Stage::Completing { .. }
+                | Stage::Paired,
             ) => {
                 let whole = self.assembly.add(part).map_err(|()| StateError::Malformed)?;
                 Ok(whole.map(|(packet, offload)| {
@@ -275,16 +322,36 @@ impl Link {
         }
     }
 
-    fn begin(&mut self, now: Time, proxy: &mut Proxy) {
-        proxy.journal.start();
-        self.say(&Message::Begin {
-            clock_us: proxy.clock.micros(now),
-            sequence_key: proxy.sequence_key,
-            sessions: proxy.sessions.len() as u64,
-        });
-        self.stage = Stage::Snapshot { slot: 0 };
-        for (pool, server) in proxy.pools.drains() {
-            self.say_drain(pool, server, true);
+    /// Standby: `count` changes were told, of which the last one has this number.
+    fn follows(&mut self, count: u64, last: u64) -> Result<(), StateError> {
+        if let Some(told) = self.told
+            && told + count != last
+        {
+            return Err(StateError::Gap { expected: told + count, got: last });
+        }
+        self.told = Some(last);
+        if self.stage == Stage::Following {
+            self.held.number = last;
+        }
+        Ok(())
+    }
+
+    fn confirmed(
+        &mut self,
+        now: Time,
+        number: u64,
+        proxy: &mut Proxy,
+    ) -> Result<Option<LinkEvent>, StateError> {
+        if !proxy.journal.confirm(now, number) {
+            return Err(StateError::Unexpected);
+        }
+        match self.stage {
+            Stage::Completing { number: last, key } if number >= last => {
+                self.stage = Stage::Paired;
+                proxy.journal.is_complete();
+                Ok(Some(LinkEvent::Paired(key, number)))
+            }
+            _ => Ok(Some(LinkEvent::Confirmed(number))),
         }
     }
 
@@ -303,11 +370,44 @@ impl Link {
         self.peer_hands_over = hello.hands_over;
         self.say_configuration(proxy.config.fingerprint(), false);
         match (active, hello.active) {
+            (true, false) if hello.resumes => self.stage = Stage::Comparing,
             (true, false) => self.begin(now, proxy),
-            (false, true) => self.stage = Stage::Expecting,
+            (false, true) => {
+                if hello.resumes {
+                    self.say(&Message::Held(self.held));
+                }
+                self.stage = Stage::Expecting;
+            }
             _ => self.stage = Stage::Waiting,
         }
         Ok(())
+    }
+
+    /// Active: the standby is told everything.
+    fn begin(&mut self, now: Time, proxy: &mut Proxy) {
+        proxy.journal.start();
+        self.say(&Message::Begin {
+            clock_us: proxy.clock.micros(now),
+            sequence_key: proxy.sequence_key,
+            sessions: proxy.sessions.len() as u64,
+        });
+        self.stage = Stage::Snapshot { slot: 0 };
+        self.say_drains(proxy);
+    }
+
+    fn say_drains(&mut self, proxy: &Proxy) {
+        for (pool, server) in proxy.pools.drains() {
+            self.say_drain(pool, server, true);
+        }
+    }
+
+    /// Active: the standby is told what happened after `number`.
+    fn resume(&mut self, now: Time, number: u64, proxy: &mut Proxy) {
+        proxy.journal.resume(number);
+        proxy.counters.count(Counter::Resumed);
+        self.say(&Message::Resume { clock_us: proxy.clock.micros(now), number });
+        self.stage = Stage::CatchingUp;
+        self.say_drains(proxy);
     }
 
     /// Appends the next message to `out`; false if there is nothing to say. `next_key` makes the key of the
@@ -328,8 +428,11 @@ impl Link {
             return true;
         }
         match self.stage {
-            Stage::Snapshot { .. } | Stage::Completing { .. } | Stage::Paired => {}
-            Stage::Expecting | Stage::Receiving if self.peer_hands_over => {
+            Stage::Snapshot { .. }
+            | Stage::CatchingUp
+            | Stage::Completing { .. }
+            | Stage::Paired => {}
+            Stage::Expecting | Stage::Receiving | Stage::Following if self.peer_hands_over => {
                 return proxy.to_relay.part(now, MAX_STATE_MESSAGE - HEAD, |part| {
                     Message::Relay(part).encode(out);
                 });
@@ -339,7 +442,7 @@ impl Link {
         let mut changes = Vec::new();
         let telling = self.stage != Stage::Paired || self.asking != Asking::No;
         if (telling || proxy.journal.is_due(now))
-            && let Some(last) = proxy.journal.fetch(MAX_STATE_MESSAGE - HEAD, &mut changes)
+            && let Some(last) = proxy.journal.fetch(now, MAX_STATE_MESSAGE - HEAD, &mut changes)
         {
             Message::Changes { last, changes: &changes }.encode(out);
             return true;
@@ -352,28 +455,51 @@ impl Link {
             Message::Handover { epoch, clock_us, keys: &keys }.encode(out);
             return true;
         }
-        let Stage::Snapshot { slot } = self.stage else { return false };
-        self.stage = match proxy.snapshot(slot, MAX_STATE_MESSAGE - HEAD, &mut changes) {
-            Some(slot) => Stage::Snapshot { slot },
-            None => match proxy.journal.mark() {
-                Some(number) => {
-                    let key = next_key();
-                    self.say(&Message::Complete { number, key });
-                    Stage::Completing { number, key }
+        match self.stage {
+            Stage::Snapshot { slot } => {
+                match proxy.snapshot(slot, MAX_STATE_MESSAGE - HEAD, &mut changes) {
+                    Some(slot) => self.stage = Stage::Snapshot { slot },
+                    None => {
+                        if let Some(complete) = self.complete(proxy, next_key) {
+                            self.say(&complete);
+                        }
+                    }
                 }
-                None => self.stage,
+                // An empty one does no harm: there was no session, or none was left.
+                Message::Snapshot(&changes).encode(out);
+                true
+            }
+            Stage::CatchingUp => match self.complete(proxy, next_key) {
+                Some(complete) => {
+                    complete.encode(out);
+                    true
+                }
+                None => false,
             },
-        };
-        // An empty one does no harm: there was no session, or none was left.
-        Message::Snapshot(&changes).encode(out);
-        true
+            _ => false,
+        }
+    }
+
+    /// Active: the standby has been told everything, if nothing happened meanwhile.
+    fn complete(
+        &mut self,
+        proxy: &mut Proxy,
+        next_key: impl FnOnce() -> EpochKey,
+    ) -> Option<Message<'static>> {
+        let number = proxy.journal.mark()?;
+        let key = next_key();
+        self.stage = Stage::Completing { number, key };
+        Some(Message::Complete { number, key })
     }
 }
 
-fn apply_all(now: Time, mut changes: &[u8], proxy: &mut Proxy) -> Result<(), StateError> {
+/// Applies changes, and returns how many.
+fn apply_all(now: Time, mut changes: &[u8], proxy: &mut Proxy) -> Result<u64, StateError> {
+    let mut count = 0;
     while !changes.is_empty() {
         let change = ReceivedChange::decode(&mut changes).ok_or(StateError::Malformed)?;
         proxy.apply(now, change);
+        count += 1;
     }
-    Ok(())
+    Ok(count)
 }

@@ -1,5 +1,6 @@
 //! Sessions: established splices, and what is known of each.
 
+mod chunks;
 pub(crate) mod record;
 mod table;
 pub(crate) mod track;
@@ -18,6 +19,8 @@ pub(crate) enum Phase {
     Unconfirmed,
     /// The client of a direct listener has been answered, and has not said so yet.
     Answering,
+    /// Both handshakes are complete, there was no data yet, and the standby has not been told.
+    Quiet,
     /// Data flows.
     Open,
     /// Both ends have closed: kept for late segments.
@@ -53,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     /// This node has answered the client, which has not shown yet that it exists.
     pub(crate) half_open: bool,
+    /// The standby is or was told of it, if there is one. False only before the first data.
+    pub(crate) told: bool,
     /// Which synchronisation it was last part of (standby).
     pub(crate) picture: u8,
     /// The fast path has it.
@@ -85,11 +90,11 @@ impl Session {
         self.record.server.own_isn + 1
     }
 
-    /// What the client's window towards the server was last seen to be, as a window field.
-    pub(crate) fn client_window(&self) -> u16 {
-        let stream = self.streams.sent_by(Side::Server);
-        let window = if stream.known { stream.edge.distance(stream.acked) } else { 1 << 14 };
-        u16::try_from(window >> self.record.server.own_scale).unwrap_or(u16::MAX)
+    /// What the window towards `end` was last seen to be, as a window field.
+    pub(crate) fn window_towards(&self, end: Side) -> u16 {
+        let stream = self.streams.sent_by(end);
+        let window = if stream.is_known() { stream.edge.distance(stream.acked) } else { 1 << 14 };
+        u16::try_from(window >> self.record.leg(end).own_scale).unwrap_or(u16::MAX)
     }
 }
 
@@ -114,6 +119,6 @@ mod tests {
     /// A standby holds a million of them: what is added here is added a million times.
     #[test]
     fn a_session_is_small() {
-        assert!(size_of::<Session>() <= 232, "{} bytes", size_of::<Session>());
+        assert!(size_of::<Session>() <= 212, "{} bytes", size_of::<Session>());
     }
 }

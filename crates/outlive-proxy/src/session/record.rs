@@ -20,9 +20,9 @@ use crate::flows::Side;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Leg {
     /// The client, or the server.
-    pub end: Endpoint,
+    pub end: Compact,
     /// Outlive's side of it: the virtual address, or the source address.
-    pub own: Endpoint,
+    pub own: Compact,
     /// Initial sequence number of the end.
     pub end_isn: Seq,
     /// Initial sequence number that the end was shown.
@@ -41,10 +41,48 @@ pub(crate) struct Leg {
     pub timestamps: bool,
 }
 
+/// An endpoint in 18 bytes instead of 20, as it stands on the wire: each session has four. IPv4 addresses are
+/// IPv4-mapped ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compact {
+    addr: [u8; 16],
+    port: u16,
+}
+
+impl Compact {
+    fn expand(self) -> Endpoint {
+        Endpoint::new(Ipv6Addr::from(self.addr).to_canonical(), self.port)
+    }
+
+    fn is_ipv4(self) -> bool {
+        Ipv6Addr::from(self.addr).to_ipv4_mapped().is_some()
+    }
+}
+
+impl From<Endpoint> for Compact {
+    fn from(endpoint: Endpoint) -> Self {
+        let addr = match endpoint.addr {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Compact { addr: addr.octets(), port: endpoint.port }
+    }
+}
+
 impl Leg {
+    /// The client, or the server.
+    pub(crate) fn end(&self) -> Endpoint {
+        self.end.expand()
+    }
+
+    /// Outlive's side of it: the virtual address, or the source address.
+    pub(crate) fn own(&self) -> Endpoint {
+        self.own.expand()
+    }
+
     /// The tuple of the packets that the end sends.
     pub(crate) fn tuple(&self) -> FourTuple {
-        FourTuple { source: self.end, destination: self.own }
+        FourTuple { source: self.end(), destination: self.own() }
     }
 }
 
@@ -125,7 +163,7 @@ impl Record {
             Side::Server => (0, prefix.wrapping_neg()),
         };
         Translation {
-            tuple: FourTuple { source: to.own, destination: to.end },
+            tuple: FourTuple { source: to.own(), destination: to.end() },
             seq_delta: to.own_isn.distance(from.end_isn).wrapping_add(seq_shift),
             ack_delta: to.end_isn.distance(from.own_isn).wrapping_add(ack_shift),
             ack_floor: None,
@@ -140,7 +178,12 @@ impl Record {
         }
     }
 
-    fn timestamp_translation(&self, side: Side, now: u32, recent: u32) -> TimestampTranslation {
+    pub(crate) fn timestamp_translation(
+        &self,
+        side: Side,
+        now: u32,
+        recent: u32,
+    ) -> TimestampTranslation {
         let (from, to) = (self.leg(side).timestamps, self.leg(side.other()).timestamps);
         let (value, echo) = match side {
             Side::Client => (self.client_timestamp_delta, self.server_timestamp_delta),
@@ -174,8 +217,8 @@ impl Record {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let before = out.len();
         for leg in [&self.client, &self.server] {
-            encode_endpoint(leg.end, out);
-            encode_endpoint(leg.own, out);
+            encode_endpoint(leg.end(), out);
+            encode_endpoint(leg.own(), out);
             out.extend(leg.end_isn.0.to_be_bytes());
             out.extend(leg.own_isn.0.to_be_bytes());
             out.extend(leg.mss.to_be_bytes());
@@ -227,7 +270,7 @@ impl Record {
         let answered = has(ANSWERED);
         let same_family = [client.own, server.end, server.own]
             .iter()
-            .all(|e| e.addr.is_ipv4() == client.end.addr.is_ipv4());
+            .all(|e| e.is_ipv4() == client.end.is_ipv4());
         // Each tuple is in the index of flows once.
         let distinct = client.tuple() != server.tuple();
         (flags & !ALL_FLAGS == 0 && same_family && distinct).then_some(Record {
@@ -287,8 +330,8 @@ impl Fields<'_> {
 
     fn leg(&mut self) -> Option<Leg> {
         let leg = Leg {
-            end: self.endpoint(),
-            own: self.endpoint(),
+            end: self.endpoint().into(),
+            own: self.endpoint().into(),
             end_isn: Seq(self.u32()),
             own_isn: Seq(self.u32()),
             mss: self.u16(),
@@ -310,7 +353,7 @@ mod tests {
     use super::*;
 
     fn leg(end: &str, own: &str, n: u32) -> Leg {
-        let endpoint = |text: &str| text.parse::<SocketAddr>().unwrap().into();
+        let endpoint = |text: &str| Endpoint::from(text.parse::<SocketAddr>().unwrap()).into();
         Leg {
             end: endpoint(end),
             own: endpoint(own),

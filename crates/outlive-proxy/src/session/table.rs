@@ -6,15 +6,14 @@ use std::{
 };
 
 use outlive_tcp::time::Time;
-use slab::Slab;
 
-use super::Session;
+use super::{Session, chunks::Chunks};
 use crate::timer::TimerWheel;
 
 /// All sessions. A slot is a small number that a session keeps for life.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    slab: Slab<Session>,
+    slab: Chunks<Session>,
     timers: TimerWheel,
     limit: usize,
     serial: u32,
@@ -26,7 +25,7 @@ pub(crate) struct Sessions {
 impl Sessions {
     pub(crate) fn new(limit: u32, now: Time) -> Self {
         Sessions {
-            slab: Slab::new(),
+            slab: Chunks::new(),
             timers: TimerWheel::new(now),
             limit: limit as usize,
             serial: 0,
@@ -46,7 +45,7 @@ impl Sessions {
 
     /// Slots that may be in use are below this.
     pub(crate) fn slots(&self) -> usize {
-        self.slab.capacity()
+        self.slab.end()
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -63,7 +62,7 @@ impl Sessions {
 
     pub(crate) fn remove(&mut self, slot: usize) -> Option<Session> {
         self.timers.cancel(slot);
-        let session = self.slab.try_remove(slot)?;
+        let session = self.slab.remove(slot)?;
         self.half_open -= usize::from(session.half_open);
         Some(session)
     }
@@ -125,7 +124,7 @@ impl Sessions {
 
     /// The first session at or after `slot`, for walks that are done a little at a time.
     pub(crate) fn next_from(&self, slot: usize) -> Option<(usize, &Session)> {
-        (slot..self.slab.capacity()).find_map(|slot| Some((slot, self.slab.get(slot)?)))
+        (slot..self.slab.end()).find_map(|slot| Some((slot, self.slab.get(slot)?)))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Session)> {

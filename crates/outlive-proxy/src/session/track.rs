@@ -25,16 +25,50 @@ pub(crate) struct Stream {
     /// Sequence number of its FIN.
     fin: Seq,
     /// Bytes acknowledged since this node first saw the stream.
-    pub(crate) bytes: u64,
-    /// `acked` and `edge` mean something.
-    pub(crate) known: bool,
-    /// They have been followed since the handshake; else they are what some segment said.
-    pub(crate) certain: bool,
-    /// `fin` is what a segment said before anything was known.
-    fin_claimed: bool,
-    fin_seen: bool,
-    challenged: bool,
-    fin_acked: bool,
+    bytes: Count,
+    facts: Facts,
+}
+
+/// A 64-bit number without the alignment of one: there are two for each session.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count([u32; 2]);
+
+impl Count {
+    fn of(number: u64) -> Self {
+        Count([(number >> 32) as u32, number as u32])
+    }
+
+    fn value(self) -> u64 {
+        u64::from(self.0[0]) << 32 | u64::from(self.0[1])
+    }
+}
+
+/// What is known of a stream, a bit for each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Facts(u8);
+
+/// `acked` and `edge` mean something.
+const KNOWN: u8 = 1;
+/// They have been followed since the handshake; else they are what some segment said.
+const CERTAIN: u8 = 1 << 1;
+/// `fin` is what a segment said before anything was known.
+const FIN_CLAIMED: u8 = 1 << 2;
+const FIN_SEEN: u8 = 1 << 3;
+const FIN_ACKED: u8 = 1 << 4;
+const CHALLENGED: u8 = 1 << 5;
+
+impl Facts {
+    fn has(self, fact: u8) -> bool {
+        self.0 & fact != 0
+    }
+
+    fn set(&mut self, fact: u8, is: bool) {
+        self.0 = if is { self.0 | fact } else { self.0 & !fact };
+    }
+
+    fn add(&mut self, fact: u8, is: bool) {
+        self.set(fact, is || self.has(fact));
+    }
 }
 
 impl Stream {
@@ -49,16 +83,20 @@ impl Stream {
         let at = seq + len;
         let end = at + u32::from(fin);
         // Nobody sends further than the right edge (and one byte of a window probe, and a FIN).
-        if !self.known || end.at_or_before(self.edge + 2) {
+        if !self.facts.has(KNOWN) || end.at_or_before(self.edge + 2) {
             self.next = self.next.later(end);
         }
         // A FIN beyond the window, or below what is acknowledged, is not the sender's. Where the window
         // lies may have to be learnt first: see `acknowledged`.
         let plausible = self.acked.at_or_before(at) && at.at_or_before(self.edge);
-        if fin && !fault::on(Fault::ForgetFin) && !self.fin_seen && (plausible || !self.known) {
+        if fin
+            && !fault::on(Fault::ForgetFin)
+            && !self.facts.has(FIN_SEEN)
+            && (plausible || !self.facts.has(KNOWN))
+        {
             self.fin = at;
-            self.fin_seen = self.known;
-            self.fin_claimed = !self.known;
+            self.facts.set(FIN_SEEN, self.facts.has(KNOWN));
+            self.facts.set(FIN_CLAIMED, !self.facts.has(KNOWN));
         }
     }
 
@@ -68,8 +106,8 @@ impl Stream {
         let fits = self.acked.at_or_before(ack) && ack.at_or_before(self.edge.later(self.next));
         // Whoever's segment came first after a takeover may have lied: until the truth is certain, the next one
         // that contradicts it is believed.
-        if !self.known || !fits && !self.certain {
-            self.known = true;
+        if !self.facts.has(KNOWN) || !fits && !self.facts.has(CERTAIN) {
+            self.facts.set(KNOWN, true);
             (self.acked, self.edge) = (ack, ack + window);
             // What seemed to be sent before may have been anybody's.
             if self.next.before(ack) || self.next.after(self.edge + 2) {
@@ -78,16 +116,18 @@ impl Stream {
             // A FIN that came before the first acknowledgment (which may be the FIN's own) is the sender's
             // if it lies in the window that is known now.
             let plausible = ack.at_or_before(self.fin + 1) && self.fin.at_or_before(self.edge);
-            self.fin_seen |= std::mem::take(&mut self.fin_claimed) && plausible;
+            self.facts.add(FIN_SEEN, self.facts.has(FIN_CLAIMED) && plausible);
+            self.facts.set(FIN_CLAIMED, false);
         } else if fits {
-            self.bytes += u64::from(ack.distance(self.acked));
+            self.bytes = Count::of(self.bytes() + u64::from(ack.distance(self.acked)));
             self.acked = ack;
             self.edge = self.edge.later(ack + window);
         } else {
             return News::default();
         }
-        let fin_acked = self.fin_seen && !self.fin_acked && ack.after(self.fin);
-        self.fin_acked |= fin_acked;
+        let fin_acked =
+            self.facts.has(FIN_SEEN) && !self.facts.has(FIN_ACKED) && ack.after(self.fin);
+        self.facts.add(FIN_ACKED, fin_acked);
         News { fin_acked, progressed }
     }
 
@@ -95,20 +135,20 @@ impl Stream {
     pub(crate) fn move_to(&mut self, position: Seq) {
         self.acked = position;
         self.next = position;
-        self.known = false;
+        self.facts.set(KNOWN, false);
     }
 
     /// Whether the receiver looks at a segment of `len` bytes at `seq` at all (RFC 9293, section 3.10.7.4): it
     /// does not at what ends before all that was acknowledged, or begins beyond the window.
     pub(crate) fn accepts(&self, seq: Seq, len: u32) -> bool {
-        !self.known
+        !self.facts.has(KNOWN)
             || self.acked.at_or_before(seq + len)
                 && seq.at_or_before(self.edge.later(self.next) + 1)
     }
 
     /// Whether `seq` lies in the window that the sender was last shown.
     pub(crate) fn in_window(&self, seq: Seq) -> bool {
-        self.known && self.acked.at_or_before(seq) && seq.at_or_before(self.edge)
+        self.facts.has(KNOWN) && self.acked.at_or_before(seq) && seq.at_or_before(self.edge)
     }
 
     /// Whether a reset at `seq` is one that the receiver will believe: it must stand at the next byte that
@@ -116,39 +156,39 @@ impl Stream {
     /// was sent since. Any other within the window is challenged by the receiver, and a sender that meant it
     /// answers the challenge with one that stands there.
     pub(crate) fn is_next(&self, seq: Seq) -> bool {
-        self.known && (seq == self.acked || seq == self.next)
-            || self.challenged && seq == self.acked
+        self.facts.has(KNOWN) && (seq == self.acked || seq == self.next)
+            || self.facts.has(CHALLENGED) && seq == self.acked
     }
 
     /// The sender was told that it stands at `acked`, because it said SYN: if it has forgotten the connection
     /// it answers with a reset there (RFC 5961, section 4), and is to be believed even if nothing else is
     /// known of the stream.
     pub(crate) fn challenge(&mut self) -> Seq {
-        self.challenged = true;
+        self.facts.set(CHALLENGED, true);
         self.acked
     }
 
     /// The other node says that the stream is complete.
     pub(crate) fn finish(&mut self) {
-        self.fin_seen = true;
-        self.fin_acked = true;
+        self.facts.set(FIN_SEEN, true);
+        self.facts.set(FIN_ACKED, true);
     }
 
     /// What the fast path has to know; `None` as long as nothing is known here.
     pub(crate) fn progress(&self) -> Option<StreamProgress> {
-        self.known.then(|| StreamProgress {
+        self.facts.has(KNOWN).then(|| StreamProgress {
             next: self.next,
             acked: self.acked,
             edge: self.edge,
-            fin: self.fin_seen.then_some(self.fin),
-            fin_acked: self.fin_acked,
-            bytes: self.bytes,
+            fin: self.facts.has(FIN_SEEN).then_some(self.fin),
+            fin_acked: self.facts.has(FIN_ACKED),
+            bytes: self.bytes(),
         })
     }
 
     /// A stream that is this far.
     pub(crate) fn of(progress: &StreamProgress) -> Self {
-        let mut stream = Stream { known: true, certain: true, ..Stream::default() };
+        let mut stream = Stream { facts: Facts(KNOWN | CERTAIN), ..Stream::default() };
         stream.follow(progress);
         stream
     }
@@ -158,24 +198,25 @@ impl Stream {
         self.next = self.next.later(further.next);
         self.acked = self.acked.later(further.acked);
         self.edge = self.edge.later(further.edge);
-        if let Some(fin) = further.fin.filter(|_| !self.fin_seen) {
-            (self.fin, self.fin_seen) = (fin, true);
+        if let Some(fin) = further.fin.filter(|_| !self.facts.has(FIN_SEEN)) {
+            self.fin = fin;
+            self.facts.add(FIN_SEEN, true);
         }
-        self.fin_acked |= further.fin_acked;
-        self.bytes = self.bytes.max(further.bytes);
+        self.facts.add(FIN_ACKED, further.fin_acked);
+        self.bytes = Count::of(self.bytes().max(further.bytes));
     }
 
     /// The fast path has followed the stream to here.
     pub(crate) fn follow(&mut self, progress: &StreamProgress) -> News {
         let news = News {
-            fin_acked: progress.fin_acked && !self.fin_acked,
+            fin_acked: progress.fin_acked && !self.facts.has(FIN_ACKED),
             progressed: self.crossed(progress.acked),
         };
         (self.next, self.acked, self.edge) = (progress.next, progress.acked, progress.edge);
-        self.fin_seen |= progress.fin.is_some();
+        self.facts.add(FIN_SEEN, progress.fin.is_some());
         self.fin = progress.fin.unwrap_or(self.fin);
-        self.fin_acked |= progress.fin_acked;
-        self.bytes = progress.bytes;
+        self.facts.add(FIN_ACKED, progress.fin_acked);
+        self.bytes = Count::of(progress.bytes);
         news
     }
 
@@ -184,9 +225,24 @@ impl Stream {
         (self.acked.0 ^ to.0) >> PROGRESS_SHIFT != 0
     }
 
+    /// Whether it is known how far it is.
+    pub(crate) fn is_known(&self) -> bool {
+        self.facts.has(KNOWN)
+    }
+
+    /// Whether that has been followed since the handshake.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.facts.has(CERTAIN)
+    }
+
+    /// Bytes acknowledged since this node first saw the stream.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.value()
+    }
+
     /// Whether the sender has sent a FIN and got it acknowledged.
     pub(crate) fn finished(&self) -> bool {
-        self.fin_acked
+        self.facts.has(FIN_ACKED)
     }
 }
 
@@ -219,7 +275,8 @@ impl Streams {
         streams.client.acknowledged(client, server_window);
         let server = streams.server.acked;
         streams.server.acknowledged(server, client_window);
-        (streams.client.certain, streams.server.certain) = (true, true);
+        streams.client.facts.set(CERTAIN, true);
+        streams.server.facts.set(CERTAIN, true);
         streams
     }
 
@@ -263,12 +320,12 @@ mod tests {
         assert!(stream.acknowledged(Seq(8), 1_000).fin_acked);
         assert!(stream.finished());
         assert!(!stream.acknowledged(Seq(8), 1_000).fin_acked, "only once");
-        assert_eq!(stream.bytes, 11);
+        assert_eq!(stream.bytes(), 11);
     }
 
     /// A session whose handshake this node has seen: its streams are certain.
     fn certain(isn: u32) -> Stream {
-        Stream { certain: true, ..Stream::new(Seq(isn)) }
+        Stream { facts: Facts(CERTAIN), ..Stream::new(Seq(isn)) }
     }
 
     #[test]
@@ -277,7 +334,7 @@ mod tests {
         stream.acknowledged(Seq(3_000_000_000), 500);
         stream.sent(Seq(2_001), 100, true);
         stream.acknowledged(Seq(2_001), 500);
-        assert_eq!((stream.acked, stream.edge, stream.bytes), (Seq(2_001), Seq(2_501), 0));
+        assert_eq!((stream.acked, stream.edge, stream.bytes()), (Seq(2_001), Seq(2_501), 0));
         stream.sent(Seq(2_001), 100, true);
         assert!(stream.acknowledged(Seq(2_102), 500).fin_acked);
     }
@@ -360,6 +417,6 @@ mod tests {
         assert!(!stream.is_next(Seq(1_001)));
         stream.acknowledged(Seq(77_000), 500);
         assert!(stream.is_next(Seq(77_000)));
-        assert_eq!(stream.bytes, 0);
+        assert_eq!(stream.bytes(), 0);
     }
 }

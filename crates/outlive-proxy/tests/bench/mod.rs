@@ -48,6 +48,7 @@ pub(crate) fn config() -> Config {
             routes: Vec::new(),
             default_pool: Some(PoolId(0)),
             idle_timeout: IDLE,
+            protection: Default::default(),
         }],
         pools: vec![Pool {
             name: "web".into(),

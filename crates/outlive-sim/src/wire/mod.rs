@@ -40,6 +40,8 @@ pub(crate) struct Wire {
     listeners: BTreeSet<Endpoint>,
     /// What was seen.
     pub(crate) situations: Situations,
+    /// Clients are answered before the standby is told of them: what counts is the first data.
+    pub(crate) first_data: bool,
     /// At some time both nodes were active.
     pub(crate) both_acted: bool,
 }
@@ -87,6 +89,11 @@ impl Wire {
     /// Whether the client of this tuple was answered by a node without a synchronised standby.
     pub(crate) fn was_answered_alone(&self, client: FourTuple) -> bool {
         self.clients.get(&client).is_some_and(|leg| leg.answered_alone)
+    }
+
+    /// Whether the client of this tuple has taken an answer to its SYN.
+    pub(crate) fn has_met(&self, client: FourTuple) -> bool {
+        self.clients.get(&client).is_some_and(|leg| leg.own_isn.is_some())
     }
 
     /// Whether the client of this tuple was answered before `time`.
@@ -184,7 +191,10 @@ impl Wire {
             return;
         }
         let server_key = self.link_client(ledger, flow, seen, packet);
-        if ledger.flows[flow.0].exempt {
+        // A node that was not told of it may still speak of an earlier connection from this port.
+        let from = ledger.flows[flow.0].client;
+        let reused = ledger.flows.iter().filter(|f| f.client == from).count() > 1;
+        if ledger.flows[flow.0].exempt || ledger.flows[flow.0].is_finished() && reused {
             return;
         }
         let leg = &self.clients[&key];
@@ -220,13 +230,20 @@ impl Wire {
         if seen.has(Flags::SYN) && self.clients[&key].own_isn.is_none() {
             let leg = self.clients.get_mut(&key).expect("it was looked up above");
             leg.shows(seen);
-            leg.answered_alone = !sender.paired;
+            leg.answered_alone = !sender.paired || self.first_data;
             leg.answered_at = Some(ledger.now);
         }
         let server = server_key.and_then(|key| self.servers.get(&key));
         let answers = seen.ack == self.clients[&key].host_isn.map(|isn| isn + 1);
-        let must_be_held = seen.has(Flags::SYN) && server_key.is_some() && answers;
-        if let Some(held) = sender.held.filter(|_| must_be_held)
+        let answered = seen.has(Flags::SYN) && !self.first_data && server_key.is_some() && answers;
+        let data = seen.len() > 0 || seen.has(Flags::FIN);
+        if let Some(held) = sender.held.filter(|_| data)
+            && !self.clients[&key].is_in(key, held)
+        {
+            let detail = format!("the client is told, and the standby knows nothing: {seen}");
+            ledger.violate(Rule::RecordBeforeEffect, detail);
+        }
+        if let Some(held) = sender.held.filter(|_| answered)
             && !self.clients[&key].is_in(key, held)
             && server.is_some_and(|s| s.host_isn == Some(seen.seq))
         {
@@ -282,7 +299,8 @@ impl Wire {
             return;
         }
         let other = self.by_flow.insert(flow, key).filter(|other| *other != key);
-        // Of two nodes that both act, nothing is promised for what only one of them knows.
+        // Of two nodes that both act, nothing is promised for what only one of them knows. Otherwise a session
+        // may be lost, but nobody goes on with it on a guess.
         let promised = !ledger.flows[flow.0].exempt || !self.both_acted;
         if let Some(other) = other.filter(|other| promised && self.servers[other].told) {
             let detail = format!("flow {} reaches a server twice: {other} and {key}", flow.0);

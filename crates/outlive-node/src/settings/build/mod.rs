@@ -5,6 +5,7 @@
 //! the place that caused it, so there is one definition of what is valid.
 
 mod pair;
+mod protection;
 mod routing;
 
 use std::{
@@ -239,6 +240,8 @@ impl Builder<'_, '_> {
             file.listener.iter().map(Spanned::get_ref).find(|l| l.name.get_ref() == name)
         };
         let of_listener = |name: &str| listener(name).map(|listener| listener.name.span());
+        let of_without_standby =
+            |name: &str| listener(name)?.without_standby.as_ref().map(Spanned::span);
         let of_pool = |name: &str| {
             (file.pool.iter().map(Spanned::get_ref))
                 .find(|pool| pool.name.get_ref() == name)
@@ -276,6 +279,14 @@ impl Builder<'_, '_> {
             Invalid::NoSourceAddress(name, _) => {
                 (of_pool(name), "add one of that version to source_addresses in [node]")
             }
+            Invalid::RefusesAsync(name) => (
+                of_without_standby(name),
+                "remove replication = \"async\", or this key: an asynchronous listener waits for no standby",
+            ),
+            Invalid::RefusesAlone(name) => (
+                of_without_standby(name),
+                "add a [peer], or remove this key: without a standby every connection would be refused",
+            ),
             Invalid::DetectionTooShort => (
                 of_peer(),
                 "raise detection_timeout or lower heartbeat_interval; five intervals are usual",

@@ -131,6 +131,7 @@ impl Builder<'_, '_> {
                 );
             }
             let opening = self.opening(listener);
+            let protection = self.protection(listener);
             let idle_timeout = values::duration(
                 self.problems,
                 listener.idle_timeout.as_ref(),
@@ -151,7 +152,11 @@ impl Builder<'_, '_> {
                 let routes = (listener.route.iter())
                     .filter_map(|route| self.route(route, pools, v4))
                     .collect();
-                let (Some(opening), Some(idle_timeout)) = (opening, idle_timeout) else { continue };
+                let (Some(opening), Some(idle_timeout), Some(protection)) =
+                    (opening, idle_timeout, protection)
+                else {
+                    continue;
+                };
                 all.push(Listener {
                     name: name.get_ref().clone(),
                     address: address.into(),
@@ -159,6 +164,7 @@ impl Builder<'_, '_> {
                     routes,
                     default_pool,
                     idle_timeout,
+                    protection,
                 });
             }
         }
