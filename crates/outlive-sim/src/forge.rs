@@ -48,7 +48,10 @@ impl World {
                 clients.into_iter().map(|(from, _)| *from).map(syn).collect()
             }
             Forgery::Stray => (0..8).map(|i| self.stray(i, Flags::ACK)).collect(),
-            Forgery::Flood(count) => (0..count).map(|i| self.stray(i, Flags::SYN)).collect(),
+            Forgery::Flood(count) => {
+                self.situations.insert("flooded with syns");
+                (0..count).map(|i| self.stray(i, Flags::SYN)).collect()
+            }
             Forgery::Unreachable => {
                 self.last_sent.values().filter_map(|packet| unreachable(packet)).collect()
             }

@@ -134,6 +134,10 @@ impl Wire {
             }
             leg.host_sends(seen);
         }
+        let leg = self.clients.get(&seen.tuple).or_else(|| self.servers.get(&seen.tuple));
+        if let Some(leg) = leg {
+            self.situations.extend(leg.passed_zero(seen));
+        }
     }
 
     /// A reset reaches a node that seems to be that host's.
