@@ -10,6 +10,9 @@ use outlive_tcp::{
 
 use crate::{content::FlowId, network::NodeIndex, packet::Seen, records::ConnectionName};
 
+/// Farther than any window here reaches.
+const FAR: i64 = 1 << 24;
+
 /// What a SYN says of its sender.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shown {
@@ -101,6 +104,13 @@ impl Leg {
             (Some(host), Some(own)) => (host, own),
             _ => (0, 0),
         }
+    }
+
+    /// Whether the host looks at a segment at all: not at what ends before all that it has acknowledged, or begins
+    /// far ahead (RFC 9293, section 3.10.7.4). Old duplicates of an earlier connection are of that kind.
+    pub(super) fn looks_at(&self, seen: &Seen) -> bool {
+        let len = seen.len() as i64 + i64::from(seen.has(Flags::FIN));
+        self.of_own(seen.seq).is_none_or(|at| at + len >= self.acked && at <= self.acked + FAR)
     }
 
     /// The host was sent a probe.
