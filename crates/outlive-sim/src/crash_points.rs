@@ -25,7 +25,7 @@ use crate::{
 pub const WAYS: u64 = 12;
 
 /// Scenarios of at most so many steps are run with pairs of deaths.
-const SHORT: u64 = 44;
+const SHORT: u64 = 90;
 
 /// How the first node dies in a pair of deaths: everything that it said arrives, or nothing. It comes back soon.
 const PAIR_WAYS: [u64; 2] = [3, 4];
