@@ -25,7 +25,7 @@ use crate::{
 pub const WAYS: u64 = 12;
 
 /// Scenarios of at most so many steps are run with pairs of deaths.
-const SHORT: u64 = 90;
+const SHORT: u64 = 72;
 
 /// How the first node dies in a pair of deaths: everything that it said arrives, or nothing. It comes back soon.
 const PAIR_WAYS: [u64; 2] = [3, 4];
@@ -85,6 +85,9 @@ pub struct Report {
     /// The first few violations, each with the command that shows it.
     pub examples: Vec<String>,
 }
+
+/// What begins the command that shows a world.
+pub(crate) const COMMAND: &str = "cargo run --release -p outlive-sim --";
 
 /// Examples that are kept.
 const EXAMPLES: usize = 5;
@@ -156,7 +159,7 @@ impl Report {
         let Some(violation) = outcome.violations.first() else { return };
         self.violations += 1;
         if self.examples.len() < EXAMPLES {
-            self.examples.push(format!("{violation} [{}]", command()));
+            self.examples.push(format!("{violation}: {COMMAND} {}", command()));
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     content::{BANNER, Preamble},
-    crash_points::run,
+    crash_points::{COMMAND, run},
     network::{Link, Place},
     rng::Rng,
     scenario::{Scenario, len},
@@ -393,7 +393,7 @@ impl Report {
         if let Some(violation) = outcome.violations.first() {
             self.violations += 1;
             if self.examples.len() < EXAMPLES {
-                self.examples.push(format!("{violation} [explore --seed {seed} --trace]"));
+                self.examples.push(format!("{violation}: {COMMAND} explore --seed {seed} --trace"));
             }
         }
     }

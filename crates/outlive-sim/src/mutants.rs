@@ -8,7 +8,7 @@ use outlive_tcp::fault::{self, Fault};
 use serde::Serialize;
 
 use crate::{
-    crash_points::{self, WAYS, crash_point},
+    crash_points::{self, COMMAND, WAYS, crash_point},
     explore, scenarios,
     setup::Setup,
     world::Outcome,
@@ -54,7 +54,7 @@ pub fn hunt(fault: Fault) -> Mutant {
         if run(None, setup).violations.is_empty() {
             mutant.check = Some(format!("{:?}", violation.rule));
             mutant.detail = Some(violation.to_string());
-            mutant.command = Some(format!("{command} --fault {}", fault.name()));
+            mutant.command = Some(format!("{COMMAND} {command} --fault {}", fault.name()));
             break;
         }
     }
