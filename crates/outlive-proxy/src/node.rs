@@ -153,7 +153,7 @@ impl Node {
     /// node is not sure that it still may (invariant 7): what its timers, or confirmations that had long arrived,
     /// made it say after a standstill waits for the peer's answer, and is forgotten if that is no.
     pub fn poll_transmit(&mut self) -> Option<&[u8]> {
-        if self.pair.is_unsure() {
+        if self.proxy.posture.unsure {
             return None;
         }
         self.proxy.outbox.poll()

@@ -3,7 +3,10 @@
 //! A scenario is run once to count the steps of the active node (each output, and the end of each event),
 //! and then once more for each of them, with the node dying there; where the active node hands over, the same for
 //! the other node. How it dies alternates: what is under way on the state connection arrives, or not, or in
-//! part; the process dies, or the machine; it comes back, or does not.
+//! part; the process dies, or the machine; what it has sent is lost with it, or not; it comes back, or does not.
+//!
+//! Short scenarios are also run with each pair of deaths: after the first one, the node that took over dies
+//! after each of its steps, while the other one comes back.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -19,7 +22,13 @@ use crate::{
 };
 
 /// Ways to die at one point: what becomes of the messages under way, times who dies and who comes back.
-pub const WAYS: u64 = 9;
+pub const WAYS: u64 = 12;
+
+/// Scenarios of at most so many steps are run with pairs of deaths.
+const SHORT: u64 = 72;
+
+/// How the first node dies in a pair of deaths: everything that it said arrives, or nothing. It comes back soon.
+const PAIR_WAYS: [u64; 2] = [3, 4];
 
 /// The crash point of that number at `node`; `way` is below [`WAYS`].
 pub fn crash_point(node: NodeIndex, point: u64, way: u64) -> CrashPoint {
@@ -29,7 +38,7 @@ pub fn crash_point(node: NodeIndex, point: u64, way: u64) -> CrashPoint {
         1 => (false, Some(Duration::from_millis(10))),
         _ => (true, Some(Duration::from_millis(300))),
     };
-    CrashPoint { node, point, tail, off, restart }
+    CrashPoint { node, point, tail, off, restart, queues_lost: way / 3 == 3, then: None }
 }
 
 /// Runs a world. A panic in it is a broken rule.
@@ -47,6 +56,7 @@ pub fn run(setup: Setup) -> Outcome {
         Outcome {
             violations: vec![violation],
             steps: 0,
+            later_steps: 0,
             flows,
             exempt: 0,
             events: 0,
@@ -64,6 +74,8 @@ pub struct Report {
     pub scenario: String,
     /// Worlds in which the active node died.
     pub crash_points: u64,
+    /// Those of them in which the other one died, too.
+    pub pairs: u64,
     /// Worlds in which a rule was broken.
     pub violations: u64,
     /// Flows, in all worlds, for which nothing was promised.
@@ -73,6 +85,9 @@ pub struct Report {
     /// The first few violations, each with the command that shows it.
     pub examples: Vec<String>,
 }
+
+/// What begins the command that shows a world.
+pub(crate) const COMMAND: &str = "cargo run --release -p outlive-sim --";
 
 /// Examples that are kept.
 const EXAMPLES: usize = 5;
@@ -106,24 +121,45 @@ fn explore_node(
     }
     for point in (1..=calm.steps).step_by(stride.max(1) as usize) {
         for way in 0..WAYS {
-            let crash = Some(crash_point(node, point, way));
-            let outcome = run(Setup { crash, ..scenario.setup(seed) });
-            report.crash_points += 1;
-            report.events += outcome.events;
-            report.exempt_flows += outcome.exempt as u64;
-            report.note(&outcome, || {
-                format!("crash-points --scenario {name} --seed {seed} --node {node} --point {point} --way {way} --trace")
-            });
+            report.try_point(scenario, seed, crash_point(node, point, way), way);
+        }
+        if calm.steps <= SHORT {
+            report.try_pairs(scenario, seed, crash_point(node, point, 0), stride);
         }
     }
 }
 
 impl Report {
+    fn try_point(&mut self, scenario: &Scenario, seed: u64, crash: CrashPoint, way: u64) {
+        let outcome = run(Setup { crash: Some(crash), ..scenario.setup(seed) });
+        self.crash_points += 1;
+        self.events += outcome.events;
+        self.exempt_flows += outcome.exempt as u64;
+        let (name, node, point) = (self.scenario.clone(), crash.node, crash.point);
+        let then = crash.then.map_or(String::new(), |then| format!(" --then {then}"));
+        self.note(&outcome, || {
+            format!("crash-points --scenario {name} --seed {seed} --node {node} --point {point} --way {way}{then} --trace")
+        });
+    }
+
+    /// The node dies where `at` says and comes back soon; the other one dies after each of its steps since.
+    fn try_pairs(&mut self, scenario: &Scenario, seed: u64, at: CrashPoint, stride: u64) {
+        for way in PAIR_WAYS {
+            let crash = CrashPoint { then: Some(u64::MAX), ..crash_point(at.node, at.point, way) };
+            let once = run(Setup { crash: Some(crash), ..scenario.setup(seed) });
+            for then in (1..=once.later_steps).step_by(stride.max(1) as usize) {
+                let crash = CrashPoint { then: Some(then), ..crash };
+                self.try_point(scenario, seed, crash, way);
+                self.pairs += 1;
+            }
+        }
+    }
+
     fn note(&mut self, outcome: &Outcome, command: impl Fn() -> String) {
         let Some(violation) = outcome.violations.first() else { return };
         self.violations += 1;
         if self.examples.len() < EXAMPLES {
-            self.examples.push(format!("{violation} [{}]", command()));
+            self.examples.push(format!("{violation}: {COMMAND} {}", command()));
         }
     }
 }

@@ -5,23 +5,26 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use outlive_proxy::config::{
-    NamePattern, Protection, ProxyProtocol, Replication, Route, Synchronise, WithoutStandby,
+    Limits, NamePattern, Protection, ProxyProtocol, Replication, Route, Synchronise, WithoutStandby,
 };
 use serde::Serialize;
 
 use crate::{
     content::{BANNER, Preamble},
-    crash_points::run,
+    crash_points::{COMMAND, run},
     network::{Link, Place},
     rng::Rng,
     scenario::{Scenario, len},
     script::{Pace, Step},
-    setup::{Fault, Setup, Start},
+    setup::{Clocks, Fault, Forgery, Setup, Start},
     stack::{Kind, StackSetup},
 };
 
 /// Faults happen within this time from the beginning of the load; then everything is mended.
 const UNSAFE: Duration = Duration::from_secs(4);
+
+/// Worlds go on for so long after everything, by when one node must serve.
+const AFTERMATH: Duration = Duration::from_millis(4_500);
 
 /// The world of a seed.
 pub fn setup(seed: u64) -> Setup {
@@ -37,6 +40,7 @@ pub fn setup(seed: u64) -> Setup {
         let at = rng.duration(Duration::from_millis(500));
         scenario = scenario.standby_joins(at);
     }
+    scenario = surroundings(scenario, rng);
     for (at, fault) in faults(rng) {
         scenario = scenario.fault(at, fault);
     }
@@ -49,7 +53,7 @@ pub fn setup(seed: u64) -> Setup {
     for _ in 0..rng.below(3) {
         scenario = scenario.fault(rng.duration(Duration::from_millis(2_500)), Fault::BreakState);
     }
-    scenario.protection(protection(&mut rng)).setup(seed)
+    scenario.aftermath(AFTERMATH).protection(protection(&mut rng)).setup(seed)
 }
 
 fn protection(rng: &mut Rng) -> Protection {
@@ -59,6 +63,25 @@ fn protection(rng: &mut Rng) -> Protection {
     let late = rng.chance(300);
     let synchronise = if late { Synchronise::FirstData } else { Synchronise::Establishment };
     Protection { replication, without_standby, synchronise }
+}
+
+/// Clocks, heartbeat paths, limits.
+fn surroundings(scenario: Scenario, rng: &mut Rng) -> Scenario {
+    let mut clocks = || Clocks {
+        boot: rng.duration(Duration::from_secs(1_000_000)),
+        wall_us: rng.below(20_000_000) as i64 - 10_000_000,
+    };
+    let mut scenario = scenario.clocks([clocks(), clocks()]).paths(1 + rng.below(3) as u8);
+    if rng.chance(100) {
+        scenario = scenario.wraps();
+    }
+    if rng.chance(200) {
+        scenario = scenario.quiet_time(Duration::from_millis(300 + rng.below(1_000)));
+    }
+    if rng.chance(150) {
+        scenario = scenario.limits(Limits { sessions: 40, openings: 24, half_open: 8 });
+    }
+    scenario
 }
 
 fn load(rng: &mut Rng) -> Scenario {
@@ -181,33 +204,11 @@ fn faults(rng: &mut Rng) -> Vec<(Duration, Fault)> {
     for _ in 0..1 + rng.below(4) {
         let at = rng.duration(Duration::from_millis(2_500));
         let lasts = Duration::from_millis(10) + rng.duration(Duration::from_millis(1_400));
-        let node = rng.below(2) as usize;
-        let (this, other) = (Place::Node(node), Place::Node(1 - node));
-        match rng.below(9) {
-            0 => faults.extend([(at, Fault::Kill(node)), (at + lasts, Fault::Restart(node))]),
-            1 => faults.extend([(at, Fault::PowerOff(node)), (at + lasts, Fault::Restart(node))]),
-            2 => faults.push((at, Fault::Kill(node))),
-            3 => faults.extend([(at, Fault::Freeze(node)), (at + lasts, Fault::Resume(node))]),
-            // The nodes do not hear each other, and both hear everybody else.
-            4 => faults.extend([
-                (at, Fault::Cut(this, other)),
-                (at, Fault::Cut(other, this)),
-                (at + lasts, Fault::Heal),
-            ]),
-            5 => faults.extend([(at, Fault::Cut(this, other)), (at + lasts, Fault::Heal)]),
-            // A node's cable.
-            6 => {
-                for place in [other, Place::Host(0), Place::Host(1), Place::Host(2)] {
-                    faults.push((at, Fault::Cut(this, place)));
-                    faults.push((at, Fault::Cut(place, this)));
-                }
-                faults.push((at + lasts, Fault::Heal));
-            }
-            7 => faults.extend([(at, Fault::Cut(Place::Host(0), this)), (at + lasts, Fault::Heal)]),
-            _ => {
-                let storm = Link { loss: 400, delay: Duration::from_millis(1), ..Link::default() };
-                faults.extend([(at, Fault::Links(storm)), (at + lasts, Fault::Links(link(rng)))]);
-            }
+        match rng.below(4) {
+            0 => deaths(rng, at, lasts, &mut faults),
+            1 => cuts(rng, at, lasts, &mut faults),
+            2 => standstills(rng, at, lasts, &mut faults),
+            _ => faults.push((at, Fault::Forge(forgery(rng)))),
         }
     }
     if rng.chance(300) {
@@ -215,7 +216,12 @@ fn faults(rng: &mut Rng) -> Vec<(Duration, Fault)> {
     }
     faults.extend([(UNSAFE, Fault::Heal), (UNSAFE, Fault::Links(Link::default()))]);
     for node in 0..2 {
-        faults.extend([(UNSAFE, Fault::Resume(node)), (UNSAFE, Fault::Restart(node))]);
+        faults.extend([
+            (UNSAFE, Fault::Resume(node)),
+            (UNSAFE, Fault::Restart(node)),
+            (UNSAFE, Fault::Unwedge(node)),
+            (UNSAFE, Fault::SlowState(node, Duration::ZERO)),
+        ]);
     }
     faults
 }
@@ -246,6 +252,80 @@ fn handovers(rng: &mut Rng) -> Vec<(Duration, Fault)> {
     faults
 }
 
+type Faults = Vec<(Duration, Fault)>;
+
+/// A process or a machine dies; with luck it comes back, perhaps with another idea of the time.
+fn deaths(rng: &mut Rng, at: Duration, lasts: Duration, faults: &mut Faults) {
+    let node = rng.below(2) as usize;
+    faults.push((at, if rng.chance(600) { Fault::Kill(node) } else { Fault::PowerOff(node) }));
+    if rng.chance(200) {
+        let jump = rng.below(40_000_000) as i64 - 20_000_000;
+        faults.push((at, Fault::WallClock(node, jump)));
+    }
+    if rng.chance(650) {
+        faults.push((at + lasts, Fault::Restart(node)));
+    }
+}
+
+fn cuts(rng: &mut Rng, at: Duration, lasts: Duration, faults: &mut Faults) {
+    let node = rng.below(2) as usize;
+    let (this, other) = (Place::Node(node), Place::Node(1 - node));
+    match rng.below(6) {
+        // The nodes do not hear each other, and both hear everybody else.
+        0 => faults.extend([(at, Fault::Cut(this, other)), (at, Fault::Cut(other, this))]),
+        1 => faults.push((at, Fault::Cut(this, other))),
+        // A node's cable.
+        2 => {
+            for place in [other, Place::Host(0), Place::Host(1), Place::Host(2)] {
+                faults.push((at, Fault::Cut(this, place)));
+                faults.push((at, Fault::Cut(place, this)));
+            }
+        }
+        3 => faults.push((at, Fault::Cut(Place::Host(0), this))),
+        // Heartbeat paths, some of which may not be there.
+        4 => {
+            for path in 0..1 + rng.below(2) as usize {
+                faults.push((at, Fault::CutPath(node, path)));
+                faults.extend(rng.chance(500).then_some((at, Fault::CutPath(1 - node, path))));
+            }
+        }
+        _ => {
+            let storm = Link { loss: 400, delay: Duration::from_millis(1), ..Link::default() };
+            faults.extend([(at, Fault::Links(storm)), (at + lasts, Fault::Links(link(rng)))]);
+        }
+    }
+    faults.push((at + lasts, Fault::Heal));
+}
+
+/// A process stands still, or its state connection does.
+fn standstills(rng: &mut Rng, at: Duration, lasts: Duration, faults: &mut Faults) {
+    let node = rng.below(2) as usize;
+    match rng.below(5) {
+        0 | 1 => faults.extend([(at, Fault::Freeze(node)), (at + lasts, Fault::Resume(node))]),
+        2 => faults.extend([(at, Fault::Wedge(node)), (at + lasts, Fault::Unwedge(node))]),
+        3 => {
+            let delay = rng.duration(Duration::from_millis(200));
+            faults.push((at, Fault::SlowState(node, delay)));
+        }
+        _ => {
+            let breaks = 1 + rng.below(4) as u32;
+            faults.extend((0..breaks).map(|i| (at + lasts / 8 * i, Fault::BreakState)));
+        }
+    }
+}
+
+fn forgery(rng: &mut Rng) -> Forgery {
+    *rng.pick(&[
+        Forgery::ResetInside,
+        Forgery::ResetOutside,
+        Forgery::Syn,
+        Forgery::Stray,
+        Forgery::Flood(40),
+        Forgery::Unreachable,
+        Forgery::FirstWords,
+    ])
+}
+
 /// What became of many random worlds.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -271,22 +351,38 @@ const EXAMPLES: usize = 20;
 
 /// A run that never met one of these has not shown much.
 pub const REQUIRED: &[&str] = &[
+    "a clock jumped",
     "both nodes active",
     "cookies_adopted",
+    "drop_cookie",
     "drop_unconfirmed",
     "drop_silent",
     "drop_unsure",
     "fast_path_full",
+    "flooded with syns",
     "flow exempt",
+    "forged reset",
+    "forged syn",
     "handed over",
     "handover failed",
+    "heartbeat path cut",
+    "icmp_translated",
     "late_segments_passed",
+    "old duplicates",
     "packets_relayed_in",
     "passed by the kernel",
     "passed by the kernel of a frozen node",
     "prefix_repeated",
+    "probe_resets_swallowed",
+    "reset_outside_window",
+    "sequence numbers passed zero",
+    "server_refused",
+    "sessions_recycled",
+    "standby slow",
     "standby_resumed",
     "standby synchronised with sessions",
+    "standby wedged",
+    "state connection broken",
     "stepped down",
     "still active after a standstill",
     "stood still",
@@ -294,6 +390,8 @@ pub const REQUIRED: &[&str] = &[
     "taken over: process gone",
     "taken over: restarted",
     "taken over: silent",
+    "taken over: without everything",
+    "timestamps passed zero",
     "wake_ups",
     "went alone",
 ];
@@ -312,7 +410,7 @@ impl Report {
         if let Some(violation) = outcome.violations.first() {
             self.violations += 1;
             if self.examples.len() < EXAMPLES {
-                self.examples.push(format!("{violation} [explore --seed {seed} --trace]"));
+                self.examples.push(format!("{violation}: {COMMAND} explore --seed {seed} --trace"));
             }
         }
     }

@@ -35,6 +35,7 @@ impl World {
                 }
             }
             Fault::BreakState => {
+                self.situations.extend(self.channel.is_up(0).then_some("state connection broken"));
                 for node in 0..2 {
                     if self.running(node) {
                         self.break_state(node);
@@ -43,13 +44,18 @@ impl World {
             }
             Fault::Wedge(node) if self.machines[node].is_some() => {
                 self.machine(node).wedged = true;
+                let standby = self.machine(node).node.beliefs().role == Role::Standby;
+                self.situations.extend(standby.then_some("standby wedged"));
             }
             Fault::Unwedge(node) if self.machines[node].is_some() => self.unwedge(node),
             Fault::SlowState(node, delay) if self.machines[node].is_some() => {
                 self.machine(node).state_delay = delay;
+                let standby = self.machine(node).node.beliefs().role == Role::Standby;
+                self.situations.extend((standby && !delay.is_zero()).then_some("standby slow"));
             }
             Fault::WallClock(node, jump_us) if self.machines[node].is_some() => {
                 self.machine(node).clocks.wall_us += jump_us;
+                self.situations.insert("a clock jumped");
             }
             Fault::Wedge(_) | Fault::Unwedge(_) | Fault::SlowState(..) | Fault::WallClock(..) => {}
             Fault::Forge(forgery) => self.forge(forgery),

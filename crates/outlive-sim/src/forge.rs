@@ -48,13 +48,21 @@ impl World {
                 clients.into_iter().map(|(from, _)| *from).map(syn).collect()
             }
             Forgery::Stray => (0..8).map(|i| self.stray(i, Flags::ACK)).collect(),
-            Forgery::Flood(count) => (0..count).map(|i| self.stray(i, Flags::SYN)).collect(),
+            Forgery::Flood(count) => {
+                self.situations.insert("flooded with syns");
+                (0..count).map(|i| self.stray(i, Flags::SYN)).collect()
+            }
             Forgery::Unreachable => {
-                self.last_sent.values().filter_map(|packet| unreachable(packet)).collect()
+                let recent = self.last_sent.values().filter(|packet| self.wire.is_recent(packet));
+                recent.filter_map(|packet| unreachable(packet)).collect()
             }
             Forgery::FirstWords => {
                 self.situations.extend((!self.first_words.is_empty()).then_some("old duplicates"));
-                self.first_words.values().cloned().collect()
+                // Against those of an earlier connection from the same port only timestamps would help.
+                let current =
+                    |(tuple, seq): &(FourTuple, u32)| self.wire.is_first_byte(*tuple, Seq(*seq));
+                let words = self.first_words.iter().filter(|(key, _)| current(key));
+                words.map(|(_, packet)| packet.clone()).collect()
             }
         }
     }

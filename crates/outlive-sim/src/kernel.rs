@@ -7,7 +7,7 @@ use outlive_tcp::{
     wire::{Offload, TcpPacket},
 };
 
-use crate::{machine::Process, network::NodeIndex, pair::Input, world::World};
+use crate::{machine::Process, network::NodeIndex, packet::Seen, pair::Input, world::World};
 
 /// Room before a packet.
 const HEADROOM: usize = 32;
@@ -57,7 +57,11 @@ impl World {
             self.situations.insert("passed by the kernel of a frozen node");
         }
         self.trace(|| format!("node {node}: its kernel passes"));
-        self.node_sends(node, passed, false);
+        let came = Seen::of(&mut packet.to_vec());
+        if let (Some(came), Some(goes)) = (came, Seen::of(&mut passed.clone())) {
+            self.wire.passed(&mut self.ledger, &came, &goes);
+        }
+        self.node_sends(node, passed, true);
         if self.step(node) {
             return true;
         }

@@ -18,6 +18,12 @@
 //! | [`crash_points`] | the death of the active node after each of its steps |
 //! | [`explore`], `situations` | random worlds, and what they have shown |
 //! | `mutants` | whether all this would notice a fault; only with the feature `deliberate-faults` |
+//!
+//! The commands (`cargo run --release -p outlive-sim -- ...`): `crash-points`, `explore` and `mutants`, each with
+//! `--json`. What goes wrong is reported with the command that shows it: `--trace` prints what happens,
+//! `--pcap FILE` writes the packets for Wireshark. `mutants` builds itself once more, with the feature
+//! `deliberate-faults` and into `deliberate-faults` within the target directory, and hunts each of the faults
+//! that `outlive_tcp::fault` lists; `--fault NAME` commits one in a single world.
 #![forbid(unsafe_code)]
 
 mod capture;

@@ -171,6 +171,10 @@ impl Machine {
 
     /// Notes a heartbeat of the peer that came at `at`.
     pub(crate) fn note_heard(&mut self, at: Time, heartbeat: &Heartbeat) {
+        if at.since(self.last_heard) >= self.config.pair.detection_timeout {
+            // It was gone meanwhile, and the node may have gone on without it.
+            self.lost_standby = None;
+        }
         self.last_heard = self.last_heard.max(at);
         self.doubt = self.doubt.filter(|doubt| heartbeat.heard <= doubt.counter);
         let incarnation = heartbeat.beliefs.incarnation;

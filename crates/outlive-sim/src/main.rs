@@ -4,7 +4,7 @@
 #[cfg(not(feature = "deliberate-faults"))]
 mod rebuild;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -15,7 +15,7 @@ use outlive_sim::{
     explore,
     scenario::Scenario,
     scenarios,
-    setup::Setup,
+    setup::{CrashPoint, Setup},
 };
 use serde_json::json;
 
@@ -39,9 +39,12 @@ enum Command {
         /// Which node dies there (with --point).
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..2))]
         node: u64,
-        /// How the node dies there, 0 to 8.
+        /// How the node dies there, 0 to 11.
         #[arg(long, default_value_t = 0)]
         way: u64,
+        /// The other node dies, too, after so many steps of its own.
+        #[arg(long)]
+        then: Option<u64>,
         /// Only every so-and-so-manyth step.
         #[arg(long, default_value_t = 1)]
         stride: u64,
@@ -100,6 +103,9 @@ struct Look {
     /// Print what happens, if only one world is run.
     #[arg(long)]
     trace: bool,
+    /// Write every packet to this file, for Wireshark, if only one world is run.
+    #[arg(long)]
+    pcap: Option<PathBuf>,
     /// Commit this deliberate fault, if only one world is run.
     #[arg(long)]
     fault: Option<String>,
@@ -107,7 +113,7 @@ struct Look {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::CrashPoints { scenario, point, node, way, stride, seed, json, look } => {
+        Command::CrashPoints { scenario, point, node, way, then, stride, seed, json, look } => {
             let mut chosen = scenarios::all();
             if let Some(name) = scenario {
                 chosen.retain(|(n, _)| *n == name);
@@ -116,7 +122,8 @@ fn main() -> anyhow::Result<ExitCode> {
             match point {
                 Some(point) => {
                     let (_, scenario) = &chosen[0];
-                    let crash = Some(crash_points::crash_point(node as usize, point, way));
+                    let crash = crash_points::crash_point(node as usize, point, way);
+                    let crash = Some(CrashPoint { then, ..crash });
                     one(Setup { crash, ..scenario.setup(seed) }, &look)
                 }
                 None => Ok(every_point(&chosen, seed, stride, json)),
@@ -134,7 +141,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 /// Runs one world and shows how it went.
 fn one(setup: Setup, look: &Look) -> anyhow::Result<ExitCode> {
-    let setup = Setup { trace: look.trace, ..setup };
+    let setup = Setup { trace: look.trace, capture: look.pcap.clone(), ..setup };
     let outcome = match look.fault.as_deref() {
         None => crash_points::run(setup),
         #[cfg(feature = "deliberate-faults")]
@@ -200,6 +207,7 @@ fn every_point(
         let report = json!({
             "scenarios": reports.len(),
             "crash_points": sum(|r| r.crash_points),
+            "pairs": sum(|r| r.pairs),
             "violations": violations,
             "exempt_flows": sum(|r| r.exempt_flows),
             "events": sum(|r| r.events),

@@ -8,7 +8,7 @@ use outlive_tcp::fault::{self, Fault};
 use serde::Serialize;
 
 use crate::{
-    crash_points::{self, WAYS, crash_point},
+    crash_points::{self, COMMAND, WAYS, crash_point},
     explore, scenarios,
     setup::Setup,
     world::Outcome,
@@ -54,7 +54,7 @@ pub fn hunt(fault: Fault) -> Mutant {
         if run(None, setup).violations.is_empty() {
             mutant.check = Some(format!("{:?}", violation.rule));
             mutant.detail = Some(violation.to_string());
-            mutant.command = Some(format!("{command} --fault {}", fault.name()));
+            mutant.command = Some(format!("{COMMAND} {command} --fault {}", fault.name()));
             break;
         }
     }
@@ -87,12 +87,12 @@ fn grounds() -> impl Iterator<Item = (String, Setup)> {
 /// About `count` crash points of each scenario, in turn through the ways to die.
 fn crashes(count: u64) -> impl Iterator<Item = (String, Setup)> {
     scenarios::all().into_iter().flat_map(move |(name, scenario)| {
-        let calm = Setup { crash: Some(crash_point(u64::MAX, 0)), ..scenario.setup(1) };
+        let calm = Setup { crash: Some(crash_point(0, u64::MAX, 0)), ..scenario.setup(1) };
         let steps = crash_points::run(calm).steps;
         let stride = (steps / count).max(1);
         (1..=steps).step_by(stride as usize).enumerate().map(move |(i, point)| {
             let way = i as u64 % WAYS;
-            let crash = Some(crash_point(point, way));
+            let crash = Some(crash_point(0, point, way));
             let command =
                 format!("crash-points --scenario {name} --point {point} --way {way} --trace");
             (command, Setup { crash, ..scenario.setup(1) })

@@ -11,7 +11,7 @@ use outlive_proxy::{
 use outlive_tcp::{time::Time, wire::Offload};
 
 use crate::{
-    channel::Item,
+    channel::{Item, Tail},
     device,
     ledger::Rule,
     machine::{Machine, Process, RING},
@@ -34,6 +34,8 @@ const RETRY: Duration = Duration::from_millis(20);
 /// heartbeats.
 const WAKES: u32 = 1_500;
 const IDLE_WAKES: u32 = 150;
+/// How soon after its death a process starts again in a pair of crash points.
+const SOON: Duration = Duration::from_millis(15);
 /// Longest message on the state connection.
 const MESSAGE: usize = outlive_proxy::MAX_STATE_MESSAGE;
 
@@ -456,19 +458,36 @@ impl World {
     /// One step of a node; true if it was its last.
     pub(crate) fn step(&mut self, node: NodeIndex) -> bool {
         let Some(crash) = self.setup.crash else { return false };
-        if crash.node != node || self.crashed || self.now < Time::from_micros(1_000_000) + LOAD {
+        if self.now < Time::from_micros(1_000_000) + LOAD {
             return false;
         }
-        self.steps += 1;
-        if self.steps != crash.point {
-            return false;
+        if !self.crashed && node == crash.node {
+            self.steps += 1;
+            if self.steps == crash.point {
+                self.crashed = true;
+                if crash.queues_lost {
+                    let machine = self.machine(node);
+                    machine.lost_outputs_of = Some(machine.incarnation);
+                }
+                let how = if crash.off { Process::Off } else { Process::Dead };
+                self.last_step(node, how, crash.tail, crash.restart);
+                return true;
+            }
+        } else if self.crashed && node != crash.node && crash.then.is_some() {
+            self.later_steps += 1;
+            if crash.then == Some(self.later_steps) {
+                self.last_step(node, Process::Dead, Tail::Lost, Some(SOON));
+                return true;
+            }
         }
-        self.crashed = true;
+        false
+    }
+
+    fn last_step(&mut self, node: NodeIndex, how: Process, tail: Tail, restart: Option<Duration>) {
         self.note_fault();
-        self.die(node, if crash.off { Process::Off } else { Process::Dead }, crash.tail);
-        if let Some(after) = crash.restart {
+        self.die(node, how, tail);
+        if let Some(after) = restart {
             self.one_more_fault(after, Fault::Restart(node));
         }
-        true
     }
 }

@@ -77,6 +77,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("small-mtu-server", upload(Scenario::inspect, &HTTP).stacks(big(), narrow())),
         ("same-port", same_port(Scenario::direct, &PLAIN)),
         ("same-port-inspect", same_port(Scenario::inspect, &HTTP)),
+        ("same-port-upload", same_port_upload()),
         ("several", several()),
         ("fast-download", download(Scenario::direct, &PLAIN).fast_path(9)),
         ("fast-upload-loss", upload(Scenario::direct, &PLAIN).link(lossy()).fast_path(9)),
@@ -367,6 +368,18 @@ fn old_duplicates() -> Scenario {
 
 fn small_limits() -> Limits {
     Limits { sessions: 200, openings: 24, half_open: 8 }
+}
+
+/// A client uses its port again and says much at once.
+fn same_port_upload() -> Scenario {
+    let said = len(&HTTP) + 12_000;
+    let server = [Await(said), Send(100), Close, AwaitEnd];
+    let client = [Send(said), AwaitEnd, Close];
+    Scenario::inspect(&server).client(NOW, HTTP, &client).client_on_first_port(
+        Start::After(0),
+        HTTP,
+        &client,
+    )
 }
 
 /// Somebody floods the listener with SYNs.

@@ -167,4 +167,9 @@ pub struct CrashPoint {
     pub off: bool,
     /// A new process starts so long afterwards.
     pub restart: Option<Duration>,
+    /// What it has sent and is under way is lost with it.
+    pub queues_lost: bool,
+    /// The other node dies after so many steps of its own, counted from then on: its messages that are under way
+    /// are lost, and a new process starts soon.
+    pub then: Option<u64>,
 }

@@ -13,6 +13,9 @@ pub(crate) type Situations = BTreeSet<&'static str>;
 
 /// What an event of a node means.
 pub(crate) fn of_event(event: &LogEvent, met: &mut Situations) {
+    if let LogEvent::TookOver { complete: false, .. } = event {
+        met.insert("taken over: without everything");
+    }
     met.insert(match event {
         LogEvent::TookOver { cause: TakeoverCause::Silence(_), .. } => "taken over: silent",
         LogEvent::TookOver { cause: TakeoverCause::Refused(_), .. } => "taken over: process gone",

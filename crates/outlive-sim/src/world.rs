@@ -131,6 +131,8 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
     /// Steps that the node of the crash point took in all: the number of its crash points.
     pub steps: u64,
+    /// Steps that the other node took after the crash, if they were counted.
+    pub later_steps: u64,
     /// Flows, and those of them for which nothing was promised.
     pub flows: usize,
     /// Flows that were exempt: their node died without a synchronised standby.
@@ -163,6 +165,8 @@ pub struct World {
     /// By flow of the setup: which it became.
     begun: Vec<Option<FlowId>>,
     pub(crate) steps: u64,
+    /// Steps of the other node since then.
+    pub(crate) later_steps: u64,
     pub(crate) crashed: bool,
     pub(crate) takeovers: u32,
     pub(crate) situations: Situations,
@@ -204,9 +208,10 @@ impl World {
             wakes: vec![None; hosts.len()],
             hosts,
             ledger: Ledger::default(),
-            wire: Wire::default(),
+            wire: Wire::new(setup.configs[0].listeners.iter().map(|l| l.address)),
             begun: vec![None; setup.flows.len()],
             steps: 0,
+            later_steps: 0,
             crashed: false,
             takeovers: 0,
             situations: Situations::new(),
@@ -289,6 +294,7 @@ impl World {
         Outcome {
             violations: self.ledger.violations,
             steps: self.steps,
+            later_steps: self.later_steps,
             flows: self.ledger.flows.len(),
             exempt: self.ledger.flows.iter().filter(|f| f.exempt).count(),
             events: self.events,
@@ -397,7 +403,10 @@ impl World {
             Happening::Announced { host, node } => {
                 self.network.announced(self.now, host, node);
             }
-            Happening::StartNode { node } => self.start_node(node),
+            Happening::StartNode { node } if self.machines[node].is_none() => {
+                self.start_node(node);
+            }
+            Happening::StartNode { .. } => {}
             Happening::FlowBegins { flow } => self.flow_begins(flow),
             Happening::Fault(fault) => {
                 self.trace(|| format!("FAULT {fault:?}"));
@@ -483,7 +492,7 @@ impl World {
     /// A packet leaves a node towards wherever it is addressed to.
     pub(crate) fn packet_to_host(&mut self, node: NodeIndex, seen: &Seen, packet: Vec<u8>) {
         self.capture(&packet);
-        if self.complaints && !seen.has(Flags::RST) {
+        if self.complaints && !seen.has(Flags::RST) && !seen.has(Flags::SYN) {
             self.last_sent.insert(seen.tuple, packet.clone());
         }
         let address = seen.tuple.destination.addr;

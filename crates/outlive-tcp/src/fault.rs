@@ -2,7 +2,7 @@
 //!
 //! They exist only with the feature `deliberate-faults`, which nothing but the simulator's command `mutants`
 //! turns on. Without it [`on`] is the constant `false`, and what hangs on it is compiled away. With it
-//! nothing is different either until [`select`] chooses a fault for the calling thread.
+//! nothing is different either until `select` chooses a fault for the calling thread.
 //!
 //! They are listed here, in the lowest crate, because a thread commits only one of them at a time, wherever
 //! in the two pure crates it lies.

@@ -263,7 +263,7 @@ impl Proxy {
         let record = session.record;
         let stream = session.streams.sent_by(side);
         let valid = stream.is_next(packet.seq()) || fault::on(Fault::ResetOutsideBelieved);
-        if !valid && self.provoked_by_probe(now, slot, side, packet.seq()) {
+        if self.provoked_by_probe(now, slot, side, &packet, valid) {
             return self.drop(Counter::ProbeResets);
         }
         let phase = session.phase;

@@ -12,9 +12,8 @@ use outlive_tcp::{
     cookie::COOKIE_LIFETIME,
     fault::{self, Fault},
     segment::Segment,
-    seq::Seq,
     time::Time,
-    wire::{Flags, Options},
+    wire::{Flags, Options, TcpPacket},
 };
 
 use super::Proxy;
@@ -102,16 +101,27 @@ impl Proxy {
         self.wake_up.next = Some((slot, now + PAUSE));
     }
 
-    /// Whether a reset may be the answer of an end that has forgotten the connection to our probe: it carries
-    /// the acknowledgment number of the probe, and says nothing about the stream. That number may have been
-    /// left behind by now; what stands there the other end would not believe (RFC 5961, section 3.2).
-    pub(crate) fn provoked_by_probe(&self, now: Time, slot: usize, side: Side, seq: Seq) -> bool {
-        if fault::on(Fault::ProbeResetPassedOn) {
+    /// Whether a reset may be the answer of an end that has forgotten the connection to our probe, or to what the
+    /// other end said to one: it carries the acknowledgment number of what it answers, and no acknowledgment, and
+    /// says nothing about the stream. One that does not stand where the other end would believe it (`valid`) is
+    /// nobody's business. One that does may still be about another connection: where a client has used its port
+    /// again and the end of the old session was not told, the client's answer goes to the old server. If it is
+    /// meant, the next segment will provoke it again.
+    pub(crate) fn provoked_by_probe(
+        &self,
+        now: Time,
+        slot: usize,
+        side: Side,
+        packet: &TcpPacket<'_>,
+        valid: bool,
+    ) -> bool {
+        if fault::on(Fault::ProbeResetPassedOn) || now >= self.wake_up.answers_until {
             return false;
         }
         let session = &self.sessions[slot];
         let acked = session.streams.sent_by(side).acked;
-        now < self.wake_up.answers_until && seq.at_or_before(acked)
+        let answers = session.is_inherited() && !packet.flags().contains(Flags::ACK);
+        answers || !valid && packet.seq().at_or_before(acked)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     stack::{Ends, Phase, StackSetup},
 };
 
-/// When timestamps pass zero, if they are to.
+/// When timestamps pass zero, if they are to, and about when sequence numbers do.
 const WRAP_MS: u32 = 2_240;
 
 /// All connections of a host.
@@ -67,9 +67,8 @@ impl Linux {
         let bytes = tuple.to_bytes();
         let hash = bytes.iter().fold(self.seed, |hash, byte| mix(hash ^ u64::from(*byte)));
         if self.wraps {
-            // Slower, so that late connections do it, too.
-            let start = hash as u32 % 4_096;
-            return Seq(start.wrapping_add(now.as_millis() as u32).wrapping_sub(12_000));
+            let start = (hash as u32 % 4_096).wrapping_sub(WRAP_MS * 250 + 2_000);
+            return Seq(start.wrapping_add((now.as_micros() / 4) as u32));
         }
         Seq((hash as u32).wrapping_add((now.as_micros() / 4) as u32))
     }

@@ -10,6 +10,9 @@ use outlive_tcp::{
 
 use crate::{content::FlowId, network::NodeIndex, packet::Seen, records::ConnectionName};
 
+/// Farther than any window here reaches.
+const FAR: i64 = 1 << 24;
+
 /// What a SYN says of its sender.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shown {
@@ -39,6 +42,8 @@ pub(super) struct Leg {
     pub(super) own_isn: Option<Seq>,
     /// What the host offered.
     pub(super) host: Shown,
+    /// The timestamp of its SYN.
+    pub(super) first_stamp: Option<u32>,
     /// What the host was shown, by initial sequence number: several nodes may have answered it.
     pub(super) shown: Vec<(Seq, Shown)>,
     /// Bytes of Outlive's that the host has acknowledged.
@@ -101,6 +106,13 @@ impl Leg {
         }
     }
 
+    /// Whether the host looks at a segment at all: not at what ends before all that it has acknowledged, or begins
+    /// far ahead (RFC 9293, section 3.10.7.4). Old duplicates of an earlier connection are of that kind.
+    pub(super) fn looks_at(&self, seen: &Seen) -> bool {
+        let len = seen.len() as i64 + i64::from(seen.has(Flags::FIN));
+        self.of_own(seen.seq).is_none_or(|at| at + len >= self.acked && at <= self.acked + FAR)
+    }
+
     /// The host was sent a probe.
     pub(super) fn was_probed(&self) -> bool {
         !self.probes.is_empty()
@@ -125,6 +137,7 @@ impl Leg {
     pub(super) fn offers(&mut self, syn: &Seen) {
         self.host_isn = Some(syn.seq);
         self.host = Shown::of(&syn.options);
+        self.first_stamp = syn.options.timestamps.map(|t| t.value);
     }
 
     /// The host sends a packet.
@@ -141,6 +154,18 @@ impl Leg {
         if let Some(at) = seen.ack.and_then(|ack| self.of_own(ack)) {
             self.acked = self.acked.max(at);
         }
+    }
+
+    /// Which numbers of the host have gone once round when it sends this.
+    pub(super) fn passed_zero(&self, seen: &Seen) -> impl Iterator<Item = &'static str> + use<> {
+        let later = self.of_host(seen.seq).is_some_and(|at| at > 0);
+        let seq = later && self.host_isn.is_some_and(|isn| seen.seq.0 < isn.0);
+        let stamps = seen.options.timestamps.zip(self.first_stamp);
+        let stamp = stamps.is_some_and(|(stamps, first)| {
+            stamps.value < first && (stamps.value.wrapping_sub(first) as i32) > 0
+        });
+        let seq = seq.then_some("sequence numbers passed zero");
+        seq.into_iter().chain(stamp.then_some("timestamps passed zero"))
     }
 
     /// The host is sent a packet.

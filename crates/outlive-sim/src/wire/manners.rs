@@ -95,9 +95,19 @@ impl Wire {
         let quoted = error.quoted;
         let told = addresses(packet).is_ok_and(|(_, to)| to == quoted.source.addr);
         let leg = self.clients.get(&quoted).or_else(|| self.servers.get(&quoted));
-        let at = leg.and_then(|leg| leg.of_host(error.quoted_seq));
-        let said = leg.map_or(0, |leg| leg.said);
-        if !told || !at.is_some_and(|at| (-PROBED..=said).contains(&at)) {
+        let Some(leg) = leg else {
+            // Of a stranger.
+            return;
+        };
+        let flow = leg.flow.map(|id| &ledger.flows[id.0]);
+        let prefix = flow.map_or(0, |flow| flow.prefix.len() as i64);
+        // Where a port was used again, the error may be an old one; its receiver looks at the number.
+        let reused = flow.is_some_and(|flow| {
+            ledger.flows.iter().filter(|other| other.client == flow.client).count() > 1
+        });
+        let (at, said) = (leg.of_host(error.quoted_seq), leg.said);
+        let own = -prefix - PROBED..=said;
+        if !told || !reused && !self.both_acted && !at.is_some_and(|at| own.contains(&at)) {
             let detail = format!("an error about {quoted} at {at:?}, of {said} bytes said");
             ledger.violate(Rule::Quotation, detail);
         }

@@ -66,6 +66,11 @@ pub(crate) struct Sender<'a> {
 }
 
 impl Wire {
+    /// A wire to these listeners.
+    pub(crate) fn new(listeners: impl Iterator<Item = Endpoint>) -> Self {
+        Wire { listeners: listeners.collect(), ..Wire::default() }
+    }
+
     /// The flow that a server's connection serves, once something of it was seen.
     pub(crate) fn flow_of(&self, server: Endpoint, own: Endpoint) -> Option<FlowId> {
         self.servers.get(&FourTuple::new(server, own))?.flow
@@ -103,14 +108,27 @@ impl Wire {
 
     /// A flow begins: its client is about to send a SYN from this tuple.
     pub(crate) fn begin_flow(&mut self, tuple: FourTuple, flow: FlowId) {
-        self.listeners.insert(tuple.destination);
         self.clients.insert(tuple, Leg { flow: Some(flow), ..Leg::default() });
+    }
+
+    /// Whether a packet that a node has sent belongs to the present connection of whoever got it.
+    pub(crate) fn is_recent(&self, packet: &[u8]) -> bool {
+        Seen::of(&mut packet.to_vec()).is_some_and(|seen| {
+            let to = seen.tuple.reversed();
+            let leg = self.clients.get(&to).or_else(|| self.servers.get(&to));
+            let present = |leg: &&Leg| leg.flow.is_some() && leg.own_isn.is_some();
+            leg.filter(present).is_some_and(|leg| leg.looks_at(&seen))
+        })
     }
 
     /// Whether these are the first words of a client.
     pub(crate) fn is_first(&self, seen: &Seen) -> bool {
-        let leg = self.clients.get(&seen.tuple).filter(|_| seen.len() > 0);
-        leg.is_some_and(|leg| leg.of_host(seen.seq) == Some(0))
+        seen.len() > 0 && self.is_first_byte(seen.tuple, seen.seq)
+    }
+
+    /// Whether the present connection of a client begins there.
+    pub(crate) fn is_first_byte(&self, client: FourTuple, seq: Seq) -> bool {
+        self.clients.get(&client).is_some_and(|leg| leg.of_host(seq) == Some(0))
     }
 
     /// Every end of a flow that is alive, with what it says next.
@@ -140,6 +158,10 @@ impl Wire {
                 leg.offers(seen);
             }
             leg.host_sends(seen);
+        }
+        let leg = self.clients.get(&seen.tuple).or_else(|| self.servers.get(&seen.tuple));
+        if let Some(leg) = leg {
+            self.situations.extend(leg.passed_zero(seen));
         }
     }
 
@@ -424,7 +446,7 @@ impl Wire {
     /// Truthful acknowledgment: `safe` is how much of the host's stream the other end has acknowledged.
     fn check_ack(&self, ledger: &mut Ledger, seen: &Seen, leg: &Leg, safe: i64) {
         let Some(at) = seen.ack.and_then(|ack| leg.of_host(ack)) else { return };
-        if at > safe {
+        if at > safe && leg.looks_at(seen) {
             let detail = format!("{at} bytes acknowledged, {safe} are safe: {seen}");
             ledger.violate(Rule::TruthfulAcknowledgment, detail);
         }
