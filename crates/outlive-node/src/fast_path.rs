@@ -1,11 +1,8 @@
 //! The kernel as the core's [fast path](outlive_proxy::fast_path): its sessions put into the program of
 //! [`outlive_net::fast_path`], and what that has learnt brought back.
 
-use std::{
-    cell::RefCell, collections::HashMap, net::IpAddr, os::fd::AsRawFd, rc::Rc, time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, net::IpAddr, rc::Rc, time::Duration};
 
-use mio::{Interest, Registry, Token, unix::SourceFd};
 use outlive_net::{
     fast_path::{self as kernel, FastPath, FastPathError, Passed, Place, Stream, Tuple},
     netlink::{Netlink, NetlinkError},
@@ -21,6 +18,8 @@ use outlive_tcp::{
     wire::{Endpoint, FourTuple},
 };
 
+/// How often a node that has left sessions to the kernel asks what there is to say of them.
+pub const ASK_EVERY: Duration = Duration::from_millis(25);
 /// Sessions looked at in one turn because the kernel said so.
 const BUDGET: usize = 1_024;
 
@@ -36,9 +35,6 @@ pub enum Unavailable {
     /// None of the interfaces has frames that the program understands.
     #[error("none of the interfaces is an Ethernet interface")]
     NoEthernet,
-    /// The event loop.
-    #[error("registering with the event loop: {0}")]
-    Registry(#[from] std::io::Error),
 }
 
 /// The node's end of the fast path.
@@ -54,13 +50,7 @@ impl KernelPath {
     ///
     /// # Errors
     /// Nothing was changed.
-    pub fn open(
-        sessions: u32,
-        device: &str,
-        interfaces: &[&str],
-        registry: &Registry,
-        token: Token,
-    ) -> Result<Self, Unavailable> {
+    pub fn open(sessions: u32, device: &str, interfaces: &[&str]) -> Result<Self, Unavailable> {
         let netlink = Netlink::open()?;
         let mut path = FastPath::load(sessions, netlink.index_of(device)?.0)?;
         let mut attached = false;
@@ -75,7 +65,6 @@ impl KernelPath {
         if !attached {
             return Err(Unavailable::NoEthernet);
         }
-        registry.register(&mut SourceFd(&path.as_raw_fd()), token, Interest::READABLE)?;
         let owners = vec![(0, 0); sessions as usize];
         let table = Table { path, places: HashMap::new(), owners, of_withdrawn: Passed::default() };
         Ok(KernelPath { table: Rc::new(RefCell::new(table)), serving: false })

@@ -38,7 +38,7 @@ use crate::{
     clock::{Clock, unix_us},
     detector::{Pending, Responder, ResponderConfig, wire::NodeState},
     edge::{Edge, SetUpError},
-    fast_path::KernelPath,
+    fast_path::{ASK_EVERY, KernelPath},
     heartbeat::{HeartbeatConfig, Heartbeats, Outgoing},
     metrics::Metrics,
     packets::PacketPath,
@@ -51,8 +51,7 @@ use crate::{
 const WAKER: Token = Token(0);
 const ADMIN: usize = 1;
 const STATE: usize = ADMIN + AdminServer::TOKENS;
-const FAST_PATH: Token = Token(STATE + StateEndpoint::TOKENS);
-const EDGE: usize = FAST_PATH.0 + 1;
+const EDGE: usize = STATE + StateEndpoint::TOKENS;
 
 /// A loop without a peer need not turn often when nothing happens.
 const IDLE_TURN: Duration = Duration::from_secs(1);
@@ -211,7 +210,7 @@ impl Runtime {
             TcpListener::bind(peer.state.local.value).map_err(StartError::State)?;
         }
         let edge = Edge::set_up(&settings, plan, poll.registry(), EDGE)?;
-        let fast_path = open_fast_path(&settings, &poll);
+        let fast_path = open_fast_path(&settings);
         if let Ok(path) = &fast_path {
             node.use_fast_path(path.for_core());
         }
@@ -333,7 +332,10 @@ impl Runtime {
         }
         let now = self.clock.now();
         let pair = &self.settings.proxy.pair;
-        let idle = if pair.enabled { pair.detection_timeout / 4 } else { IDLE_TURN };
+        let mut idle = if pair.enabled { pair.detection_timeout / 4 } else { IDLE_TURN };
+        if self.node.delegated() > 0 {
+            idle = idle.min(ASK_EVERY);
+        }
         let state = self.state.as_ref().map(StateEndpoint::deadline);
         let deadlines = [self.node.poll_timeout(now), state];
         deadlines.into_iter().flatten().fold(now + idle, Time::min).since(now)
@@ -392,8 +394,6 @@ impl Runtime {
         match event.token() {
             WAKER => {}
             Token(ADMIN..STATE) => self.admin.handle_ready(event.token()),
-            // What it has to say is fetched in every turn.
-            FAST_PATH => {}
             Token(STATE..EDGE) => {
                 if let Some(state) = &mut self.state {
                     state.handle_ready(event);
@@ -596,13 +596,13 @@ impl Drop for Runtime {
 }
 
 /// The fast path, or why there is none.
-fn open_fast_path(settings: &Settings, poll: &Poll) -> Result<KernelPath, String> {
+fn open_fast_path(settings: &Settings) -> Result<KernelPath, String> {
     let interfaces: Vec<&str> = settings.interfaces.iter().map(|i| i.value.as_str()).collect();
     let (sessions, device) = (settings.fast_path, &settings.tun.value);
     if sessions == 0 {
         return Err("limits.fast_path is 0".to_owned());
     }
-    KernelPath::open(sessions, device, &interfaces, poll.registry(), FAST_PATH).map_err(|reason| {
+    KernelPath::open(sessions, device, &interfaces).map_err(|reason| {
         info!(%reason, "established sessions are not left to the kernel");
         reason.to_string()
     })

@@ -21,7 +21,7 @@ use std::{
     collections::VecDeque,
     io,
     ops::AddAssign,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, OwnedFd},
     sync::atomic::Ordering::{Acquire, Relaxed, Release},
     time::Duration,
 };
@@ -318,22 +318,10 @@ impl FastPath {
     }
 
     /// The next session that wants to be looked at: a FIN was acknowledged, or half a gigabyte passed. `None` if there
-    /// is none; the descriptor becomes readable when there is.
+    /// is none. To be asked again and again: nobody is woken up, and what does not fit the ring (65,536) is lost.
     pub fn poll_event(&mut self) -> Option<Place> {
         let (index, serial) = self.ring.poll()?;
         Some(Place { index, serial })
-    }
-}
-
-impl AsRawFd for FastPath {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_fd().as_raw_fd()
-    }
-}
-
-impl AsFd for FastPath {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
     }
 }
 

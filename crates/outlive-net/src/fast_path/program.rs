@@ -89,6 +89,8 @@ const fn sack_head(blocks: usize) -> [u8; 4] {
 const LEAVE_ALONE: i32 = -1;
 const REDIRECT_TO_INGRESS: i32 = 1;
 const PSEUDO_HEADER: i32 = 0x10;
+/// The process looks by itself, often enough; to wake it for each session that ends would cost more than the session.
+const NO_WAKEUP: i32 = 1;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
@@ -602,7 +604,7 @@ impl Part<'_, '_> {
         a.mov(R2, Fp);
         a.alu(Op::Add, R2, i32::from(local::EVENT));
         a.mov(R3, 8);
-        a.mov(R4, 0);
+        a.mov(R4, NO_WAKEUP);
         a.call(Helper::RingOutput);
         a.place(quiet);
         a.mov(R1, environment.device as i32);
