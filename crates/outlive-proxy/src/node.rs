@@ -327,7 +327,12 @@ impl Node {
         let epoch = self.pair.epoch().next_of_active(self.proxy.config.node);
         let entropy = self.entropy.0;
         let key = || EpochKey { epoch, key: entropy.derive(b"cookie", epoch.0) };
-        self.link.is_up() && self.link.poll(now, &mut self.proxy, key, out)
+        let said = self.link.is_up() && self.link.poll(now, &mut self.proxy, key, out);
+        if self.link.is_completing() && self.proxy.posture.release == Release::Now {
+            // When the answer comes the standby is believed to hold everything: so must what begins meanwhile.
+            self.proxy.posture.release = Release::Confirmed;
+        }
+        said
     }
 
     // ── time
@@ -355,7 +360,11 @@ impl Node {
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
         let patience = self.proxy.config.pair.confirm_timeout;
         let owed = [self.proxy.waiting_since(), self.proxy.journal.owed_since()];
-        let owed = owed.into_iter().flatten().min().filter(|_| self.pair.is_paired());
+        let owed = owed
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| self.proxy.posture.release == Release::Confirmed);
         let confirm = owed.map(|since| since + patience);
         let announcement = self.announcement.map(|(at, _)| at);
         let deadlines = [
@@ -570,6 +579,10 @@ impl Node {
             let at_once = fault::on(Fault::GoesAloneAtOnce);
             self.proxy.posture.release = if at_once { Release::Now } else { Release::Held };
             self.follow(now, Hearing::Something);
+        } else if self.pair.is_active() && self.proxy.posture.release == Release::Confirmed {
+            // The standby was about to hold everything, and does not: alone, as before.
+            self.proxy.posture.release = Release::Now;
+            self.proxy.release_all(now);
         }
     }
 
@@ -580,7 +593,10 @@ impl Node {
         let late = owed.into_iter().flatten().any(|since| since + timeout <= now);
         let reason = if self.proxy.journal.overflowed() {
             CloseReason::Overflow
-        } else if late && self.pair.is_paired() && !fault::on(Fault::WedgedStandbyKept) {
+        } else if late
+            && self.proxy.posture.release == Release::Confirmed
+            && !fault::on(Fault::WedgedStandbyKept)
+        {
             CloseReason::NoConfirmation
         } else {
             return;

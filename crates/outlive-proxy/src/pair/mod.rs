@@ -95,6 +95,8 @@ pub(crate) struct Pair {
     standby: u64,
     watch: Watch,
     doubt: Option<Doubt>,
+    /// It has stood still since it was paired last.
+    stood_still: bool,
     /// An external detector's, accepted and not yet obeyed.
     order: Option<Order>,
     last_turn: Time,
@@ -121,6 +123,7 @@ impl Pair {
             synchronised: false,
             standby: 0,
             doubt: None,
+            stood_still: false,
             order: None,
             last_turn: now,
             peer_was_gone: true,
@@ -177,6 +180,7 @@ impl Pair {
         }
         if self.is_active() && self.doubt.is_none() {
             self.doubt = Some(Doubt { asked_after: None });
+            self.stood_still = true;
             return Some(gap);
         }
         None
@@ -273,6 +277,7 @@ impl Pair {
     /// Active: the standby, a process with that incarnation, has confirmed everything; the pair begins `epoch`.
     pub(crate) fn paired(&mut self, epoch: Epoch, standby: u64) {
         self.standby = standby;
+        self.stood_still = false;
         self.epoch = epoch;
         self.state = State::Active(Standing::Paired);
     }
@@ -365,8 +370,9 @@ impl Pair {
             peer.is_some_and(|p| restarted(&p) || (p.epoch >= self.epoch && !p.synchronised));
         let gone = self.watch.gone(now);
         let waited = now.since(since) >= self.config.join_timeout;
-        let certain = confirmed || matches!(gone, Some(Gone::Refused(_)));
-        (certain || gone.is_some() || waited).then_some(Decision::GoAlone { certain })
+        // A process that is gone, or begins anew, may have served while this node stood still.
+        let certain = (confirmed || matches!(gone, Some(Gone::Refused(_)))) && !self.stood_still;
+        (confirmed || gone.is_some() || waited).then_some(Decision::GoAlone { certain })
     }
 
     fn waits_for_orders(&self) -> bool {

@@ -125,6 +125,11 @@ impl Link {
         }
     }
 
+    /// Active: the standby has been told everything, and has not answered yet.
+    pub(crate) fn is_completing(&self) -> bool {
+        matches!(self.stage, Stage::Completing { .. })
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.stage != Stage::Down
     }
