@@ -90,8 +90,10 @@ fn what_clients_of_keepalived_and_haproxy_see_is_measured() {
     let settings = Settings { contender, fault: Fault::Cut, ..settings() };
     let Some(report) = run("failover", &settings) else { return };
     assert!(report.ok, "{report}");
-    // Whatever was established at the cut has ended in a proxy that is no longer there.
-    assert_eq!((report.connections, report.connections_lost), (60, 60), "{report}");
+    // What was established at the cut has ended in a proxy that is no longer there; but for those that say nothing
+    // until that one has its address back.
+    assert_eq!(report.connections, 60, "{report}");
+    assert!(report.connections_lost > 0, "{report}");
     assert!(report.bytes_verified > 0 && report.bytes_wrong == 0, "{report}");
 }
 
