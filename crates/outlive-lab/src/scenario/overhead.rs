@@ -34,7 +34,10 @@ struct Row {
     workload: &'static str,
     unit: &'static str,
     pair_off: f64,
+    #[serde(rename = "async")]
+    asynchronous: f64,
     sync: f64,
+    async_vs_off: f64,
     sync_vs_off: f64,
 }
 
@@ -44,20 +47,26 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     let off: Arena<Alone> = Arena::new(settings.seed, |Site { nodes, server, .. }| {
         Ok((Box::new(Alone::start(program, nodes, &[server], &options)?), Vec::new()))
     })?;
-    let mut sync: Arena<Pair> = Arena::new(settings.seed, |Site { nodes, server, .. }| {
-        Ok((Box::new(Pair::start(program, nodes, &[server], &options)?), Vec::new()))
-    })?;
+    let pair = |replication: &str| -> Result<Arena<Pair>, LabError> {
+        let listener_lines = format!("replication = \"{replication}\"\n");
+        let options = PairOptions { listener_lines, ..PairOptions::direct(&PORTS) };
+        Arena::new(settings.seed, |Site { nodes, server, .. }| {
+            Ok((Box::new(Pair::start(program, nodes, &[server], &options)?), Vec::new()))
+        })
+    };
+    let (asynchronous, mut sync) = (pair("async")?, pair("sync")?);
     let mut report = Report::new("overhead", &off.lab);
     let length = Duration::from_secs_f64(settings.seconds);
     let mut rows = Vec::new();
     let (mut per_session, mut per_gigabyte) = (Vec::new(), Vec::new());
     for workload in &WORKLOADS {
-        let mut samples = [Vec::new(), Vec::new()];
+        let mut samples = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..settings.rounds {
             samples[0].push(off.measure(workload, length, &mut report)?);
+            samples[1].push(asynchronous.measure(workload, length, &mut report)?);
             let told = Told::begin(&mut sync)?;
             let connections = report.connections;
-            samples[1].push(sync.measure(workload, length, &mut report)?);
+            samples[2].push(sync.measure(workload, length, &mut report)?);
             let bytes = told.end(&mut sync)?;
             let opened = (report.connections - connections) as f64;
             if workload.name == CONNECTIONS.name {
@@ -67,9 +76,16 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
                 per_gigabyte.push(bytes.state * 1e9 / bytes.payload);
             }
         }
-        let [pair_off, sync] = samples.each_ref().map(|samples| median(samples));
-        let (workload, unit) = (workload.name, workload.unit);
-        rows.push(Row { workload, unit, pair_off, sync, sync_vs_off: sync / pair_off });
+        let [pair_off, asynchronous, sync] = samples.each_ref().map(|samples| median(samples));
+        rows.push(Row {
+            workload: workload.name,
+            unit: workload.unit,
+            pair_off,
+            asynchronous,
+            sync,
+            async_vs_off: asynchronous / pair_off,
+            sync_vs_off: sync / pair_off,
+        });
     }
     report.measure("rounds", settings.rounds);
     report.measure("rows", rows);
