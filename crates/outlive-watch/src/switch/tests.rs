@@ -1,6 +1,11 @@
 //! Commands, and routes in a network namespace.
 
-use std::{fs, net::IpAddr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use mio::{Events, Poll, Token};
@@ -43,9 +48,15 @@ fn a_command_that_fails_hangs_or_is_not_there_has_not_redirected() {
     assert!(matches!(hangs, SwitchError::TooLong { .. }));
     let child = fs::read_to_string(&path).unwrap();
     let state = Path::new("/proc").join(child.trim()).join("stat");
-    // Dead, if it is still listed: whoever inherited it has not looked yet.
-    let state = fs::read_to_string(state).unwrap_or_default();
-    assert!(state.is_empty() || state.contains(") Z "), "its child goes on: {state}");
+    // A kill is carried out when the process runs next, and whoever inherited it may not have looked
+    // yet: it is gone, or listed as dead, in the end.
+    let state = || fs::read_to_string(&state).unwrap_or_default();
+    let ended = |state: &str| state.is_empty() || state.contains(") Z ");
+    let until = Instant::now() + LONG;
+    while !ended(&state()) {
+        assert!(Instant::now() < until, "its child goes on: {}", state());
+        std::thread::yield_now();
+    }
 
     let none = ExecSwitch::new(vec!["/nonexistent/switch".to_owned()], LONG);
     assert!(matches!(none.redirect(&TO_B).unwrap_err(), SwitchError::Command { .. }));
