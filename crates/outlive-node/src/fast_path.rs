@@ -131,7 +131,9 @@ impl core::FastPath for ForCore {
         let mut table = self.0.borrow_mut();
         let directions = [direction(&splice.directions[0]), direction(&splice.directions[1])];
         let streams = [&splice.directions[0], &splice.directions[1]].map(|d| stream(&d.stream));
-        let Some(place) = table.path.install(&directions, &streams) else { return false };
+        let Some(place) = table.path.install(&directions, &streams, splice.opening) else {
+            return false;
+        };
         table.owners[place.index as usize] = (slot, splice.serial);
         table.places.insert(slot, place);
         true

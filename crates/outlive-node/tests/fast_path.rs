@@ -77,7 +77,7 @@ fn splice(rng: &mut fastrand::Rng, v6: bool) -> Splice {
         direction((client, listener), (source, server), true),
         direction((server, source), (listener, client), false),
     ];
-    Splice { serial: rng.u32(..), directions }
+    Splice { serial: rng.u32(..), opening: rng.bool(), directions }
 }
 
 /// Some segment of the session: mostly near where the streams are.
@@ -122,6 +122,24 @@ fn segment(rng: &mut fastrand::Rng, splice: &Splice, streams: &[StreamProgress; 
     packet
 }
 
+/// What the server may say at any time.
+fn plain(splice: &Splice, streams: &[StreamProgress; 2]) -> Vec<u8> {
+    let direction = &splice.directions[1];
+    let mut packet = Vec::new();
+    let segment = Segment {
+        tuple: direction.tuple,
+        seq: streams[1].next,
+        ack: Some(streams[0].acked - direction.translation.ack_delta),
+        flags: Flags(0),
+        window: 1,
+        options: Options::default(),
+        payload: &[],
+        hop_limit: 64,
+    };
+    segment.emit(&mut packet);
+    packet
+}
+
 fn frame(packet: &[u8]) -> Vec<u8> {
     let ethertype: u16 = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
     [&ETHERNET, &ethertype.to_be_bytes()[..], packet].concat()
@@ -158,7 +176,7 @@ fn install(kernel: &mut Kernel, splice: &Splice) -> kernel::Place {
             ..kernel::Stream::default()
         }
     });
-    kernel.install(&directions, &streams).expect("room for the session")
+    kernel.install(&directions, &streams, splice.opening).expect("room for the session")
 }
 
 fn seen(stream: kernel::Stream) -> StreamProgress {
@@ -176,12 +194,13 @@ fn seen(stream: kernel::Stream) -> StreamProgress {
 fn the_kernel_does_what_the_model_does() {
     let Some(mut kernel) = load() else { return };
     let mut rng = fastrand::Rng::with_seed(20);
-    let (mut translated, mut left, mut told) = (0, 0, 0);
+    let (mut translated, mut left, mut told, mut opened) = (0, 0, 0, 0);
     for round in 0..200 {
         let splice = splice(&mut rng, round % 2 == 0);
         let mut model = Model::new(1);
         assert!(model.install(0, &splice));
         let place = install(&mut kernel, &splice);
+        let mut opening = splice.opening;
         for _ in 0..40 {
             let (streams, _) = model.progress(0);
             let packet = segment(&mut rng, &splice, &streams);
@@ -205,12 +224,21 @@ fn the_kernel_does_what_the_model_does() {
                     assert!(event.is_none_or(|event| event == place));
                     translated += 1;
                     told += usize::from(tell.is_some());
+                    opened += usize::from(std::mem::take(&mut opening));
                 }
                 Outcome::LeftAlone => {
                     assert_eq!(event, None);
                     left += 1;
                 }
             }
+        }
+        if opening {
+            // Somebody else has passed what opens it.
+            let (streams, _) = model.progress(0);
+            model.learn(0, &streams);
+            kernel.learn(place, &kernel.streams(place));
+            let plain = plain(&splice, &streams);
+            assert!(kernel.rehearse(&frame(&plain)).unwrap().is_some(), "it is open");
         }
         kernel.withdraw(place);
         let packet = segment(&mut rng, &splice, &model.progress(0).0);
@@ -220,14 +248,15 @@ fn the_kernel_does_what_the_model_does() {
             kernel = load().expect("as before");
         }
     }
-    assert!(translated > 1_000 && left > 200 && told > 100, "{translated} {left} {told}");
+    let enough = translated > 1_000 && left > 200 && told > 100 && opened > 20;
+    assert!(enough, "{translated} {left} {told} {opened}");
 }
 
 #[test]
 fn without_a_lease_nothing_is_touched() {
     let Some(mut kernel) = load() else { return };
     let mut rng = fastrand::Rng::with_seed(1);
-    let splice = splice(&mut rng, false);
+    let splice = Splice { opening: false, ..splice(&mut rng, false) };
     let place = install(&mut kernel, &splice);
     let ordinary = |kernel: &Kernel| {
         let direction = &splice.directions[0];
@@ -261,7 +290,7 @@ fn without_a_lease_nothing_is_touched() {
 fn what_is_not_ordinary_is_left_alone() {
     let Some(mut kernel) = load() else { return };
     let mut rng = fastrand::Rng::with_seed(2);
-    let splice = splice(&mut rng, false);
+    let splice = Splice { opening: false, ..splice(&mut rng, false) };
     install(&mut kernel, &splice);
     let direction = &splice.directions[0];
     let mut packet = Vec::new();

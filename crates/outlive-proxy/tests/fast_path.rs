@@ -5,7 +5,9 @@ mod bench;
 
 use std::time::Duration;
 
-use bench::{Bench, CLIENT_ISN, HEADROOM, Out, SERVER_ISN, client, config, listener, segment};
+use bench::{
+    Bench, CLIENT_ISN, HEADROOM, IDLE, Out, SERVER_ISN, client, config, listener, segment,
+};
 use outlive_proxy::{
     counters::Counter,
     fast_path::{Model, Outcome},
@@ -79,6 +81,51 @@ fn packets_come_out_as_without_it_and_the_end_is_noticed() {
     assert!(fast.model.is_empty(), "taken back");
     let late = from_server(s + 8, out.seq + 8, Flags::FIN);
     assert_eq!(fast.send(late), (plain.send(late), false));
+}
+
+/// The client's acknowledgment of the node's answer, which may carry data, and a FIN, is the first that passes there.
+#[test]
+fn the_clients_handshake_is_completed_there() {
+    let mut fast = Fast::new(4);
+    let syn = fast.bench.syn(1).remove(0);
+    let syn_ack = fast.bench.accept(&syn).remove(0);
+    assert_eq!((syn_ack.to(), fast.model.len()), (client(1), 1));
+    assert_eq!(fast.bench.sessions(), [1, 0, 0]);
+
+    let early = segment(syn.to(), syn.tuple.source, SERVER_ISN + 1, Some(syn.seq + 1), Flags::NONE);
+    assert_eq!(fast.send(early), (vec![], false), "nobody is there yet");
+    for ack in [SERVER_ISN, SERVER_ISN + 2] {
+        let forged = segment(client(1), listener(), CLIENT_ISN + 1, Some(ack), Flags::NONE);
+        assert_eq!(fast.send(forged), (vec![], false), "never sent {ack:?}");
+    }
+    let repeated = segment(client(1), listener(), CLIENT_ISN, None, Flags::SYN);
+    assert_eq!(fast.send(repeated), (vec![syn_ack.clone()], false));
+    assert_eq!(fast.bench.sessions(), [1, 0, 0]);
+
+    let last = Segment {
+        payload: b"all",
+        ..segment(client(1), listener(), CLIENT_ISN + 1, Some(SERVER_ISN + 1), Flags::FIN)
+    };
+    let (out, quickly) = fast.send(last);
+    assert!(quickly);
+    assert_eq!((out[0].to(), &out[0].payload[..]), (syn.to(), &b"all"[..]));
+    assert_eq!(fast.bench.sessions(), [0, 1, 0]);
+    let response = Segment { payload: b"welcome", ..early };
+    assert!(fast.send(response).1);
+    // Nothing is left of the time that it had to come.
+    fast.bench.pass(IDLE - Duration::from_secs(10));
+    assert_eq!(fast.bench.sessions(), [0, 1, 0]);
+}
+
+/// A client that never comes leaves nothing behind.
+#[test]
+fn who_never_completes_the_handshake_is_forgotten() {
+    let mut fast = Fast::new(4);
+    let syn = fast.bench.syn(1).remove(0);
+    fast.bench.accept(&syn);
+    let out = fast.bench.pass(Duration::from_secs(60));
+    assert!(out.iter().any(|out| out.to() == syn.to() && out.flags.contains(Flags::RST)));
+    assert_eq!((fast.model.len(), fast.bench.sessions()), (0, [0, 0, 0]));
 }
 
 /// A reset is the node's to judge, by what the fast path has seen.

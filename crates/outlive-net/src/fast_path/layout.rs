@@ -15,6 +15,8 @@ pub(super) const TARGET_LEN: usize = 16;
 pub(super) const ENTRY_LEN: usize = DIRECTIONS + 2 * DIRECTION_LEN;
 /// Tells the sessions apart that hold the same place one after the other.
 pub(super) const SERIAL: usize = 0;
+/// Not zero: nothing passes before the end of the first direction has acknowledged exactly what the other one's `ACKED` says.
+pub(super) const OPENING: usize = 4;
 /// The first direction.
 pub(super) const DIRECTIONS: usize = 8;
 /// Bytes of a direction.

@@ -29,8 +29,8 @@ use std::{
 pub use self::layout::{Direction, Stream, Tuple};
 use self::{
     layout::{
-        DIRECTION_LEN, DIRECTIONS, ENTRY_LEN, KEY_LEN, SERIAL, TARGET_LEN, direction as field,
-        octets, sum_change,
+        DIRECTION_LEN, DIRECTIONS, ENTRY_LEN, KEY_LEN, OPENING, SERIAL, TARGET_LEN,
+        direction as field, octets, sum_change,
     },
     program::Environment,
     ring::Ring,
@@ -160,10 +160,16 @@ impl FastPath {
     }
 
     /// Leaves the packets of a session to the program. `directions` and `streams` are those of one end, then of
-    /// the other.
+    /// the other. With `opening` it passes nothing before the first end has acknowledged exactly what the other one's
+    /// `acked` says.
     ///
     /// `None`: there is no room (at the moment), or the kernel refused.
-    pub fn install(&mut self, directions: &[Direction; 2], streams: &[Stream; 2]) -> Option<Place> {
+    pub fn install(
+        &mut self,
+        directions: &[Direction; 2],
+        streams: &[Stream; 2],
+        opening: bool,
+    ) -> Option<Place> {
         let index = self.vacancy()?;
         // Zero is nobody's.
         self.serial = self.serial.checked_add(1).unwrap_or(1);
@@ -171,6 +177,7 @@ impl FastPath {
         for side in 0..2 {
             self.write(place, side, &directions[side], &streams[side]);
         }
+        self.entries.word(entry(index) + OPENING).store(opening.into(), Relaxed);
         self.entries.word(entry(index) + SERIAL).store(place.serial, Release);
         let keys = [directions[0].from.key(), directions[1].from.key()];
         self.keys[index as usize] = Some(keys);
@@ -245,9 +252,10 @@ impl FastPath {
         })
     }
 
-    /// The process has passed a segment of an installed session itself, and learnt that its streams are this far.
-    /// What the program has learnt meanwhile stays.
+    /// The process has passed a segment of an installed session itself, and learnt that its streams are this far, and
+    /// that it is no longer opening. What the program has learnt meanwhile stays.
     pub fn learn(&self, place: Place, streams: &[Stream; 2]) {
+        self.entries.word(entry(place.index) + OPENING).store(0, Release);
         for (side, stream) in streams.iter().enumerate() {
             let raise = |offset: usize, value: u32| {
                 let word = self.entries.word(base(place.index, side) + offset);
@@ -317,7 +325,7 @@ impl FastPath {
         Ok((verdict == REDIRECTED).then_some(frame))
     }
 
-    /// The next session that wants to be looked at: a FIN was acknowledged, or half a gigabyte passed. `None` if there
+    /// The next session that wants to be looked at: it is no longer opening, a FIN was acknowledged, or half a gigabyte passed. `None` if there
     /// is none. To be asked again and again: nobody is woken up, and what does not fit the ring (65,536) is lost.
     pub fn poll_event(&mut self) -> Option<Place> {
         let (index, serial) = self.ring.poll()?;

@@ -1,7 +1,7 @@
 //! The program: what the kernel does with a packet that arrives on one of the node's interfaces.
 //!
 //! ```text
-//! lease over, not TCP, fragment, SYN, RST, odd options, unknown tuple, segment too long
+//! lease over, not TCP, fragment, SYN, RST, odd options, unknown tuple, segment too long, handshake not completed by it
 //!     └─▶ left alone: it goes on to the TUN device and the process
 //! else: note how far the streams are, translate the header in place, and let the packet come out of the TUN
 //!     device, exactly as if the process had written it there
@@ -14,7 +14,7 @@ use std::os::fd::BorrowedFd;
 
 use super::{
     assembler::{Assembler, Helper, If, Label, Op, Reg, Reg::*, Size},
-    layout::{DIRECTION_LEN, DIRECTIONS, SERIAL, direction::*},
+    layout::{DIRECTION_LEN, DIRECTIONS, OPENING, SERIAL, direction::*},
 };
 
 /// The maps that the program works on, and where its packets come out.
@@ -66,6 +66,8 @@ mod local {
     pub(super) const TIMESTAMPS: i16 = -92;
     /// 1 if the receiver looks at the segment.
     pub(super) const ACCEPTABLE: i16 = -96;
+    /// The entry of the session.
+    pub(super) const ENTRY: i16 = -104;
 }
 
 const ETHERNET: usize = 14;
@@ -148,6 +150,7 @@ pub(super) fn splice(environment: &Environment<'_>) -> Vec<u8> {
         }
         part.parse_tcp();
         part.find_session();
+        part.check_opening();
         part.parse_options();
         part.note_sent();
         part.note_acknowledged();
@@ -282,6 +285,7 @@ impl Part<'_, '_> {
         // The place may have been given to another session since.
         a.load(Size::Word, R2, R0, SERIAL);
         a.jump_if(R2, If::NotEqual, R9, *leave);
+        a.store(Size::Double, Fp, local::ENTRY, R0);
         a.load_local(Size::Word, R2, local::SIDE);
         a.alu(Op::And, R2, 1);
         a.mov(R3, R2);
@@ -292,6 +296,25 @@ impl Part<'_, '_> {
             a.alu(Op::Add, register, DIRECTIONS as i32);
             a.alu(Op::Add, register, side);
         }
+    }
+
+    /// A session that has still to be opened: only what opens it. `R0` is its entry.
+    fn check_opening(&mut self) {
+        let tcp = self.version.tcp();
+        let Part { a, leave, .. } = self;
+        let open = a.label();
+        a.load(Size::Word, R2, R0, OPENING);
+        a.jump_if(R2, If::Equal, 0, open);
+        a.load_local(Size::Word, R2, local::SIDE);
+        a.jump_if(R2, If::NotEqual, 0, *leave);
+        a.load(Size::Word, R2, R7, tcp + ACK);
+        a.swap(R2, 32);
+        a.load(Size::Word, R3, R8, ACK_DELTA);
+        a.alu32(Op::Add, R2, R3);
+        a.load(Size::Word, R1, R9, ACKED);
+        distance(a, R4, R2, R1);
+        a.jump32_if(R4, If::NotEqual, 0, *leave);
+        a.place(open);
     }
 
     /// Segments that the receiver can take; options exactly as Linux and everybody else arranges them.
@@ -362,6 +385,13 @@ impl Part<'_, '_> {
         a.alu(Op::Add, R2, R3);
         a.store(Size::Double, R8, PASSED as i16, R2);
         a.store(Size::Word, Fp, local::TELL, 0);
+        let open = a.label();
+        a.load_local(Size::Double, R1, local::ENTRY);
+        a.load(Size::Word, R2, R1, OPENING);
+        a.jump_if(R2, If::Equal, 0, open);
+        a.store(Size::Word, R1, OPENING as i16, 0);
+        a.store(Size::Word, Fp, local::TELL, 1);
+        a.place(open);
 
         // R2: where the payload ends; R3: and the FIN; R5: right edge of the window.
         a.load(Size::Word, R2, R7, tcp + SEQ);

@@ -7,9 +7,10 @@
 //!
 //! * translate only segments with ACK and without SYN and RST, whose options it understands;
 //! * hand everything else on, unchanged, to [`Node::handle_packet`](crate::Node::handle_packet);
+//! * hand on what comes before the client has completed its handshake (see [`Splice::opening`]);
 //! * follow the streams by the rules of [`StreamProgress`];
-//! * call [`Node::handle_fast_path`](crate::Node::handle_fast_path) for a session of which a FIN was acknowledged, or
-//!   one of whose positions has crossed a multiple of 2^[`PROGRESS_SHIFT`];
+//! * call [`Node::handle_fast_path`](crate::Node::handle_fast_path) for a session whose client has completed its handshake, of
+//!   which a FIN was acknowledged, or one of whose positions has crossed a multiple of 2^[`PROGRESS_SHIFT`];
 //! * do nothing at all unless [`Node::serves`](crate::Node::serves), and for no longer than the
 //!   detection timeout after it was last asked (a node whose loop stands still must stop, too).
 
@@ -34,8 +35,8 @@ pub trait FastPath: Debug {
     /// has).
     fn progress(&self, slot: u32) -> ([StreamProgress; 2], Option<Duration>);
 
-    /// The data plane has itself passed a segment of the session and learnt that its streams are this far. What
-    /// was learnt here meanwhile, and is further, stays.
+    /// The data plane has itself passed a segment of the session and learnt that its streams are this far; so the
+    /// client's handshake is complete. What was learnt here meanwhile, and is further, stays.
     fn learn(&mut self, slot: u32, streams: &[StreamProgress; 2]);
 
     /// Gives the session back: from now on its packets go to the data plane.
@@ -48,6 +49,10 @@ pub struct Splice {
     /// Distinguishes the session from others that have had its slot; for
     /// [`Node::handle_fast_path`](crate::Node::handle_fast_path).
     pub serial: u32,
+    /// The client has still to complete its handshake: everything is handed on, but for a segment of the client whose
+    /// acknowledgment, translated, is exactly the server's `acked`. From that one on the session is like any other; it
+    /// wants to be looked at then.
+    pub opening: bool,
     /// The packets of the client, and those of the server.
     pub directions: [Direction; 2],
 }

@@ -85,16 +85,22 @@ impl Model {
         let (seq, len) = (packet.seq(), packet.payload_len());
         let ack = packet.ack() + translation.ack_delta;
         let window = u32::from(packet.window()) << translation.window_from;
+        let opens = session.splice.opening;
+        let acknowledged = session.streams[index(Side::Server)].acked;
+        if opens && (side == Side::Server || ack != acknowledged) {
+            return Outcome::LeftAlone;
+        }
         if packet.translate(&translation).is_err() {
             return Outcome::LeftAlone;
         }
         session.last = Some(now);
+        session.splice.opening = false;
         let own = &mut session.streams[index(side)];
         let acceptable = own.accepts(seq, len);
         own.sent(seq, len, flags.contains(Flags::FIN));
         let other = &mut session.streams[index(side.other())];
         let news = if acceptable { other.acknowledged(ack, window) } else { News::default() };
-        let tell = news != News::default();
+        let tell = opens || news != News::default();
         Outcome::Translated(tell.then_some((slot, session.splice.serial)))
     }
 }
@@ -134,6 +140,7 @@ impl FastPath for Model {
     fn learn(&mut self, slot: u32, streams: &[StreamProgress; 2]) {
         let mut table = self.0.borrow_mut();
         let session = table.sessions.get_mut(&slot).expect("an installed session");
+        session.splice.opening = false;
         for (stream, further) in session.streams.iter_mut().zip(streams) {
             stream.raise(further);
         }

@@ -128,6 +128,7 @@ impl Proxy {
             self.sessions.set_timer(slot, now + self.config.timeouts.handshake);
             self.send_syn_ack(slot);
         }
+        self.delegate(now, slot);
     }
 }
 

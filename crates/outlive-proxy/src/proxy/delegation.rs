@@ -52,7 +52,7 @@ impl Proxy {
     }
 
     /// Leaves the packets of a session to the fast path, if it is one of which everything is known.
-    pub(super) fn delegate(&mut self, now: Time, slot: usize) {
+    pub(crate) fn delegate(&mut self, now: Time, slot: usize) {
         let Some(path) = &mut self.delegation.path else { return };
         let session = &mut self.sessions[slot];
         if session.delegated {
@@ -65,7 +65,12 @@ impl Proxy {
             }
             return;
         }
-        if session.phase != Phase::Open || self.prefixes.contains_key(&slot) {
+        let ready = match session.phase {
+            Phase::Open => true,
+            Phase::Answering => session.told && !session.is_inherited(),
+            _ => false,
+        };
+        if !ready || self.prefixes.contains_key(&slot) {
             return;
         }
         if session.until_delegated > 0 {
@@ -93,11 +98,17 @@ impl Proxy {
             return;
         };
         let (streams, idle) = path.progress(slot as u32);
+        let mut opened = false;
         if let Some(idle) = idle {
             session.last_seen = session.last_seen.max(Seconds::of(now - idle));
+            // Nothing passes there before the client's handshake is complete.
+            opened = session.phase == Phase::Answering;
         }
         let news = [(Side::Client, &streams[0]), (Side::Server, &streams[1])]
             .map(|(side, progress)| (side, session.streams.sent_by_mut(side).follow(progress)));
+        if opened {
+            self.client_is_there(now, slot);
+        }
         for (side, news) in news {
             self.tell(now, slot, side, news);
         }
@@ -193,6 +204,7 @@ fn splice(session: &Session) -> Option<Splice> {
     };
     Some(Splice {
         serial: session.serial,
+        opening: session.phase == Phase::Answering,
         directions: [direction(Side::Client, client), direction(Side::Server, server)],
     })
 }

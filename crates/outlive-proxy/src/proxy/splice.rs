@@ -184,15 +184,21 @@ impl Proxy {
         if let Some(timestamps) = packet.timestamps() {
             session.client_timestamp = timestamps.value;
         }
-        session.phase = if session.told { Phase::Open } else { Phase::Quiet };
         let told = session.told;
-        self.sessions.is_complete(slot);
-        self.arm_idle(now, slot);
+        self.client_is_there(now, slot);
         // Of an inherited session it is not known whether it arrived.
         if told {
             self.send_prefix(now, slot);
         }
         true
+    }
+
+    /// The client of a direct listener has completed its handshake.
+    pub(super) fn client_is_there(&mut self, now: Time, slot: usize) {
+        let session = &mut self.sessions[slot];
+        session.phase = if session.told { Phase::Open } else { Phase::Quiet };
+        self.sessions.is_complete(slot);
+        self.arm_idle(now, slot);
     }
 
     /// A SYN or SYN-ACK of a session that exists. (A SYN on one that is over was taken for a new connection
