@@ -428,8 +428,22 @@ impl World {
         let held = standby.filter(|s| waits && (paired || self.counts_on(me, s))).map(|s| &s.held);
         let quiet = me.active_since.is_some_and(|t| self.now.since(t) < me.config.pair.quiet_time);
         let paired = paired && waits;
-        let sender = Sender { node, incarnation: me.incarnation, quiet, relays, paired, held };
+        let deaf = self.now.since(me.last_heard) >= me.config.pair.detection_timeout;
+        let peer_acts = peer.is_some_and(|p| p.node.beliefs().role == Role::Active);
+        let sender = Sender {
+            node,
+            incarnation: me.incarnation,
+            quiet,
+            relays,
+            paired,
+            held,
+            own: &me.held,
+            apart: deaf && peer_acts && peer.is_some_and(Machine::is_running),
+        };
         self.wire.node_sends(&mut self.ledger, &seen, &packet, sender);
+        for flow in std::mem::take(&mut self.wire.opened_twice) {
+            self.ledger.flows[flow.0].exempt = true;
+        }
         self.packet_to_host(node, &seen, packet);
     }
 
