@@ -18,6 +18,7 @@ use crate::{
     script::{Pace, Step},
     setup::{Clocks, Fault, FlowSetup, HostSetup, Setup, Start},
     stack::StackSetup,
+    world::{MEETING, WAITING},
 };
 
 /// The port that servers listen on.
@@ -45,7 +46,8 @@ pub struct Scenario {
     flows: Vec<(Start, u16, Preamble, Vec<Step>)>,
     link: Link,
     faults: Vec<(Duration, Fault)>,
-    standby_starts: Duration,
+    /// When node B starts, if not with node A: so long after the beginning of the load.
+    standby_joins: Option<Duration>,
     retry_after: Duration,
     protection: Protection,
     fast_path: usize,
@@ -75,7 +77,7 @@ impl Scenario {
             flows: Vec::new(),
             link: Link::default(),
             faults: Vec::new(),
-            standby_starts: Duration::ZERO,
+            standby_joins: None,
             retry_after: Duration::from_secs(5),
             protection: Protection::default(),
             fast_path: 0,
@@ -189,7 +191,7 @@ impl Scenario {
     /// Node B starts so long after the beginning of the load.
     #[must_use]
     pub fn standby_joins(mut self, at: Duration) -> Self {
-        self.standby_starts = crate::world::LOAD + at;
+        self.standby_joins = Some(at);
         self
     }
 
@@ -344,7 +346,8 @@ impl Scenario {
         Setup {
             seed,
             configs: [self.config(NodeId::A), self.config(NodeId::B)],
-            starts: [Duration::ZERO, self.standby_starts],
+            prelude: self.standby_joins.map_or(MEETING, |_| WAITING),
+            starts: [Duration::ZERO, self.standby_joins.map_or(Duration::ZERO, |at| WAITING + at)],
             hosts,
             flows: flows.collect(),
             link: self.link,

@@ -21,7 +21,9 @@ pub struct Setup {
     pub seed: u64,
     /// Of node A and of node B.
     pub configs: [Config; 2],
-    /// When each node starts, from the beginning of time.
+    /// The world begins so long before the load.
+    pub prelude: Duration,
+    /// When each node starts, from the beginning of the world.
     pub starts: [Duration; 2],
     /// Hosts: clients and servers.
     pub hosts: Vec<HostSetup>,

@@ -34,9 +34,12 @@ use crate::{
     wire::Wire,
 };
 
-/// When the load begins: by then the nodes have met, or node A has given up
-/// waiting for a peer that starts later.
-pub const LOAD: Duration = Duration::from_millis(1_200);
+/// When the load begins.
+pub const LOAD: Time = Time::from_micros(2_200_000);
+/// So long before it the first node starts: both have met by then.
+pub(crate) const MEETING: Duration = Duration::from_millis(150);
+/// Or the first one has given up waiting for a peer that starts later.
+pub(crate) const WAITING: Duration = Duration::from_millis(1_200);
 /// How long everything may take once the last fault is over: the end systems' timers are backed off by then.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// By then, once nothing goes wrong any more, one node serves.
@@ -198,7 +201,7 @@ impl World {
             hosts.push(made);
         }
         let mut world = World {
-            now: Time::from_micros(1_000_000),
+            now: LOAD - setup.prelude,
             queue: BinaryHeap::new(),
             number: 0,
             events: 0,
@@ -241,13 +244,13 @@ impl World {
         self.after(Duration::from_millis(10), Happening::Dial { again: true });
         for (flow, setup) in self.setup.flows.clone().iter().enumerate() {
             if let Start::At(at) = setup.start {
-                self.after(LOAD + at, Happening::FlowBegins { flow });
+                self.at(LOAD + at, Happening::FlowBegins { flow });
             }
         }
         for (at, fault) in self.setup.faults.clone() {
-            self.after(LOAD + at, Happening::Fault(fault));
+            self.at(LOAD + at, Happening::Fault(fault));
         }
-        self.last_fault = self.now + LOAD;
+        self.last_fault = LOAD;
     }
 
     pub(crate) fn at(&mut self, at: Time, happening: Happening) {
@@ -504,6 +507,9 @@ impl World {
     fn travel(&mut self, from: Place, to: Place, packet: Vec<u8>) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         self.network.arrivals(self.now, &mut self.rng, from, to, &mut arrivals);
+        if arrivals.is_empty() {
+            self.trace(|| format!("lost: from {from:?} to {to:?}"));
+        }
         for at in arrivals.drain(..) {
             let mut packet = packet.clone();
             if self.rng.chance(self.network.link.corruption) {

@@ -87,7 +87,8 @@ impl<T> Chunks<T> {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        (0..self.end()).filter_map(|slot| Some((slot, self.get(slot)?)))
+        // Not to the end of a chunk that is nearly empty.
+        (0..self.end()).filter_map(|slot| Some((slot, self.get(slot)?))).take(self.len())
     }
 }
 

@@ -107,8 +107,12 @@ impl Leg {
     }
 
     /// Whether the host looks at a segment at all: not at what ends before all that it has acknowledged, or begins
-    /// far ahead (RFC 9293, section 3.10.7.4). Old duplicates of an earlier connection are of that kind.
+    /// far ahead (RFC 9293, section 3.10.7.4), and not at another handshake (RFC 5961, section 4). Old duplicates of an
+    /// earlier connection are of that kind, and answers to a stranger who speaks in its name.
     pub(super) fn looks_at(&self, seen: &Seen) -> bool {
+        if seen.has(Flags::SYN) && self.own_isn.is_some_and(|isn| isn != seen.seq) {
+            return false;
+        }
         let len = seen.len() as i64 + i64::from(seen.has(Flags::FIN));
         self.of_own(seen.seq).is_none_or(|at| at + len >= self.acked && at <= self.acked + FAR)
     }

@@ -65,11 +65,14 @@ impl Wire {
             }
             return;
         }
+        let to_client = self.clients.contains_key(to);
+        let other_is_done = if to_client { flow.server_done } else { flow.client_done };
         let detail = format!("node {} resets flow {}: {seen}", sender.node, id.0);
         if sender.quiet && !sender.relays {
             ledger.violate(Rule::Silence, detail);
-        } else if !self.both_acted {
-            // (Two nodes that act may each have made a connection for the client.)
+        } else if !self.both_acted && !other_is_done {
+            // (Two nodes that act may each have made a connection for the client. And when the other end has
+            // everything, and has closed, what counts is whether this one still wants something.)
             ledger.resets.push((id, detail));
         }
     }

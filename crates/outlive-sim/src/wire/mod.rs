@@ -44,6 +44,8 @@ pub(crate) struct Wire {
     pub(crate) first_data: bool,
     /// At some time both nodes were active.
     pub(crate) both_acted: bool,
+    /// Flows that two active nodes have opened, each without a chance to know of the other.
+    pub(crate) opened_twice: Vec<FlowId>,
 }
 
 /// What the standby is known to hold, if a session's effects have to wait for it.
@@ -63,6 +65,10 @@ pub(crate) struct Sender<'a> {
     pub(crate) paired: bool,
     /// What the standby is known to hold, if a session's effects have to wait for it.
     pub(crate) held: Held<'a>,
+    /// What it was told of itself.
+    pub(crate) own: &'a BTreeSet<ConnectionName>,
+    /// The other node is active, too, and this one has not heard it for as long as it takes to think it dead.
+    pub(crate) apart: bool,
 }
 
 impl Wire {
@@ -315,19 +321,35 @@ impl Wire {
     }
 
     /// The client's own words go to the server at `key`: for the first time?
-    fn tell(&mut self, ledger: &mut Ledger, flow: FlowId, key: FourTuple) {
+    fn tell(&mut self, ledger: &mut Ledger, id: FlowId, key: FourTuple, sender: &Sender<'_>) {
         let Some(leg) = self.servers.get_mut(&key) else { return };
         if std::mem::replace(&mut leg.told, true) {
             return;
         }
-        let other = self.by_flow.insert(flow, key).filter(|other| *other != key);
+        let other = self.by_flow.insert(id, key).filter(|other| *other != key);
+        let Some(other) = other.filter(|other| self.servers[other].told) else { return };
+        let flow = &ledger.flows[id.0];
         // Of two nodes that both act, nothing is promised for what only one of them knows. Otherwise a session
         // may be lost, but nobody goes on with it on a guess.
-        let promised = !ledger.flows[flow.0].exempt || !self.both_acted;
-        if let Some(other) = other.filter(|other| promised && self.servers[other].told) {
-            let detail = format!("flow {} reaches a server twice: {other} and {key}", flow.0);
-            ledger.violate(Rule::AtMostOnce, detail);
+        if flow.exempt && self.both_acted {
+            return;
         }
+        if self.could_not_know(FourTuple::new(flow.client, flow.listener), other, sender) {
+            self.situations.insert("opened by both nodes");
+            self.opened_twice.push(id);
+            return;
+        }
+        let detail = format!("flow {} reaches a server twice: {other} and {key}", id.0);
+        ledger.violate(Rule::AtMostOnce, detail);
+    }
+
+    /// The one case in which a client may be opened at a second server: the standby had to believe its handshake, which
+    /// was answered while the two were a pair; the other node has gone on alone since, opened it, and is
+    /// active; and `sender`, active as well, has not heard of that, because it has not heard the other node at all.
+    fn could_not_know(&self, client: FourTuple, other: FourTuple, sender: &Sender<'_>) -> bool {
+        let by_other = self.servers[&other].asker.is_some_and(|(node, _)| node != sender.node);
+        let told = self.session_of(client).is_some_and(|session| sender.own.contains(&session));
+        sender.apart && by_other && !told && !self.was_answered_alone(client)
     }
 
     fn sent_to_server(
@@ -391,7 +413,7 @@ impl Wire {
         };
         let prefix = ledger.flows[flow.0].prefix.len() as i64;
         if seen.len() > 0 && at + seen.len() as i64 > prefix {
-            self.tell(ledger, flow, key);
+            self.tell(ledger, flow, key, sender);
         }
         // Two nodes that both act may each have made a connection for the client; one of them leads nowhere.
         if self.by_flow.get(&flow) == Some(&key) {
