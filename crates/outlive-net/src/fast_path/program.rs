@@ -1,7 +1,8 @@
 //! The program: what the kernel does with a packet that arrives on one of the node's interfaces.
 //!
 //! ```text
-//! lease over, not TCP, fragment, SYN, RST, odd options, unknown tuple, segment too long, handshake not completed by it
+//! lease over, not TCP, fragment, SYN, RST, odd options, unknown tuple, segment too long, client's handshake not
+//! completed by it, segments before it have not passed
 //!     └─▶ left alone: it goes on to the TUN device and the process
 //! else: note how far the streams are, translate the header in place, and let the packet come out of the TUN
 //!     device, exactly as if the process had written it there
@@ -152,6 +153,7 @@ pub(super) fn splice(environment: &Environment<'_>) -> Vec<u8> {
         part.find_session();
         part.check_opening();
         part.parse_options();
+        part.leave_what_overtakes();
         part.note_sent();
         part.note_acknowledged();
         part.translate();
@@ -368,6 +370,17 @@ impl Part<'_, '_> {
         }
         a.place(known);
         a.place(arranged);
+    }
+
+    /// A segment behind a gap stays with the process: what is missing may be on its way there, and would be overtaken.
+    fn leave_what_overtakes(&mut self) {
+        let tcp = self.version.tcp();
+        let Part { a, leave, .. } = self;
+        a.load(Size::Word, R2, R7, tcp + SEQ);
+        a.swap(R2, 32);
+        a.load(Size::Word, R3, R8, NEXT);
+        distance(a, R4, R2, R3);
+        a.jump32_if(R4, If::SignedGreater, 0, *leave);
     }
 
     /// What the segment says of the stream it belongs to; see `Stream::sent` of the proxy.

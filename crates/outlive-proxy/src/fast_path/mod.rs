@@ -5,7 +5,9 @@
 //! To the data plane it is like memory: it holds what was put there, and tells how far the streams are.
 //! It must do exactly what the data plane would do with a packet:
 //!
-//! * translate only segments with ACK and without SYN and RST, whose options it understands;
+//! * translate only segments with ACK and without SYN and RST, whose options it understands, and which do not begin
+//!   beyond all that the end was seen to send (what is missing may be on its way to the data plane, and would be
+//!   overtaken);
 //! * hand everything else on, unchanged, to [`Node::handle_packet`](crate::Node::handle_packet);
 //! * hand on what comes before the client has completed its handshake (see [`Splice::opening`]);
 //! * follow the streams by the rules of [`StreamProgress`];

@@ -83,6 +83,9 @@ impl Model {
         }
         let translation = direction.translation;
         let (seq, len) = (packet.seq(), packet.payload_len());
+        if session.streams[index(side)].has_gap_before(seq) {
+            return Outcome::LeftAlone;
+        }
         let ack = packet.ack() + translation.ack_delta;
         let window = u32::from(packet.window()) << translation.window_from;
         let opens = session.splice.opening;

@@ -146,6 +146,11 @@ impl Stream {
                 && seq.at_or_before(self.edge.later(self.next) + 1)
     }
 
+    /// Whether something that the sender has said before `seq` was not seen here.
+    pub(crate) fn has_gap_before(&self, seq: Seq) -> bool {
+        seq.after(self.next)
+    }
+
     /// Whether `seq` lies in the window that the sender was last shown.
     pub(crate) fn in_window(&self, seq: Seq) -> bool {
         self.facts.has(KNOWN) && self.acked.at_or_before(seq) && seq.at_or_before(self.edge)
