@@ -64,7 +64,8 @@ impl Database {
             postgres.arg("-c").arg(setting);
         }
         let mut running = Running::start(host, &mut postgres, &world.path("postgres.log"));
-        running.wait_until_it_listens(host, host.socket(false, PORT));
+        // It listens before that, and turns everybody away.
+        running.wait_until_it_says("ready to accept connections");
         let copy = directory.join("copy");
         let database =
             Database { running, namespace: host.namespace().clone(), directory, copy, user };

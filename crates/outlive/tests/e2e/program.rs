@@ -102,6 +102,12 @@ impl Running {
         assert!(listens, "{} does not listen at {address}:\n{}", self.name, self.said());
     }
 
+    /// Waits until its complaints contain that.
+    pub(crate) fn wait_until_it_says(&mut self, what: &str) {
+        let says = wait_until(PATIENCE, || self.said().contains(what) || self.is_over());
+        assert!(says && !self.is_over(), "{} does not say {what:?}:\n{}", self.name, self.said());
+    }
+
     /// Asks it to end (`SIGINT`), and waits for that; then it is killed.
     pub(crate) fn stop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
