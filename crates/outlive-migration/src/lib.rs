@@ -10,6 +10,8 @@
 //! | [`flow`] | flow identifiers |
 //! | [`blob`] | the state of a connection as bytes |
 //! | [`message`] | what balancer and target say to each other |
+//! | [`tunnel`] | packets between balancer and target |
+//! | [`target`] | what a target answers, and when it speaks |
 //!
 //! [`docs/migration.md`]: ../../../../docs/migration.md
 #![forbid(unsafe_code)]
@@ -18,4 +20,6 @@ pub mod blob;
 pub mod flow;
 pub mod id;
 pub mod message;
+pub mod target;
+pub mod tunnel;
 mod wire;
