@@ -10,6 +10,7 @@
 //! | [`fast_path`] | an eBPF program that translates the packets of established sessions |
 //! | [`arrival`] | datagrams with the time at which they arrived |
 //! | [`sending`] | what the kernel says of a TCP socket's sender |
+//! | [`repair`] | connections put into the kernel's TCP, and taken out of it (`TCP_REPAIR`) |
 //! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
 //! | [`privilege`] | what this process may not do; real-time priority, locked memory |
 //! | [`netns`] | network namespaces as guards: run closures and programs inside |
@@ -30,6 +31,7 @@ pub mod netlink;
 pub mod netns;
 pub mod privilege;
 pub mod program;
+pub mod repair;
 pub mod sending;
 mod sys;
 pub mod sysctl;

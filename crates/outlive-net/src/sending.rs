@@ -1,11 +1,6 @@
 //! What the kernel says of a TCP socket as a sender (`TCP_INFO`): its timer, and what is on the way.
 
-use std::{
-    io,
-    mem::{size_of, zeroed},
-    os::fd::{AsFd, AsRawFd},
-    time::Duration,
-};
+use std::{io, os::fd::AsFd, time::Duration};
 
 use crate::sys;
 
@@ -30,20 +25,7 @@ impl Sending {
     /// # Errors
     /// What the kernel says: it is not a TCP socket.
     pub fn of(socket: impl AsFd) -> io::Result<Self> {
-        // SAFETY: all-zero bytes are a valid `tcp_info`, which consists of integers.
-        let mut info: libc::tcp_info = unsafe { zeroed() };
-        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
-        // SAFETY: the pointers describe `info` and its length; the kernel writes at most `len` bytes
-        // there, and the descriptor is open for as long as it is borrowed.
-        sys::check(unsafe {
-            libc::getsockopt(
-                socket.as_fd().as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                std::ptr::from_mut(&mut info).cast(),
-                &mut len,
-            )
-        })?;
+        let info: libc::tcp_info = sys::socket_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
         let micros = |micros: u32| Duration::from_micros(micros.into());
         Ok(Self {
             retransmission_timeout: micros(info.tcpi_rto),

@@ -6,7 +6,7 @@
 use std::{
     ffi::CStr,
     io,
-    mem::size_of,
+    mem::{size_of, size_of_val, zeroed},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
@@ -46,6 +46,61 @@ pub(crate) fn set_socket_option<T: Copy>(
         )
     })
     .map(drop)
+}
+
+/// Sets a socket option to an array of plain C structures.
+pub(crate) fn set_socket_option_slice<T: Copy>(
+    socket: impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    values: &[T],
+) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    let len = size_of_val(values) as libc::socklen_t;
+    // SAFETY: pointer and length describe `values`, which the kernel only reads.
+    check(unsafe { libc::setsockopt(fd, level, name, values.as_ptr().cast(), len) }).map(drop)
+}
+
+/// A plain C structure or integer that the kernel fills in.
+///
+/// # Safety
+/// Every pattern of bits, all zeros among them, is a valid value.
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: consists of integers.
+unsafe impl Plain for libc::tcp_info {}
+
+/// Reads a socket option. What the kernel does not fill in is zero.
+pub(crate) fn socket_option<T: Plain>(
+    socket: impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+) -> io::Result<T> {
+    // SAFETY: all zeros is a valid value: see `Plain`.
+    let mut value: T = unsafe { zeroed() };
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointers describe `value` and its length; the kernel writes at most `len` bytes
+    // there, after which the value is still valid: see `Plain`.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_mut(&mut value).cast(),
+            &mut len,
+        )
+    })?;
+    Ok(value)
+}
+
+/// A number of bytes that a socket's ioctl (`FIONREAD`, `TIOCOUTQ`, ...) tells.
+pub(crate) fn socket_bytes(socket: impl AsFd, request: libc::c_ulong) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: these requests write one int behind the pointer.
+    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), request as _, &mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 /// Moves the calling thread into the namespace that `namespace` refers to.

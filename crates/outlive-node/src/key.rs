@@ -1,6 +1,6 @@
 //! The key that both nodes of a pair share: its file, and what is derived from it. Also the key of an external
 //! detector, which is derived from it, too, but put into a file of its own: whoever watches a pair need not be able
-//! to speak as one of its nodes.
+//! to speak as one of its nodes. And the keys of targets, each of which can be used with that target only.
 //!
 //! The file is text, so that it survives being copied by hand: a first line that says what it
 //! is, and 32 random bytes in hexadecimal. Whoever has it can speak as either node, so a file that
@@ -23,10 +23,13 @@ use sha2::Sha256;
 
 const FIRST_LINE: &str = "outlive pair key, version 1";
 const WATCH_FIRST_LINE: &str = "outlive watch key, version 1";
+const HOST_FIRST_LINE: &str = "outlive host key, version 1";
 const SALT: &[u8] = b"outlive pair key 1";
 const STATE_LABEL: &[u8] = b"state connection psk";
 const HEARTBEAT_LABEL: &[u8] = b"heartbeat";
 const WATCH_LABEL: &[u8] = b"external detector";
+/// Followed by the target's name.
+const HOST_LABEL: &[u8] = b"migration target ";
 /// A valid file has less than a hundred bytes; what is longer is something else.
 const LONGEST_FILE: u64 = 4_096;
 
@@ -78,6 +81,11 @@ impl PairKey {
     /// The key of external detectors of this pair.
     pub fn watch(&self) -> WatchKey {
         WatchKey(self.derive(WATCH_LABEL))
+    }
+
+    /// The key of the target that the configuration of the nodes gives this name.
+    pub fn host(&self, name: &str) -> HostKey {
+        HostKey(self.derive(&[HOST_LABEL, name.as_bytes()].concat()))
     }
 
     /// The pre-shared key of the state connection's handshake.
@@ -145,6 +153,46 @@ impl WatchKey {
 impl fmt::Debug for WatchKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WatchKey")
+    }
+}
+
+/// The key under which the nodes of a pair and one target of migrations talk. The target can do nothing else with it,
+/// and nothing with it elsewhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HostKey([u8; 32]);
+
+impl HostKey {
+    /// The key as the text of a key file.
+    pub fn to_text(&self) -> String {
+        to_text(HOST_FIRST_LINE, &self.0)
+    }
+
+    /// Reads a key file.
+    ///
+    /// # Errors
+    /// As [`PairKey::load`].
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        from_text(HOST_FIRST_LINE, &read(path, HOST_FIRST_LINE)?).map(HostKey)
+    }
+
+    /// Writes a new key file that only its owner may read (mode 0600).
+    ///
+    /// # Errors
+    /// As [`PairKey::save`].
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        save(path, &self.to_text())
+    }
+
+    /// The pre-shared key of the channel's handshake.
+    pub fn psk(&self) -> [u8; 32] {
+        self.0
+    }
+}
+
+/// Never shows the key.
+impl fmt::Debug for HostKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HostKey")
     }
 }
 
@@ -294,6 +342,24 @@ mod tests {
         assert_eq!(
             key.to_text(),
             "outlive watch key, version 1\n955c7dd8fcb613d2050b5f335da3754b5540b237efc4e31309d66418a14198f6\n"
+        );
+    }
+
+    #[test]
+    fn each_target_has_a_key_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.key");
+        let pair = PairKey::from_text(EXAMPLE).unwrap();
+        let key = pair.host("web1");
+        key.save(&path).unwrap();
+        assert!(HostKey::load(&path).unwrap() == key);
+        assert_eq!(PairKey::load(&path), Err(NOT_A_KEY));
+        assert!(key != pair.host("web2") && key.psk() != pair.watch().0);
+        assert_eq!(format!("{key:?}"), "HostKey");
+        // Golden, as below.
+        assert_eq!(
+            key.to_text(),
+            "outlive host key, version 1\n8a90973ce1bd60d1f238002bacb76072cd178bdf213638a355c2a22433c85762\n"
         );
     }
 

@@ -1,15 +1,31 @@
-//! `outlive keygen`: a new key for a pair, or the one that an external detector of a pair needs.
+//! `outlive keygen`: a new key for a pair, or one that is derived from it: for an external detector, for a target of migrations.
 
 use std::{io, path::Path, process::ExitCode};
 
 use outlive_node::key::PairKey;
 
-pub(crate) fn keygen(output: Option<&Path>, pair: Option<&Path>) -> ExitCode {
-    match pair {
-        Some(pair) => watch(output, pair),
-        None => new(output),
+pub(crate) fn keygen(
+    output: Option<&Path>,
+    watch: Option<&Path>,
+    host: Option<(&Path, &str)>,
+) -> ExitCode {
+    match (watch, host) {
+        (Some(pair), _) => derived(pair, output, |pair| {
+            let key = pair.watch();
+            let next = "Copy it to the machine that watches the pair; the nodes need no copy.";
+            (key.to_text(), Box::new(move |path| key.save(path)), next)
+        }),
+        (None, Some((pair, name))) => derived(pair, output, |pair| {
+            let key = pair.host(name);
+            let next = "Copy it to the target of that name; the nodes need no copy.";
+            (key.to_text(), Box::new(move |path| key.save(path)), next)
+        }),
+        (None, None) => new(output),
     }
 }
+
+/// A key as text, how it is saved, and what to do with the file.
+type Derived = (String, Box<dyn Fn(&Path) -> io::Result<()>>, &'static str);
 
 fn new(output: Option<&Path>) -> ExitCode {
     let key = match PairKey::generate() {
@@ -26,20 +42,23 @@ fn new(output: Option<&Path>) -> ExitCode {
     told(path, key.save(path), "Copy it to the other node, readable for its owner only.")
 }
 
-fn watch(output: Option<&Path>, pair: &Path) -> ExitCode {
-    let key = match PairKey::load(pair) {
-        Ok(key) => key.watch(),
+fn derived(
+    pair: &Path,
+    output: Option<&Path>,
+    derive: impl FnOnce(PairKey) -> Derived,
+) -> ExitCode {
+    let (text, save, next) = match PairKey::load(pair) {
+        Ok(key) => derive(key),
         Err(error) => {
             eprintln!("{}: {error}\n  help: {}", pair.display(), error.help(pair));
             return ExitCode::FAILURE;
         }
     };
     let Some(path) = output else {
-        print!("{}", key.to_text());
+        print!("{text}");
         return ExitCode::SUCCESS;
     };
-    let next = "Copy it to the machine that watches the pair; the nodes need no copy.";
-    told(path, key.save(path), next)
+    told(path, save(path), next)
 }
 
 fn told(path: &Path, saved: io::Result<()>, next: &str) -> ExitCode {

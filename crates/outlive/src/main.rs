@@ -93,6 +93,13 @@ enum Command {
         /// but watching can be done with it.
         #[arg(long, value_name = "FILE")]
         watch: Option<PathBuf>,
+        /// Instead of a new one: the key for the agent of one target of migrations, derived from the pair's key in this
+        /// file. It is of no use for anything or anyone else.
+        #[arg(long, value_name = "FILE", requires = "name", conflicts_with = "watch")]
+        host: Option<PathBuf>,
+        /// The target's name, as the configuration of the nodes has it.
+        #[arg(long, requires = "host")]
+        name: Option<String>,
     },
 }
 
@@ -107,7 +114,10 @@ fn main() -> ExitCode {
         Command::Undrain { which, member } => drain::undrain(which, member),
         Command::Handover { which } => handover::hand_over(which),
         Command::Watch { config, check } => watch::watch(&config, check),
-        Command::Keygen { output, watch } => keygen::keygen(output.as_deref(), watch.as_deref()),
+        Command::Keygen { output, watch, host, name } => {
+            let host = host.as_deref().zip(name.as_deref());
+            keygen::keygen(output.as_deref(), watch.as_deref(), host)
+        }
     }
 }
 

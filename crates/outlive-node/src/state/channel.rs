@@ -19,7 +19,7 @@ use snow::{HandshakeState, TransportState};
 
 use super::{
     Failure,
-    preamble::{PREAMBLE_LEN, Preamble},
+    preamble::{Introduction, PREAMBLE_LEN},
 };
 
 /// The longest message, in bytes.
@@ -63,7 +63,7 @@ pub enum ChannelEvent<'a> {
 /// A state connection without its socket.
 pub struct Channel {
     side: Side,
-    own: Preamble,
+    own: Introduction,
     psk: [u8; 32],
     phase: Phase,
     /// Received and not yet decrypted: from `inbound_at` on.
@@ -93,8 +93,10 @@ enum Phase {
 
 impl Channel {
     /// One end of a connection that has just been made. `psk` as of
-    /// [`PairKey::state_psk`](crate::key::PairKey::state_psk). The preamble is outbound.
-    pub fn new(side: Side, own: Preamble, psk: [u8; 32]) -> Self {
+    /// [`PairKey::state_psk`](crate::key::PairKey::state_psk) between nodes, as of
+    /// [`HostKey::psk`](crate::key::HostKey::psk) between a node and a target. The preamble is outbound.
+    pub fn new(side: Side, own: impl Into<Introduction>, psk: [u8; 32]) -> Self {
+        let own = own.into();
         Channel {
             side,
             own,

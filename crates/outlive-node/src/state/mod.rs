@@ -19,7 +19,7 @@ mod tests;
 
 pub use channel::{Channel, ChannelEvent, MAX_MESSAGE, SEND_LIMIT, Side};
 pub use endpoint::{EndpointConfig, StateEndpoint, StateEvent};
-pub use preamble::{PREAMBLE_LEN, Preamble, VERSION};
+pub use preamble::{Introduction, PREAMBLE_LEN, Preamble, VERSION};
 
 use std::io;
 

@@ -121,6 +121,18 @@ impl TcpPacket<'_> {
         Ok(())
     }
 
+    /// Gives the packet other ends and changes nothing else: the same connection under another
+    /// address. What is said of checksums in [`translate`](Self::translate) holds here, too.
+    pub fn readdress(&mut self, tuple: &FourTuple) -> Result<(), Untranslatable> {
+        if tuple.version() != Some(self.version) {
+            return Err(Untranslatable::Version);
+        }
+        let mut changes = Changes::default();
+        self.replace_ends(tuple, &mut changes);
+        self.update_checksum(changes);
+        Ok(())
+    }
+
     fn replace_ends(&mut self, tuple: &FourTuple, changes: &mut Changes) {
         let header = self.header_mut();
         let ports = u32::from(tuple.source.port) << 16 | u32::from(tuple.destination.port);

@@ -213,6 +213,19 @@ proptest! {
     }
 
     #[test]
+    fn other_ends_are_all_that_a_new_address_changes(
+        (raw, tuple, checksum) in any_packet().prop_flat_map(|raw| {
+            let tuple = tuple_of(raw.tuple.source.addr.is_ipv4());
+            (Just(raw), tuple, any_checksum())
+        }),
+    ) {
+        let mut bytes = buffer(&raw.build(checksum));
+        parse(&mut bytes, checksum).unwrap().readdress(&tuple).unwrap();
+        let expected = Raw { tuple, ..raw }.build(checksum);
+        prop_assert_eq!(&bytes[HEADROOM..], &expected[..]);
+    }
+
+    #[test]
     fn a_wrong_checksum_is_not_made_right(
         (raw, translation) in any_packet_and_translation(),
         error in 1u16..0xffff,
