@@ -16,10 +16,13 @@
 //! | [`pair`] | roles, epochs, heartbeats |
 //! | `replication` | the conversation with the standby |
 //! | [`counters`], [`event`], [`status`], [`survey`] | what can be seen from outside |
+//!
+//! What a pair is made of and does not depend on proxying serves `outlive-stack`, too: [`pair`], [`clock`], [`timer`],
+//! the cookies' [`KeyRing`], and the memories [`SpentCookies`] and [`Suspects`].
 #![forbid(unsafe_code)]
 
 mod balance;
-mod clock;
+pub mod clock;
 pub mod config;
 pub mod content;
 pub mod counters;
@@ -37,11 +40,15 @@ mod replication;
 mod session;
 pub mod status;
 pub mod survey;
-mod timer;
+pub mod timer;
 
 pub use self::{
     flows::Side,
     node::{DrainRefusal, Entropy, HandoverProgress, HandoverRefusal, NoPlace, Node},
+    opening::{
+        keys::{EpochKey, KeyRing},
+        memory::{SpentCookies, Suspects},
+    },
     proxy::Verdict,
     replication::{MAX_STATE_MESSAGE, StateError},
 };

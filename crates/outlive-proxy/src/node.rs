@@ -55,7 +55,7 @@ pub struct Entropy(pub [u8; 32]);
 
 impl Entropy {
     /// 16 bytes for one purpose.
-    fn derive(&self, purpose: &[u8], number: u64) -> [u8; 16] {
+    pub fn derive(&self, purpose: &[u8], number: u64) -> [u8; 16] {
         let (key, seed) = self.0.split_first_chunk::<16>().expect("32 bytes");
         let mut hasher = SipHasher24::new_with_key(key);
         hasher.write(seed);
