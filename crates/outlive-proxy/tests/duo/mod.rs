@@ -3,6 +3,9 @@
 // Each test program uses what it needs.
 #![allow(dead_code)]
 
+#[path = "../packets/mod.rs"]
+mod packets;
+
 use std::{collections::VecDeque, time::Duration};
 
 use outlive_proxy::{
@@ -17,27 +20,14 @@ use outlive_proxy::{
 };
 use outlive_tcp::{
     segment::Segment,
-    seq::Seq,
     time::Time,
-    wire::{Endpoint, Flags, FourTuple, Offload, Options, TcpPacket, Timestamps},
+    wire::{Endpoint, Flags, Offload},
 };
 
-const HEADROOM: usize = 64;
-pub(crate) const CLIENT_ISN: Seq = Seq(1_000);
-pub(crate) const SERVER_ISN: Seq = Seq(900_000);
+pub(crate) use self::packets::{CLIENT_ISN, HEADROOM, Out, SERVER_ISN, segment};
+
 /// Longer than a session whose record is lost is met with silence.
 pub(crate) const QUIET: Duration = Duration::from_secs(6);
-
-/// A packet that a node let out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Out {
-    pub(crate) tuple: FourTuple,
-    pub(crate) seq: Seq,
-    pub(crate) ack: Seq,
-    pub(crate) flags: Flags,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) timestamps: Option<Timestamps>,
-}
 
 pub(crate) fn listener() -> Endpoint {
     Endpoint::new([10, 0, 0, 100].into(), 80)
@@ -353,7 +343,7 @@ impl Duo {
         let verdict = half.node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
         let mut out = Vec::new();
         if let Verdict::Forward { range, .. } = verdict {
-            out.push(read(&buffer[range]));
+            out.push(Out::read(&buffer[range]));
         }
         out.extend(self.transmitted(node));
         self.check(node);
@@ -364,7 +354,7 @@ impl Duo {
     fn transmitted(&mut self, node: usize) -> Vec<Out> {
         let mut out = Vec::new();
         while let Some(packet) = self.halves[node].node.poll_transmit() {
-            out.push(read(packet));
+            out.push(Out::read(packet));
         }
         out
     }
@@ -412,37 +402,4 @@ impl Duo {
 fn new_node(config: &Config, node: NodeId, seed: u8, now: Time) -> Node {
     let config = Config { node, ..config.clone() };
     Node::new(config, Entropy([seed; 32]), 1_700_000_000_000_000 + now.as_micros(), now)
-}
-
-pub(crate) fn segment(
-    source: Endpoint,
-    destination: Endpoint,
-    seq: Seq,
-    ack: Option<Seq>,
-    flags: Flags,
-) -> Segment<'static> {
-    Segment {
-        tuple: FourTuple { source, destination },
-        seq,
-        ack,
-        flags,
-        window: 20_000,
-        options: Options::default(),
-        payload: &[],
-        hop_limit: 64,
-    }
-}
-
-fn read(packet: &[u8]) -> Out {
-    let mut packet = packet.to_vec();
-    let end = packet.len();
-    let packet = TcpPacket::parse(&mut packet, 0, end, Offload::default()).unwrap();
-    Out {
-        tuple: packet.tuple(),
-        seq: packet.seq(),
-        ack: packet.ack(),
-        flags: packet.flags(),
-        payload: packet.payload().to_vec(),
-        timestamps: packet.timestamps(),
-    }
 }
