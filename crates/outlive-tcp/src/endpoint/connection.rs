@@ -131,6 +131,22 @@ impl Connection {
         Ok(self.sender.write(data))
     }
 
+    /// Small segments wait while others are in flight, or no longer do (RFC 9293, MUST-17): as
+    /// [`Config::nagle`], while the connection lasts.
+    pub fn set_nagle(&mut self, on: bool) {
+        self.config.nagle = on;
+    }
+
+    /// As [`Config::user_timeout`], while the connection lasts. What waits for an acknowledgment has
+    /// waited for as long as it has.
+    pub fn set_user_timeout(&mut self, timeout: std::time::Duration) {
+        if self.state.is_synchronized() && self.timers.is_set(Timer::User) {
+            let since = self.timers.due(Timer::User) - self.config.user_timeout;
+            self.timers.set(Timer::User, since + timeout);
+        }
+        self.config.user_timeout = timeout;
+    }
+
     /// Calls urgent what was written so far (RFC 9293, section 3.8.5). The other end is told at
     /// once, the bytes stay in their order. Programs that are not bound to it by an old protocol
     /// should not use it (SHLD-13).
