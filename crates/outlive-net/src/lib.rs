@@ -10,6 +10,7 @@
 //! | [`fast_path`] | an eBPF program that translates the packets of established sessions |
 //! | [`arrival`] | datagrams with the time at which they arrived |
 //! | [`sending`] | what the kernel says of a TCP socket's sender |
+//! | [`diag`] | which TCP connections the kernel has, and which have ended |
 //! | [`repair`] | connections put into the kernel's TCP, and taken out of it (`TCP_REPAIR`) |
 //! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
 //! | [`privilege`] | what this process may not do; real-time priority, locked memory |
@@ -22,6 +23,7 @@
 //! enums that carry the errno.
 
 pub mod arrival;
+pub mod diag;
 pub mod edge;
 mod errno;
 pub mod fast_path;

@@ -21,7 +21,8 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-const NO_DAD: AddressOptions = AddressOptions { no_dad: true, no_prefix_route: false };
+const NO_DAD: AddressOptions =
+    AddressOptions { no_dad: true, no_prefix_route: false, host_scope: false };
 
 #[test]
 fn a_namespace_is_empty_but_for_its_loopback() {
@@ -222,9 +223,14 @@ fn rules_and_permanent_neighbours_read_back() {
     let Some(namespace) = common::namespace() else { return };
     let netlink = namespace.netlink().unwrap();
     netlink.add_veth("v0", "v1", None).unwrap();
-    for from in ["10.9.5.0/24", "0.0.0.0/0", "::/0", "fd09:5::1/128"] {
+    for (from, tcp_source_port) in [
+        ("10.9.5.0/24", None),
+        ("0.0.0.0/0", Some(80)),
+        ("::/0", None),
+        ("fd09:5::1/128", Some(443)),
+    ] {
         let incoming = Some("v0".to_owned());
-        let rule = Rule { priority: 100, from: net(from), incoming, table: 1000 };
+        let rule = Rule { priority: 100, from: net(from), incoming, tcp_source_port, table: 1000 };
         netlink.add_rule(&rule).unwrap();
         assert!(netlink.add_rule(&rule).unwrap_err().is_present());
         assert_eq!(netlink.own_rules().unwrap(), std::slice::from_ref(&rule));

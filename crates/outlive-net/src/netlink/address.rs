@@ -32,6 +32,9 @@ pub struct AddressOptions {
     pub no_dad: bool,
     /// Without a route for the address's network.
     pub no_prefix_route: bool,
+    /// IPv4: valid on this machine only, so never chosen as the source of a packet by itself; where `arp_ignore`
+    /// is 3, not told to neighbours that ask. No effect on IPv6.
+    pub host_scope: bool,
 }
 
 impl Netlink {
@@ -86,6 +89,9 @@ impl Netlink {
             && net.prefix_len() < 31
         {
             message.attributes.push(AddressAttribute::Broadcast(net.broadcast()));
+        }
+        if options.host_scope && address.addr().is_ipv4() {
+            message.header.scope = AddressScope::Host;
         }
         let mut bits = AddressFlags::empty();
         bits.set(AddressFlags::Nodad, options.no_dad && address.addr().is_ipv6());

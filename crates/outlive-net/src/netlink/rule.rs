@@ -5,9 +5,9 @@ use std::fmt;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    AddressFamily, IpProtocol, RouteNetlinkMessage,
     route::RouteProtocol,
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+    rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange},
 };
 
 use super::{Netlink, NetlinkError, ROUTE_PROTOCOL, absent_is_fine, address::family_of};
@@ -21,6 +21,8 @@ pub struct Rule {
     pub from: IpNet,
     /// Packets that came in on this interface; `lo` for those of this machine itself.
     pub incoming: Option<String>,
+    /// TCP packets from this port.
+    pub tcp_source_port: Option<u16>,
     /// The table to look up.
     pub table: u32,
 }
@@ -30,6 +32,9 @@ impl fmt::Display for Rule {
         write!(f, "{}: from {}", self.priority, self.from)?;
         if let Some(incoming) = &self.incoming {
             write!(f, " iif {incoming}")?;
+        }
+        if let Some(port) = self.tcp_source_port {
+            write!(f, " ipproto tcp sport {port}")?;
         }
         write!(f, " lookup {}", self.table)
     }
@@ -73,6 +78,10 @@ fn rule_message(rule: &Rule) -> RuleMessage {
     if let Some(incoming) = &rule.incoming {
         attributes.push(RuleAttribute::Iifname(incoming.clone()));
     }
+    if let Some(port) = rule.tcp_source_port {
+        attributes.push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
+        attributes.push(RuleAttribute::SourcePortRange(RulePortRange { start: port, end: port }));
+    }
     attributes.push(RuleAttribute::Table(rule.table));
     attributes.push(RuleAttribute::Priority(rule.priority));
     attributes.push(RuleAttribute::Protocol(RouteProtocol::from(ROUTE_PROTOCOL)));
@@ -90,6 +99,7 @@ fn own_rule_of(message: RouteNetlinkMessage) -> Option<Rule> {
         _ => return None,
     };
     let mut incoming = None;
+    let mut tcp_source_port = None;
     let mut table = u32::from(message.header.table);
     let mut priority = 0;
     let mut protocol = 0;
@@ -97,6 +107,7 @@ fn own_rule_of(message: RouteNetlinkMessage) -> Option<Rule> {
         match attribute {
             RuleAttribute::Source(address) => source = address,
             RuleAttribute::Iifname(name) => incoming = Some(name),
+            RuleAttribute::SourcePortRange(ports) => tcp_source_port = Some(ports.start),
             RuleAttribute::Table(number) => table = number,
             RuleAttribute::Priority(number) => priority = number,
             RuleAttribute::Protocol(number) => protocol = u8::from(number),
@@ -104,5 +115,6 @@ fn own_rule_of(message: RouteNetlinkMessage) -> Option<Rule> {
         }
     }
     let from = IpNet::new(source, message.header.src_len).ok()?;
-    (protocol == ROUTE_PROTOCOL).then_some(Rule { priority, from, incoming, table })
+    let rule = Rule { priority, from, incoming, tcp_source_port, table };
+    (protocol == ROUTE_PROTOCOL).then_some(rule)
 }
