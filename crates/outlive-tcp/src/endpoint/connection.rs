@@ -11,7 +11,7 @@ use super::{
     open::Handshaking,
     outcome::{AcknowledgeError, End, Event, Read, WriteError},
     path_mtu::PathMtu,
-    receiver::Receiver,
+    receiver::{AckDemand, Receiver},
     sender::Sender,
     state::State,
     timers::{Timer, Timers},
@@ -112,6 +112,19 @@ impl Connection {
     /// [`Read::End`] was given. Until then the other end repeats its FIN.
     pub fn acknowledge_end(&mut self) -> Result<(), AcknowledgeError> {
         self.receiver.acknowledge_end()
+    }
+
+    /// Says where this end stands, without waiting for company: what it has acknowledged, and its
+    /// window.
+    pub fn acknowledge_now(&mut self) {
+        self.receiver.ask_for_ack(AckDemand::Now);
+    }
+
+    /// The other end shall not be shown a window beyond `edge`, whatever there is room for: the
+    /// program passes the stream on, and whoever it is for takes no more. What was shown stays
+    /// shown. To be called with every change of that edge; a later one opens the window.
+    pub fn limit_window(&mut self, edge: Seq) {
+        self.receiver.limit_window(edge);
     }
 
     /// Queues as much of `data` as there is room for, and gives how many bytes that are. If it was
@@ -252,6 +265,7 @@ impl Connection {
             sent_acknowledged: self.sender.una,
             sent: self.sender.nxt,
             written: self.sender.data_end(),
+            send_edge: self.sender.una + self.sender.window.size,
             acknowledged: self.receiver.acknowledged(),
             read: self.receiver.read_up_to(),
             received: self.receiver.received(),
@@ -305,7 +319,6 @@ impl Connection {
 
     /// Starts and stops the timers that follow from the state.
     pub(super) fn settle_timers(&mut self, now: Time) {
-        use super::receiver::AckDemand;
         match self.receiver.demand() {
             AckDemand::Delayed => {
                 self.timers.start(Timer::DelayedAck, now + self.config.delayed_ack)
@@ -387,6 +400,8 @@ pub struct Positions {
     pub sent: Seq,
     /// Behind the last byte written.
     pub written: Seq,
+    /// The right edge of the other end's window.
+    pub send_edge: Seq,
     /// SEG.ACK of what is sent.
     pub acknowledged: Seq,
     /// The first byte not read.
