@@ -147,12 +147,11 @@ fn activity(
     let len = source.metadata().unwrap().len();
     let (count, copying) = copy_slowly(from, to, world.rate_for(len as usize));
     let running = Rc::new(RefCell::new(running));
-    let same = running.clone();
     Activity {
         name: format!("COPY {name}"),
         progress: Box::new(move || count.load(Relaxed)),
         wanted: len / 16,
-        is_over: Box::new(move || same.borrow_mut().is_over()),
+        running: running.clone(),
         finish: Box::new(move || {
             running.borrow_mut().succeed(ENOUGH);
             copying.join().expect("the thread does not panic").unwrap();
