@@ -186,7 +186,9 @@ impl Runtime {
 
     /// How long the loop may wait for something to happen.
     fn wait(&self) -> Duration {
-        let packets = self.packets.is_readable() || self.node.has_arrived();
+        let now = self.clock.now();
+        let readable = self.packets.is_readable() && !self.node.holds_packets(now);
+        let packets = readable || self.node.has_arrived();
         if packets || self.neighbours_wait || self.events_wait || self.measures || self.behind > 0 {
             return Duration::ZERO;
         }
@@ -194,7 +196,6 @@ impl Runtime {
             // The thread that reads them needs the processor.
             return OVERLOOKED;
         }
-        let now = self.clock.now();
         let pair = &self.settings.proxy.pair;
         let mut idle = if pair.enabled { pair.detection_timeout / 4 } else { IDLE_TURN };
         if self.node.delegated() > 0 {
@@ -222,7 +223,9 @@ impl Runtime {
         self.settle(now);
         self.read_state(now);
         self.settle(now);
-        self.packets.turn(now, &self.edge.tun, &mut self.node);
+        if !self.node.holds_packets(now) {
+            self.packets.turn(now, &self.edge.tun, &mut self.node);
+        }
         self.settle(now);
         self.drive_fast_path(now, began);
         self.neighbours_wait = self.edge.answer_neighbours();

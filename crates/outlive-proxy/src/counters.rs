@@ -110,6 +110,8 @@ counters! {
     DropSilent => "drop_silent",
     /// Dropped: the session waits for its standby's confirmation.
     DropUnconfirmed => "drop_unconfirmed",
+    /// Dropped: the first data of a session that waits for its standby, because too much of it waits. Its client repeats it.
+    DropFirstData => "drop_first_data",
     /// Dropped: the connection is still being opened.
     DropOpening => "drop_opening",
     /// Dropped: an acknowledgment with no valid cookie.

@@ -83,6 +83,8 @@ pub struct Node {
     /// The next announcement, and the pause after it.
     announcement: Option<(Time, Duration)>,
     handover: Handover,
+    /// Packets of the device wait until then, or until the peer has passed those before them.
+    holding: Option<Time>,
     /// What the peer was told, as a fingerprint, if it has said so.
     peer_configuration: Option<u64>,
     /// The fast path has stopped, if there is one.
@@ -128,6 +130,7 @@ impl Node {
             events: VecDeque::new(),
             announcement: None,
             handover: Handover::No,
+            holding: None,
             peer_configuration: None,
             fast_path_quiet: true,
         }
@@ -315,6 +318,7 @@ impl Node {
             Some(LinkEvent::Configured { fingerprint, reload }) => {
                 self.peer_configured(fingerprint, reload);
             }
+            Some(LinkEvent::Passed) => self.holding = None,
             Some(LinkEvent::Relayed) | None => {}
         }
         self.follow(now, Hearing::Something);
@@ -376,6 +380,7 @@ impl Node {
             announcement,
             // Once it is past, a handover waits for the standby.
             self.handover_deadline().filter(|at| *at > now),
+            self.holding.filter(|at| *at > now),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -570,6 +575,7 @@ impl Node {
     /// The state connection is no more; what hung on it is settled.
     fn drop_link(&mut self, now: Time) {
         self.link.closed();
+        self.holding = None;
         self.peer_configuration = None;
         self.proxy.journal.pause();
         self.proxy.to_relay.rewind();

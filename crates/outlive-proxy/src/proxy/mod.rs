@@ -157,6 +157,8 @@ pub(crate) struct Proxy {
     /// Sessions established here, by the listener's address.
     pub(crate) opened: BTreeMap<Endpoint, u64>,
     pub(crate) outbox: Outbox,
+    /// When a packet last came that was read while another node was becoming, or had become, the active one.
+    pub(crate) late_at: Time,
     /// Packets that the peer has to handle.
     pub(crate) to_relay: PacketQueue,
     /// Packets that the shell shall hand in (again).
@@ -174,6 +176,12 @@ pub(crate) struct Proxy {
     pub(crate) prefixes: BTreeMap<usize, Prefix>,
     awaiting: VecDeque<Awaiting>,
     pub(crate) withheld: Withheld,
+    /// Bytes of first data that the sessions in `awaiting` hold.
+    awaiting_bytes: usize,
+    /// There has been a session of which the standby was not told when it was established.
+    pub(crate) has_deferred: bool,
+    /// Before a handover: sessions from this slot on may have to be told of, from then on.
+    untold: Option<(usize, Time)>,
     /// Tuples of sessions that gave way, until the standby knows that they ended.
     given_way: GivenWay,
     pub(crate) spent: SpentCookies,
@@ -214,6 +222,7 @@ impl Proxy {
             counters: Counters::default(),
             opened: BTreeMap::new(),
             outbox: Outbox::default(),
+            late_at: Time::ZERO,
             to_relay: PacketQueue::default(),
             arrived: PacketQueue::default(),
             journal: Journal::default(),
@@ -237,6 +246,9 @@ impl Proxy {
             prefixes: BTreeMap::new(),
             awaiting: VecDeque::new(),
             withheld: Withheld::default(),
+            awaiting_bytes: 0,
+            has_deferred: false,
+            untold: None,
             given_way: GivenWay::default(),
             spent: SpentCookies::new(keys.table, now),
             suspects: Suspects::new(keys.table),

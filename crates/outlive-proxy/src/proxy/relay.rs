@@ -30,6 +30,7 @@ impl Proxy {
         end: usize,
         offload: Offload,
     ) -> Verdict {
+        self.late_at = now;
         if let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
             && packet.checksum_ok()
             && let Some(Flow::Session(slot, side)) = self.find(&packet.tuple())

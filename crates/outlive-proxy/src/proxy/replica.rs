@@ -12,10 +12,14 @@ use outlive_tcp::{
 
 use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release};
 use crate::{
+    counters::Counter,
     flows::{Flow, Side},
     replication::change::{Change, ReceivedChange},
     session::{Phase, Seconds, Session, record::Record, track::Streams},
 };
+
+/// Bytes of first data that all sessions hold together while they wait for the standby.
+const AWAITING_LIMIT: usize = 64 << 20;
 
 /// Sessions looked at in one go after a synchronisation, and the time until the next: a million in 60 ms.
 const SWEEP: usize = 16_384;
@@ -34,8 +38,25 @@ impl Proxy {
             self.release(now, slot, first);
         } else {
             let serial = self.sessions[slot].serial;
+            let first = self.bounded(first);
+            self.awaiting_bytes += first.data.len();
             self.awaiting.push_back(Awaiting { change, slot, serial, since: now, first });
         }
+    }
+
+    /// What is held while a session waits. Beyond the limit it is not: nothing of it was acknowledged, so its client
+    /// says it again.
+    fn bounded(&mut self, first: FirstData) -> FirstData {
+        if self.awaiting_bytes + first.data.len() <= AWAITING_LIMIT {
+            return first;
+        }
+        self.counters.count(Counter::DropFirstData);
+        FirstData::default()
+    }
+
+    /// The session waits no longer.
+    fn waits_no_longer(&mut self, awaiting: &Awaiting) {
+        self.awaiting_bytes -= awaiting.first.data.len();
     }
 
     /// Whether a new session has to wait for the standby, if there is one. That of an asynchronous listener does
@@ -78,6 +99,7 @@ impl Proxy {
     }
 
     fn release_awaiting(&mut self, now: Time, awaiting: Awaiting) {
+        self.waits_no_longer(&awaiting);
         let Awaiting { slot, serial, first, .. } = awaiting;
         let waiting = |s: &mut Session| s.phase == Phase::Unconfirmed;
         if self.sessions.with_serial(slot, serial).is_some_and(waiting) {
@@ -85,12 +107,12 @@ impl Proxy {
         }
     }
 
-    /// How long the oldest session has been waiting.
     /// How many sessions wait for the standby's confirmation.
     pub(crate) fn unconfirmed(&self) -> usize {
         self.awaiting.len()
     }
 
+    /// Since when the oldest of them has been waiting.
     pub(crate) fn waiting_since(&self) -> Option<Time> {
         self.awaiting.front().map(|a| a.since)
     }
@@ -103,6 +125,7 @@ impl Proxy {
     }
 
     fn abandon(&mut self, now: Time, awaiting: &Awaiting) {
+        self.waits_no_longer(awaiting);
         if let Some(session) = self.sessions.with_serial(awaiting.slot, awaiting.serial) {
             let client = session.tuple(Side::Client);
             self.journal.append(&Change::Forgotten { client });
@@ -117,6 +140,7 @@ impl Proxy {
         for awaiting in &mut self.awaiting {
             awaiting.first = FirstData::default();
         }
+        self.awaiting_bytes = 0;
         self.withheld.forget_data();
         self.remove_answered_openings();
     }
@@ -255,7 +279,7 @@ impl Proxy {
             }
         }
         if !self.make_room(now) {
-            self.counters.count(crate::counters::Counter::DropTableFull);
+            self.counters.count(Counter::DropTableFull);
             return;
         }
         let server = self.pools.intern(record.server.end());

@@ -303,6 +303,32 @@ impl Duo {
         out
     }
 
+    /// A planned handover from a node to the other, up to where the other is active.
+    pub(crate) fn hand_over(&mut self, from: usize) -> Vec<Out> {
+        self.begin_handover(from);
+        let mut out = Vec::new();
+        for _ in 0..100 {
+            if self.role(1 - from) == Role::Active {
+                return out;
+            }
+            self.settle(from);
+            self.speak(from);
+            out.extend(self.hear(1 - from, usize::MAX));
+            self.speak(1 - from);
+            if self.role(1 - from) != Role::Active {
+                out.extend(self.hear(from, usize::MAX));
+            }
+            self.now = self.now + Duration::from_millis(1);
+        }
+        panic!("nobody took over");
+    }
+
+    /// The first step of it.
+    pub(crate) fn begin_handover(&mut self, from: usize) {
+        self.halves[from].node.hand_over(self.now).expect("a handover is possible");
+        self.settle(from);
+    }
+
     // ── faults
 
     /// The process of a node dies; what is under way from it arrives if `tail`.
