@@ -165,7 +165,7 @@ fn write(tun: &Tun, packet: &[u8], counters: &mut PacketCounters) {
 }
 
 /// What the device says of a packet, as the core understands it.
-fn offload_of(header: VirtioNetHeader) -> Offload {
+pub fn offload_of(header: VirtioNetHeader) -> Offload {
     let checksum = if header.flags.contains(HeaderFlags::NEEDS_CSUM) {
         Checksum::Partial
     } else if header.flags.contains(HeaderFlags::DATA_VALID) {
@@ -183,7 +183,7 @@ fn offload_of(header: VirtioNetHeader) -> Offload {
 }
 
 /// What the device is told of a packet.
-fn header_for(packet: &[u8], offload: Offload) -> VirtioNetHeader {
+pub fn header_for(packet: &[u8], offload: Offload) -> VirtioNetHeader {
     let mut header = VirtioNetHeader::default();
     if offload == Offload::default() {
         return header;

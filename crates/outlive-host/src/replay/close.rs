@@ -40,7 +40,7 @@ impl Half {
 
 impl Closing {
     /// After a packet of the client, which has been translated.
-    pub(super) fn from_client(&mut self, now: Time, packet: &TcpPacket<'_>) {
+    pub(super) fn after_client(&mut self, now: Time, packet: &TcpPacket<'_>) {
         if packet.flags().contains(Flags::RST) {
             // Any other is ignored or challenged by the server (RFC 9293, section 3.10.7.4).
             if self.acknowledged == Some(packet.seq()) {

@@ -229,7 +229,7 @@ impl Replay {
     }
 
     /// Translates a packet of the client, whose ends are [`ends`](Self::ends).
-    pub fn from_client(&mut self, now: Time, packet: &mut TcpPacket<'_>) -> Verdict {
+    pub fn client_packet(&mut self, now: Time, packet: &mut TcpPacket<'_>) -> Verdict {
         let Phase::Speaking { server, .. } = self.phase else {
             return Verdict::Drop(Dropped::Mute);
         };
@@ -241,7 +241,7 @@ impl Replay {
         let translation = self.to_server(&server);
         match packet.translate(&translation) {
             Ok(()) => {
-                self.closing.from_client(now, packet);
+                self.closing.after_client(now, packet);
                 Verdict::Forward
             }
             Err(why) => Verdict::Drop(Dropped::Untranslatable(why)),
@@ -249,7 +249,7 @@ impl Replay {
     }
 
     /// Translates a packet of the server, whose ends are the reverse of [`inner`](Self::inner).
-    pub fn from_server(&mut self, now: Time, packet: &mut TcpPacket<'_>) -> Verdict {
+    pub fn server_packet(&mut self, now: Time, packet: &mut TcpPacket<'_>) -> Verdict {
         let Phase::Speaking { server, since } = self.phase else {
             return Verdict::Drop(Dropped::Mute);
         };

@@ -148,7 +148,7 @@ fn the_handshake_is_the_clients() {
     let mut answer = syn_ack(&replay, everything(), 60_000);
     assert_eq!(replay.open(&parse(&mut answer)), Opened::Ready);
     assert_eq!(
-        replay.from_client(NOW, &mut parse(&mut syn_ack(&replay, everything(), 1))),
+        replay.client_packet(NOW, &mut parse(&mut syn_ack(&replay, everything(), 1))),
         Verdict::Drop(Dropped::Mute)
     );
 
@@ -159,7 +159,7 @@ fn the_handshake_is_the_clients() {
     assert_eq!((flags, data), (Flags::PSH, blob().data));
     // An echo of anything else than the server's own timestamp is dropped by Linux.
     assert_eq!(options.timestamps, Some(Timestamps { value: 500, echo: 333 }));
-    assert_eq!(replay.from_server(NOW, &mut parse(&mut answer)), Verdict::IntroduceAgain);
+    assert_eq!(replay.server_packet(NOW, &mut parse(&mut answer)), Verdict::IntroduceAgain);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn packets_are_translated_both_ways() {
     };
     let mut buffer = bytes(replay.ends(), sent);
     let mut packet = parse(&mut buffer);
-    assert_eq!(replay.from_client(NOW, &mut packet), Verdict::Forward);
+    assert_eq!(replay.client_packet(NOW, &mut packet), Verdict::Forward);
     assert!(packet.checksum_ok());
     assert_eq!((packet.seq(), packet.ack()), (CLIENT + 18, SERVER + 200));
     assert_eq!((packet.tuple(), packet.window()), (replay.inner(), 300));
@@ -223,7 +223,7 @@ fn packets_are_translated_both_ways() {
     };
     let mut buffer = bytes(replay.inner().reversed(), sent);
     let mut packet = parse(&mut buffer);
-    assert_eq!(replay.from_server(NOW, &mut packet), Verdict::Forward);
+    assert_eq!(replay.server_packet(NOW, &mut packet), Verdict::Forward);
     assert!(packet.checksum_ok());
     assert_eq!((packet.seq(), packet.ack()), (SHOWN + 200, CLIENT + 22));
     assert_eq!(packet.tuple(), replay.ends().reversed());
@@ -246,7 +246,7 @@ fn a_server_with_fewer_options_is_bridged() {
     let sent = Sent { seq: CLIENT, ack: SHOWN, window: 100, options, ..Sent::default() };
     let mut buffer = bytes(replay.ends(), sent);
     let mut packet = parse(&mut buffer);
-    assert_eq!(replay.from_client(NOW, &mut packet), Verdict::Forward);
+    assert_eq!(replay.client_packet(NOW, &mut packet), Verdict::Forward);
     assert_eq!(packet.options(), Options::default());
     assert_eq!(packet.window(), 100 << 7, "not scaled for the server");
 
@@ -254,7 +254,10 @@ fn a_server_with_fewer_options_is_bridged() {
     let sent = Sent { seq: SERVER, window: 60_000, payload: &payload, ..Sent::default() };
     let mut buffer = bytes(replay.inner().reversed(), sent);
     let mut packet = parse(&mut buffer);
-    assert_eq!(replay.from_server(NOW + Duration::from_millis(20), &mut packet), Verdict::Forward);
+    assert_eq!(
+        replay.server_packet(NOW + Duration::from_millis(20), &mut packet),
+        Verdict::Forward
+    );
     assert_eq!(packet.timestamps(), Some(Timestamps { value: 9_070, echo: 600 }));
     assert_eq!(packet.window(), (60_000u32 >> 8) as u16);
     let cut = Segmentation::Tcp { size: 1_448, ecn: false };
@@ -284,9 +287,9 @@ fn a_client_without_options_is_offered_for_without_them() {
     ] {
         let mut packet = parse(&mut buffer);
         let forward = if packet.tuple() == replay.ends() {
-            replay.from_client(NOW, &mut packet)
+            replay.client_packet(NOW, &mut packet)
         } else {
-            replay.from_server(NOW, &mut packet)
+            replay.server_packet(NOW, &mut packet)
         };
         assert_eq!((forward, packet.window()), (Verdict::Forward, window));
     }
@@ -308,10 +311,10 @@ fn the_end_is_noticed_when_both_ends_have_acknowledged_it() {
     let server = Sent { seq: SERVER + 10, ack: CLIENT + 18, flags: Flags::FIN, ..Sent::default() };
     let client = Sent { seq: CLIENT + 18, ack: SHOWN + 11, flags: Flags::FIN, ..Sent::default() };
     let last = Sent { seq: SERVER + 11, ack: CLIENT + 19, ..Sent::default() };
-    replay.from_server(NOW, &mut parse(&mut bytes(replay.inner().reversed(), server)));
-    replay.from_client(NOW, &mut parse(&mut bytes(replay.ends(), client)));
+    replay.server_packet(NOW, &mut parse(&mut bytes(replay.inner().reversed(), server)));
+    replay.client_packet(NOW, &mut parse(&mut bytes(replay.ends(), client)));
     assert_eq!(replay.ended(), None);
-    replay.from_server(NOW, &mut parse(&mut bytes(replay.inner().reversed(), last)));
+    replay.server_packet(NOW, &mut parse(&mut bytes(replay.inner().reversed(), last)));
     assert_eq!(replay.ended(), Some((HowEnded::Closed, NOW)));
 }
 
@@ -319,10 +322,10 @@ fn the_end_is_noticed_when_both_ends_have_acknowledged_it() {
 fn only_a_reset_that_the_server_believes_is_an_end() {
     let mut replay = speaking(blob(), everything());
     let ack = Sent { ack: CLIENT + 18, ..Sent::default() };
-    replay.from_server(NOW, &mut parse(&mut bytes(replay.inner().reversed(), ack)));
+    replay.server_packet(NOW, &mut parse(&mut bytes(replay.inner().reversed(), ack)));
     for (seq, ended) in [(CLIENT + 19, None), (CLIENT + 18, Some((HowEnded::Reset, NOW)))] {
         let reset = Sent { seq, ack: SHOWN, flags: Flags::RST, ..Sent::default() };
-        replay.from_client(NOW, &mut parse(&mut bytes(replay.ends(), reset)));
+        replay.client_packet(NOW, &mut parse(&mut bytes(replay.ends(), reset)));
         assert_eq!(replay.ended(), ended);
     }
     let mut out = Vec::new();
