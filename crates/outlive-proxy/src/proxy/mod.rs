@@ -49,6 +49,7 @@ use crate::{
     counters::{Counter, Counters},
     event::LogEvent,
     flows::{Flow, FlowTable, Side},
+    migration::Migrations,
     opening::{
         Openings,
         keys::KeyRing,
@@ -173,6 +174,7 @@ pub(crate) struct Proxy {
     pub(crate) port_seed: u32,
     pub(crate) prefixes: BTreeMap<usize, Prefix>,
     awaiting: VecDeque<Awaiting>,
+    pub(crate) migrations: Migrations,
     pub(crate) withheld: Withheld,
     /// Tuples of sessions that gave way, until the standby knows that they ended.
     given_way: GivenWay,
@@ -236,6 +238,7 @@ impl Proxy {
             ]),
             prefixes: BTreeMap::new(),
             awaiting: VecDeque::new(),
+            migrations: Migrations::new(config.node, keys.table, config.limits.sessions, now),
             withheld: Withheld::default(),
             given_way: GivenWay::default(),
             spent: SpentCookies::new(keys.table, now),
@@ -292,7 +295,13 @@ impl Proxy {
         if !packet.checksum_ok() {
             return self.drop(Counter::DropChecksum);
         }
-        let flow = self.find(&packet.tuple());
+        let tuple = packet.tuple();
+        let flow = self.find(&tuple);
+        if flow.is_none()
+            && let Some(slot) = self.migrations.find(&tuple)
+        {
+            return self.migrated_packet(now, slot, packet);
+        }
         if flow.is_none() && self.posture.leaving == Leaving::Settling {
             return self.keep(now, &buffer[start..end], offload);
         }
@@ -479,6 +488,7 @@ impl Proxy {
                 assert_eq!(session.phase, Phase::Unconfirmed, "data is withheld");
             }
         }
+        self.migrations.check_invariants();
         for slot in self.prefixes.keys() {
             assert!(self.sessions.get(*slot).is_some(), "a prefix without a session");
         }

@@ -71,6 +71,8 @@ pub(crate) struct Hello {
     pub(crate) resumes: bool,
     /// It understands [`Message::Handover`] and what follows from it. Earlier builds of this version do not say so.
     pub(crate) hands_over: bool,
+    /// It understands changes about migrated connections.
+    pub(crate) migrates: bool,
 }
 
 /// Why a message cannot be obeyed; the connection is to be closed.
@@ -127,7 +129,8 @@ impl<'a> Message<'a> {
                 let flags = u8::from(hello.node == NodeId::B)
                     | u8::from(hello.active) << 1
                     | u8::from(hello.hands_over) << 2
-                    | u8::from(hello.resumes) << 3;
+                    | u8::from(hello.resumes) << 3
+                    | u8::from(hello.migrates) << 4;
                 out.push(flags);
                 out.extend(hello.incarnation.to_be_bytes());
                 out.extend(hello.epoch.0.to_be_bytes());
@@ -254,6 +257,7 @@ impl Hello {
             active: flags & 2 != 0,
             hands_over: flags & 4 != 0,
             resumes: flags & 8 != 0,
+            migrates: flags & 16 != 0,
             incarnation: body.u64()?,
             epoch: Epoch(body.u64()?),
         })
@@ -295,6 +299,7 @@ mod tests {
             active: true,
             resumes: true,
             hands_over: true,
+            migrates: true,
         };
         let offload = Offload {
             checksum: Checksum::Partial,
@@ -334,7 +339,7 @@ mod tests {
     #[test]
     fn the_layout_is_fixed() {
         let golden: [&[u8]; 8] = [
-            b"\x01OLST\0\x01\x0f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
+            b"\x01OLST\0\x01\x1f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
             b"\x02\0\0\0\0\0\0\0\x01\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\0\0\0\0\0\0\0\x03",
             b"\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x0c",
             b"\x08\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x0c",
@@ -355,7 +360,7 @@ mod tests {
     fn the_hello_of_the_first_version_is_understood() {
         let first = b"\x01OLST\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
         let Ok(Message::Hello(hello)) = Message::decode(first) else { panic!("not understood") };
-        assert!(hello.active && !hello.resumes && !hello.hands_over);
+        assert!(hello.active && !hello.resumes && !hello.hands_over && !hello.migrates);
         let mut newer = first.to_vec();
         newer[6] = 2;
         // Whatever else it says: it may have changed.

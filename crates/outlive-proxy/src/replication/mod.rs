@@ -151,6 +151,7 @@ impl Link {
             active,
             resumes: true,
             hands_over: true,
+            migrates: true,
         };
         self.say(&Message::Hello(hello));
     }
@@ -373,6 +374,7 @@ impl Link {
         }
         self.peer = hello.incarnation;
         self.peer_hands_over = hello.hands_over;
+        proxy.migrations.peer_understands(hello.migrates);
         self.say_configuration(proxy.config.fingerprint(), false);
         match (active, hello.active) {
             (true, false) if hello.resumes => self.stage = Stage::Comparing,
