@@ -1,5 +1,7 @@
 //! A pair and the agents of two targets, whose messages pass when the test says so.
 
+#![allow(dead_code, reason = "every test uses a part of it")]
+
 use std::collections::{BTreeMap, VecDeque};
 
 use outlive_migration::{
