@@ -11,6 +11,7 @@
 //! | `opening` | connections on their way from a SYN to a session |
 //! | `session` | established splices: record, streams, phase |
 //! | [`fast_path`] | who may translate the packets of established sessions instead |
+//! | `migration` | connections that are handed to a target |
 //! | [`content`] | what first data says about where it belongs |
 //! | `balance`, `ports` | which server, from which source port |
 //! | [`pair`] | roles, epochs, heartbeats |
@@ -29,6 +30,7 @@ pub mod counters;
 pub mod event;
 pub mod fast_path;
 mod flows;
+mod migration;
 pub mod node;
 mod opening;
 mod outbox;
@@ -44,6 +46,7 @@ pub mod timer;
 
 pub use self::{
     flows::Side,
+    migration::AgentError,
     node::{DrainRefusal, Entropy, HandoverProgress, HandoverRefusal, NoPlace, Node},
     opening::{
         keys::{EpochKey, KeyRing},

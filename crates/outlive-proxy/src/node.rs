@@ -13,6 +13,7 @@
 
 mod drain;
 mod handover;
+mod migrate;
 mod reload;
 
 use std::{collections::VecDeque, hash::Hasher, time::Duration};
@@ -122,8 +123,10 @@ impl Node {
         let floor = Epoch((unix_us / 1_000) << 1);
         let pair = Pair::new(config.pair.clone(), config.node, incarnation, floor, now);
         let clock = PairClock::new(unix_us, now);
+        let mut proxy = Proxy::new(config, keys, clock, now);
+        proxy.identify(incarnation);
         Node {
-            proxy: Proxy::new(config, keys, clock, now),
+            proxy,
             pair,
             link: Link::new(),
             entropy: Secret(entropy),
@@ -450,6 +453,7 @@ impl Node {
     }
 
     fn sync_posture(&mut self) {
+        self.proxy.migrations_epoch(self.pair.epoch());
         self.proxy.posture.unsure = self.pair.is_unsure() && !fault::on(Fault::StandstillIgnored);
     }
 
@@ -540,6 +544,8 @@ impl Node {
         self.events.push_back(Event::Activate { epoch });
         self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
         self.link.forget_held();
+        self.proxy.migrations_epoch(epoch);
+        self.proxy.migrations_serve();
         // What was kept for the other node is this one's to handle now.
         self.proxy.readmit(now);
         self.end_relaying();
@@ -558,6 +564,7 @@ impl Node {
         self.proxy.abandon_unconfirmed(now);
         self.proxy.keys.clear();
         self.proxy.outbox.clear();
+        self.proxy.migrations_yield();
         self.announcement = None;
         self.end_relaying();
         self.close_link(now);

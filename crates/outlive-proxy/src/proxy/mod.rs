@@ -49,6 +49,7 @@ use crate::{
     counters::{Counter, Counters},
     event::LogEvent,
     flows::{Flow, FlowTable, Side},
+    migration::Migrations,
     opening::{
         Openings,
         keys::KeyRing,
@@ -175,6 +176,7 @@ pub(crate) struct Proxy {
     pub(crate) port_seed: u32,
     pub(crate) prefixes: BTreeMap<usize, Prefix>,
     awaiting: VecDeque<Awaiting>,
+    pub(crate) migrations: Migrations,
     pub(crate) withheld: Withheld,
     /// Bytes of first data that the sessions in `awaiting` hold.
     awaiting_bytes: usize,
@@ -245,6 +247,7 @@ impl Proxy {
             ]),
             prefixes: BTreeMap::new(),
             awaiting: VecDeque::new(),
+            migrations: Migrations::new(config.node, keys.table, config.limits.sessions, now),
             withheld: Withheld::default(),
             awaiting_bytes: 0,
             has_deferred: false,
@@ -304,7 +307,13 @@ impl Proxy {
         if !packet.checksum_ok() {
             return self.drop(Counter::DropChecksum);
         }
-        let flow = self.find(&packet.tuple());
+        let tuple = packet.tuple();
+        let flow = self.find(&tuple);
+        if flow.is_none()
+            && let Some(slot) = self.migrations.find(&tuple)
+        {
+            return self.migrated_packet(now, slot, packet);
+        }
         if flow.is_none() && self.posture.leaving == Leaving::Settling {
             return self.keep(now, &buffer[start..end], offload);
         }
@@ -491,6 +500,7 @@ impl Proxy {
                 assert_eq!(session.phase, Phase::Unconfirmed, "data is withheld");
             }
         }
+        self.migrations.check_invariants();
         for slot in self.prefixes.keys() {
             assert!(self.sessions.get(*slot).is_some(), "a prefix without a session");
         }

@@ -38,6 +38,15 @@ impl Proxy {
         {
             return self.pass_late(now, slot, side, packet);
         }
+        // What is led to a target is so by either node.
+        if let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
+            && packet.checksum_ok()
+            && !packet.flags().contains(Flags::SYN)
+            && let Some(slot) = self.migrated(&packet.tuple())
+        {
+            self.counters.count(Counter::LatePassed);
+            return self.migrated_packet(now, slot, packet);
+        }
         self.keep(now, buffer.get(start..end).unwrap_or_default(), offload)
     }
 

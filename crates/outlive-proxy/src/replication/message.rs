@@ -76,6 +76,8 @@ pub(crate) struct Hello {
     pub(crate) hands_over: bool,
     /// It says and understands [`Message::Passed`].
     pub(crate) tells_passed: bool,
+    /// It understands changes about migrated connections.
+    pub(crate) migrates: bool,
 }
 
 /// Why a message cannot be obeyed; the connection is to be closed.
@@ -134,7 +136,8 @@ impl<'a> Message<'a> {
                     | u8::from(hello.active) << 1
                     | u8::from(hello.hands_over) << 2
                     | u8::from(hello.resumes) << 3
-                    | u8::from(hello.tells_passed) << 4;
+                    | u8::from(hello.tells_passed) << 4
+                    | u8::from(hello.migrates) << 5;
                 out.push(flags);
                 out.extend(hello.incarnation.to_be_bytes());
                 out.extend(hello.epoch.0.to_be_bytes());
@@ -264,6 +267,7 @@ impl Hello {
             hands_over: flags & 4 != 0,
             resumes: flags & 8 != 0,
             tells_passed: flags & 16 != 0,
+            migrates: flags & 32 != 0,
             incarnation: body.u64()?,
             epoch: Epoch(body.u64()?),
         })
@@ -306,6 +310,7 @@ mod tests {
             resumes: true,
             hands_over: true,
             tells_passed: true,
+            migrates: true,
         };
         let offload = Offload {
             checksum: Checksum::Partial,
@@ -346,7 +351,7 @@ mod tests {
     #[test]
     fn the_layout_is_fixed() {
         let golden: [&[u8]; 8] = [
-            b"\x01OLST\0\x01\x1f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
+            b"\x01OLST\0\x01\x3f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
             b"\x02\0\0\0\0\0\0\0\x01\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\0\0\0\0\0\0\0\x03",
             b"\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x0c",
             b"\x08\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x0c",
@@ -368,6 +373,7 @@ mod tests {
         let first = b"\x01OLST\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
         let Ok(Message::Hello(hello)) = Message::decode(first) else { panic!("not understood") };
         assert!(hello.active && !hello.resumes && !hello.hands_over && !hello.tells_passed);
+        assert!(!hello.migrates);
         let mut newer = first.to_vec();
         newer[6] = 2;
         // Whatever else it says: it may have changed.

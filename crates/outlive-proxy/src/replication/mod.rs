@@ -160,6 +160,7 @@ impl Link {
             resumes: true,
             hands_over: true,
             tells_passed: true,
+            migrates: true,
         };
         self.say(&Message::Hello(hello));
     }
@@ -401,6 +402,7 @@ impl Link {
         self.peer = hello.incarnation;
         self.peer_hands_over = hello.hands_over;
         self.peer_tells_passed = hello.tells_passed;
+        proxy.migrations.peer_understands(hello.migrates);
         self.say_configuration(proxy.config.fingerprint(), false);
         match (active, hello.active) {
             (true, false) if hello.resumes => self.stage = Stage::Comparing,

@@ -60,6 +60,7 @@ pub(crate) fn config() -> Config {
             retry_after: Duration::from_secs(10),
         }],
         source_addresses: vec![[10, 0, 0, 101].into()],
+        migration: Default::default(),
         pair: PairConfig::alone(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),

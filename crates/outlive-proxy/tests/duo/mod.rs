@@ -85,6 +85,7 @@ pub(crate) fn config(protection: Protection) -> Config {
             retry_after: Duration::from_secs(10),
         }],
         source_addresses: vec![[10, 0, 0, 101].into()],
+        migration: Default::default(),
         pair: PairConfig::default(),
         timeouts: Timeouts::default(),
         limits: Limits { sessions: 200_000, half_open: 200_000, ..Limits::default() },
@@ -135,6 +136,12 @@ impl Duo {
 
     pub(crate) fn node(&self, node: usize) -> &Node {
         &self.halves[node].node
+    }
+
+    /// The node, if it lives.
+    pub(crate) fn living(&mut self, node: usize) -> Option<&mut Node> {
+        let half = &mut self.halves[node];
+        half.alive.then_some(&mut half.node)
     }
 
     pub(crate) fn log(&mut self, node: usize) -> Vec<LogEvent> {
@@ -362,8 +369,14 @@ impl Duo {
 
     /// Hands a node a packet; what it lets out.
     pub(crate) fn send(&mut self, node: usize, segment: Segment<'_>) -> Vec<Out> {
+        let mut packet = Vec::new();
+        segment.emit(&mut packet);
+        self.send_bytes(node, &packet)
+    }
+
+    pub(crate) fn send_bytes(&mut self, node: usize, packet: &[u8]) -> Vec<Out> {
         let mut buffer = vec![0; HEADROOM];
-        segment.emit(&mut buffer);
+        buffer.extend_from_slice(packet);
         let (end, now) = (buffer.len(), self.now);
         let half = &mut self.halves[node];
         let verdict = half.node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
@@ -377,7 +390,18 @@ impl Duo {
         out
     }
 
-    fn transmitted(&mut self, node: usize) -> Vec<Out> {
+    /// Hands a node a packet that is not TCP; the packets that it makes itself.
+    pub(crate) fn send_raw(&mut self, node: usize, packet: &[u8]) -> Vec<Vec<u8>> {
+        let mut buffer = vec![0; HEADROOM];
+        buffer.extend_from_slice(packet);
+        let (end, now) = (buffer.len(), self.now);
+        let node = &mut self.halves[node].node;
+        node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
+        std::iter::from_fn(|| node.poll_transmit().map(<[u8]>::to_vec)).collect()
+    }
+
+    /// Packets that a node made itself.
+    pub(crate) fn transmitted(&mut self, node: usize) -> Vec<Out> {
         let mut out = Vec::new();
         while let Some(packet) = self.halves[node].node.poll_transmit() {
             out.push(Out::read(packet));

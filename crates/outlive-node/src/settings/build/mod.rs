@@ -90,6 +90,7 @@ impl Builder<'_, '_> {
             listeners,
             pools,
             source_addresses,
+            migration: Default::default(),
             pair,
             timeouts: timeouts?,
             limits: limits?,

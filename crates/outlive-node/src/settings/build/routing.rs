@@ -232,6 +232,7 @@ impl Builder<'_, '_> {
             host: host?,
             path_prefix: route.path_prefix.as_ref().map(|text| text.get_ref().clone()),
             pool: pool?,
+            migrate: false,
         })
     }
 
