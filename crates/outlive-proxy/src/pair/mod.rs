@@ -232,7 +232,7 @@ impl Pair {
 
     /// An external detector has seen this epoch. Returns whether this node, active in a lower one, has to yield:
     /// then it is [done](Self::done) with [`Decision::StepDown`].
-    pub(crate) fn told_of(&mut self, epoch: Epoch) -> bool {
+    pub fn told_of(&mut self, epoch: Epoch) -> bool {
         // One that this node began, it may have told its standby of before it counts itself.
         let by_peer = epoch.owner() != self.node;
         if !self.config.enabled || !by_peer || epoch <= self.epoch {
