@@ -119,9 +119,12 @@ impl World {
 
     /// What must be true of a takeover.
     pub(crate) fn check_takeover(&mut self, node: NodeIndex, event: &LogEvent) {
-        let LogEvent::TookOver { cause: TakeoverCause::Silence(_), complete, .. } = event else {
-            return;
-        };
+        let LogEvent::TookOver { cause, complete, .. } = event else { return };
+        if self.setup.detector && *cause != TakeoverCause::Ordered {
+            let detail = format!("node {node} without an order of the detector: {cause}");
+            self.ledger.violate(Rule::Takeover, detail);
+        }
+        let TakeoverCause::Silence(_) = cause else { return };
         let machine = self.machine(node);
         let pair = &machine.config.pair;
         let patience = if *complete { pair.detection_timeout } else { pair.join_timeout };

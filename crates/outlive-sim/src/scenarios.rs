@@ -1,5 +1,6 @@
 //! The list of scenarios whose every crash point is tried.
 
+mod detector;
 mod protections;
 
 use std::time::Duration;
@@ -71,6 +72,18 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ),
         ("smoltcp-to-linux", upload(Scenario::direct, &PLAIN).stacks(other(), big())),
         ("linux-to-smoltcp", requests(Scenario::direct, &PLAIN).stacks(big(), other())),
+        ("endpoint-download", download(Scenario::direct, &PLAIN).stacks(own(), own())),
+        (
+            "endpoint-upload-loss",
+            upload(Scenario::inspect, &HTTP).stacks(own(), own()).link(lossy()),
+        ),
+        ("endpoint-server", requests(Scenario::inspect, &HTTP).stacks(big(), own())),
+        ("endpoint-server-first", server_first().stacks(own(), big())),
+        (
+            "endpoint-proxy",
+            proxied(Scenario::inspect, &TLS, ProxyProtocol::V2).stacks(other(), own()),
+        ),
+        ("endpoint-both-ways", both_ways().stacks(own(), big())),
         ("no-sack", download(Scenario::inspect, &HTTP).stacks(without_sack(), big())),
         ("no-sack-server", upload(Scenario::inspect, &HTTP).stacks(big(), without_sack())),
         ("small-mtu", download(Scenario::inspect, &HTTP).stacks(narrow(), big())),
@@ -123,6 +136,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("begins-cut-off", begins_cut_off()),
     ];
     all.extend(protections::all());
+    all.extend(detector::all());
     all
 }
 
@@ -168,6 +182,10 @@ fn big() -> StackSetup {
 
 fn other() -> StackSetup {
     StackSetup { kind: Kind::Smoltcp, ..StackSetup::default() }
+}
+
+fn own() -> StackSetup {
+    StackSetup { kind: Kind::Outlive, ..StackSetup::default() }
 }
 
 fn without_sack() -> StackSetup {
