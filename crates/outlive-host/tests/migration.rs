@@ -20,7 +20,7 @@ use outlive_tcp::{
 };
 
 use self::stage::{
-    CLIENT, PATIENCE, Running, Stage, TUNNEL_BALANCER, TUNNEL_TARGET, VIRTUAL,
+    Asked, CLIENT, PATIENCE, Running, Stage, TUNNEL_BALANCER, TUNNEL_TARGET, VIRTUAL,
     balancer::{Balancer, Course},
     has, virtual_address,
 };
@@ -431,4 +431,85 @@ fn the_virtual_address_is_not_told_and_goes_with_the_agent() {
     }
     agent.stop();
     assert_eq!(state(), before);
+}
+
+/// Not a test: the process that others start as the agent.
+#[test]
+fn the_agent() {
+    stage::be_agent();
+}
+
+fn reads(client: &mut TcpStream, expected: &[u8]) {
+    let mut found = vec![0; expected.len()];
+    client.read_exact(&mut found).unwrap();
+    assert_eq!(String::from_utf8_lossy(&found), String::from_utf8_lossy(expected));
+}
+
+/// The local server ends connections that nobody translates any more: their clients must not hear of it.
+#[test]
+fn a_killed_agent_leaks_nothing() {
+    let Some(stage) = Stage::new() else { return };
+    let agent = stage.agent_process("the_agent", REPLAY);
+    let _balancer = Balancer::start(&stage);
+    let accepted = talkative(&stage);
+    let begin = || {
+        let mut client = request(&stage);
+        reads(&mut client, b"welcome");
+        let server = accepted.recv_timeout(PATIENCE).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        (client, server)
+    };
+    let ((reset, with_data), (closed, mut without)) = (begin(), begin());
+    reads(&mut without, b"GET /small HTTP/1.0\r\n\r\n");
+    drop(agent);
+    // With unread data the kernel says RST, without FIN, and that again and again. Either would be in the client's window.
+    drop((with_data, without));
+    (&reset).write_all(b"are you there?").unwrap();
+
+    let agent = stage.agent_process("the_agent", REPLAY);
+    // The balancer has said SERVE, and something about both of the lost connections.
+    agent.wait_for("channel.received", |found| found >= 3);
+    agent.wait_for("packets.unknown_servers", |found| found > 0);
+    let (mut client, mut server) = begin();
+    server.write_all(b", again").unwrap();
+    reads(&mut client, b", again");
+    for lost in [reset, closed] {
+        lost.set_nonblocking(true).unwrap();
+        let nothing = (&lost).read(&mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "not a word to the client");
+    }
+}
+
+#[test]
+fn a_connection_in_the_kernel_outlives_the_agent() {
+    let Some(stage) = Stage::new() else { return };
+    let agent = stage.agent_process("the_agent", KERNEL);
+    let balancer = Balancer::start(&stage);
+    let socket = stage.path("server.sock");
+    let incoming = stage
+        .target
+        .run(|| Incoming::new(TcpListener::bind("127.0.0.1:0").unwrap(), &socket).unwrap());
+    let incoming = incoming.unwrap();
+    let mut client = request(&stage);
+    let (mut server, _) = incoming.accept().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    reads(&mut server, b"GET /small HTTP/1.0\r\n\r\n");
+    server.write_all(b"first").unwrap();
+    reads(&mut client, b"first");
+    assert!(matches!(balancer.answer(), Message::Prepared { .. }));
+    assert!(matches!(balancer.answer(), Message::Committed { .. }));
+    drop(agent);
+    // Said while nobody leads the client's packets anywhere; the answers need no agent.
+    client.write_all(b"next, ").unwrap();
+    server.write_all(b"second").unwrap();
+    reads(&mut client, b"second");
+    let agent = stage.agent_process("the_agent", KERNEL);
+    assert!(matches!(balancer.answer(), Message::Hello(_)));
+    assert!(matches!(balancer.answer(), Message::Committed { .. }), "it is adopted");
+    client.write_all(b"last").unwrap();
+    reads(&mut server, b"next, last");
+    server.write_all(b"third").unwrap();
+    reads(&mut client, b"third");
+    drop((client, server));
+    agent.wait("migrations.ended", 1);
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+use mio::{Events, Interest, Poll, Registry, Token, Waker, unix::SourceFd};
 use outlive_migration::{
     blob::{Blob, Mapping, Scales, TcpState, TimestampState},
     flow::{FlowCounter, FlowId},
@@ -82,7 +82,7 @@ impl Default for Course {
 enum Phase {
     Answered { isn: Seq, options: Options },
     Migrating { id: MigrationId, flow: FlowId, queue: Vec<Vec<u8>> },
-    Gone { flow: FlowId },
+    Gone { id: MigrationId, flow: FlowId },
     Given,
 }
 
@@ -113,7 +113,7 @@ impl Balancer {
         socket.set_nonblocking(true).unwrap();
         let preamble = Preamble { node: NodeId::A, incarnation: 1 };
         let psk = stage.key.host("web1").psk();
-        let channel = Channel::new(Side::Dialer, Introduction::Balancer(preamble), psk);
+        let channel = move || Channel::new(Side::Dialer, Introduction::Balancer(preamble), psk);
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).unwrap());
         let (stop, course) = (Arc::new(AtomicBool::new(false)), Arc::default());
@@ -122,7 +122,8 @@ impl Balancer {
         let mut state = State {
             tun: tun.unwrap(),
             socket,
-            channel,
+            channel: channel(),
+            new_channel: Box::new(channel),
             course: Arc::clone(&course),
             begin: Instant::now(),
             counter: FlowCounter::new(Node::A, 7),
@@ -169,6 +170,7 @@ struct State {
     tun: Tun,
     socket: TcpStream,
     channel: Channel,
+    new_channel: Box<dyn Fn() -> Channel + Send>,
     course: Arc<Mutex<Course>>,
     begin: Instant,
     counter: FlowCounter,
@@ -181,7 +183,7 @@ struct State {
 
 impl State {
     fn run(&mut self, mut poll: Poll) {
-        let registry = poll.registry();
+        let registry = poll.registry().try_clone().unwrap();
         for (descriptor, token) in
             [(self.tun.as_raw_fd(), DEVICE), (self.socket.as_raw_fd(), SOCKET)]
         {
@@ -197,10 +199,26 @@ impl State {
                 self.transmit(&packet);
             }
             if !self.listen() {
-                return;
+                self.connect_again(&registry);
             }
             // A lost wake-up does no harm.
             let _ = poll.poll(&mut events, Some(Duration::from_millis(100)));
+        }
+    }
+
+    /// To the next agent.
+    fn connect_again(&mut self, registry: &Registry) {
+        let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
+        while !self.stop.load(Ordering::Acquire) {
+            if let Ok(socket) = TcpStream::connect(CHANNEL) {
+                socket.set_nonblocking(true).unwrap();
+                let descriptor = socket.as_raw_fd();
+                registry.register(&mut SourceFd(&descriptor), SOCKET, Interest::READABLE).unwrap();
+                (self.socket, self.channel) = (socket, (self.new_channel)());
+                self.listen();
+                return;
+            }
+            std::thread::yield_now();
         }
     }
 
@@ -228,6 +246,16 @@ impl State {
                 let speaker = Speaker::Balancer(Node::A);
                 self.say(&Message::Hello(Hello { speaker, incarnation: 1, epoch: EPOCH }));
                 self.say(&Message::Serve { epoch: EPOCH });
+                // What the target was told before, if there was an agent before this one.
+                let told: Vec<Message> = (self.connections.iter())
+                    .filter_map(|(ends, phase)| match *phase {
+                        Phase::Gone { id, flow } => {
+                            Some(Message::Commit { epoch: EPOCH, id, flow, ends: *ends })
+                        }
+                        _ => None,
+                    })
+                    .collect();
+                told.iter().for_each(|message| self.say(message));
             }
             for message in messages {
                 self.obey(&message);
@@ -267,7 +295,7 @@ impl State {
                 else {
                     return;
                 };
-                self.connections.insert(ends, Phase::Gone { flow });
+                self.connections.insert(ends, Phase::Gone { id, flow });
                 for mut packet in queue {
                     let mut bytes = vec![0; START];
                     bytes.append(&mut packet);
@@ -277,7 +305,7 @@ impl State {
             }
             Message::Ended { epoch, id, flow, .. } => {
                 self.connections.retain(
-                    |_, phase| !matches!(phase, Phase::Gone { flow: other } if *other == flow),
+                    |_, phase| !matches!(phase, Phase::Gone { flow: other, .. } if *other == flow),
                 );
                 self.say(&Message::Gone { epoch, id });
             }
@@ -297,7 +325,7 @@ impl State {
         match self.connections.get_mut(&ends) {
             Some(Phase::Answered { .. }) if packet.payload_len() > 0 => self.migrate(&packet),
             Some(Phase::Migrating { queue, .. }) => queue.push(packet.bytes().to_vec()),
-            Some(Phase::Gone { flow }) => {
+            Some(Phase::Gone { flow, .. }) => {
                 let version = usize::from(ends.source.addr.is_ipv6());
                 let tunnel = Tunnel {
                     balancer: TUNNEL_BALANCER[version].parse().unwrap(),

@@ -3,10 +3,10 @@
 pub(crate) mod balancer;
 
 use std::{
-    fs,
+    env, fs,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    process::{Command, Output},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use outlive_host::{
 use outlive_net::{
     netlink::{AddressOptions, BridgeOptions, Route, RouteTarget},
     netns::Namespace,
+    program::end_with_starter,
     sysctl, tun,
 };
 use outlive_node::key::PairKey;
@@ -34,6 +35,7 @@ pub(crate) const VIRTUAL: [&str; 2] = ["10.78.0.100", "fd78::100"];
 pub(crate) const TUNNEL_BALANCER: [&str; 2] = ["10.79.0.1", "fd79::1"];
 pub(crate) const TUNNEL_TARGET: [&str; 2] = ["10.79.0.7", "fd79::7"];
 pub(crate) const CHANNEL: &str = "10.77.0.7:7410";
+const AGENT: &str = "OUTLIVE_TEST_AGENT";
 /// Only against hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -126,8 +128,8 @@ impl Stage {
         self.directory.path().join(name)
     }
 
-    /// Starts the agent, with these services.
-    pub(crate) fn agent(&self, services: &str) -> Running {
+    /// Writes the agent's configuration, with these services.
+    fn configure(&self, services: &str) -> PathBuf {
         let text = format!(
             r#"
 [host]
@@ -146,6 +148,29 @@ linger = "50ms"
         );
         let file = self.path("host.toml");
         fs::write(&file, &text).unwrap();
+        file
+    }
+
+    /// Starts the agent as a process of its own, by running this test program again for the test `name`, which is to call
+    /// [`be_agent`].
+    pub(crate) fn agent_process(&self, name: &str, services: &str) -> Process {
+        let file = self.configure(services);
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", name, "--nocapture"]).env(AGENT, &file);
+        let command = end_with_starter(self.target.enclose(&mut command));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let process = Process { socket: self.path("host.sock"), child };
+        let begin = Instant::now();
+        while status::ask(&process.socket).is_err() {
+            assert!(begin.elapsed() < PATIENCE, "the agent does not begin");
+            std::thread::yield_now();
+        }
+        process
+    }
+
+    /// Starts the agent, with these services.
+    pub(crate) fn agent(&self, services: &str) -> Running {
+        let file = self.configure(services);
         let settings = Settings::load(&file).unwrap_or_else(|problems| panic!("{}", problems[0]));
         let socket = settings.status_socket.clone();
         let agent = self.target.run(|| Agent::start(settings)).unwrap().unwrap();
@@ -179,27 +204,69 @@ pub(crate) struct Running {
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
-impl Running {
-    pub(crate) fn status(&self) -> Value {
-        serde_json::from_str(&status::ask(&self.socket).unwrap()).unwrap()
+/// An agent that runs as a process of its own. Dropping it kills it.
+pub(crate) struct Process {
+    socket: PathBuf,
+    child: Child,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// If [`Stage::agent_process`] has started this process, is its agent until it is killed.
+pub(crate) fn be_agent() {
+    let Some(file) = env::var_os(AGENT) else { return };
+    let settings = Settings::load(Path::new(&file)).unwrap_or_else(|all| panic!("{}", all[0]));
+    Agent::start(settings).unwrap().run().unwrap();
+}
+
+/// What is asked of an agent.
+pub(crate) trait Asked {
+    fn socket(&self) -> &Path;
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&status::ask(self.socket()).unwrap()).unwrap()
     }
 
     /// A number of the status: `packets.mute`.
-    pub(crate) fn number(&self, path: &str) -> u64 {
+    fn number(&self, path: &str) -> u64 {
         let status = self.status();
         let found = path.split('.').fold(&status, |value, key| &value[key]);
         found.as_u64().unwrap_or_else(|| panic!("{path} in {status}"))
     }
 
     /// Waits until a number of the status is this.
-    pub(crate) fn wait(&self, path: &str, wanted: u64) {
+    fn wait(&self, path: &str, wanted: u64) {
+        self.wait_for(path, |found| found == wanted);
+    }
+
+    /// Waits until a number of the status is as wanted.
+    fn wait_for(&self, path: &str, wanted: impl Fn(u64) -> bool) {
         let begin = Instant::now();
-        while self.number(path) != wanted {
-            assert!(begin.elapsed() < PATIENCE, "{path} is not {wanted}: {}", self.status());
+        while !wanted(self.number(path)) {
+            assert!(begin.elapsed() < PATIENCE, "{path} does not become so: {}", self.status());
             std::thread::yield_now();
         }
     }
+}
 
+impl Asked for Running {
+    fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+impl Asked for Process {
+    fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+impl Running {
     pub(crate) fn stop(mut self) {
         self.end();
     }
