@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod drain;
 mod handover;
+mod host;
 mod keygen;
 mod log;
 mod reload;
@@ -65,6 +66,14 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Make this machine a target, to which the balancers migrate connections, until SIGTERM or SIGINT.
+    Host {
+        /// The configuration file of the agent.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(flatten)]
+        instead: host::Instead,
+    },
     /// Have both nodes obey their changed files. Established connections go on; a wrong file changes nothing.
     Reload {
         #[command(flatten)]
@@ -113,6 +122,7 @@ fn main() -> ExitCode {
         Command::Drain(options) => drain::drain(options),
         Command::Undrain { which, member } => drain::undrain(which, member),
         Command::Handover { which } => handover::hand_over(which),
+        Command::Host { config, instead } => host::host(&config, instead),
         Command::Watch { config, check } => watch::watch(&config, check),
         Command::Keygen { output, watch, host, name } => {
             let host = host.as_deref().zip(name.as_deref());
