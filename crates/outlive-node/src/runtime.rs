@@ -48,6 +48,7 @@ use crate::{
     reload::reload,
     settings::Settings,
     state::{Failure, StateEndpoint, StateEvent},
+    targets::{TargetEvent, TargetLinks},
 };
 
 pub use self::start::StartError;
@@ -56,6 +57,8 @@ const WAKER: Token = Token(0);
 const ADMIN: usize = 1;
 const STATE: usize = ADMIN + AdminServer::TOKENS;
 const EDGE: usize = STATE + StateEndpoint::TOKENS;
+/// Behind all that an edge can have: interfaces may be added.
+const TARGETS: usize = 1 << 20;
 
 /// A loop without a peer need not turn often when nothing happens.
 const IDLE_TURN: Duration = Duration::from_secs(1);
@@ -77,6 +80,7 @@ pub struct Runtime {
     detector: Option<Responder>,
     metrics: Option<Metrics>,
     state: Option<StateEndpoint>,
+    targets: TargetLinks,
     admin: AdminServer,
     node: Node,
     packets: PacketPath,
@@ -95,6 +99,8 @@ pub struct Runtime {
     neighbours_wait: bool,
     /// So has the fast path.
     events_wait: bool,
+    /// And the targets.
+    targets_wait: bool,
     /// Heartbeats have arrived that have not been read.
     overlooked: bool,
     /// Sessions are being counted for the metrics, or for a command.
@@ -194,7 +200,8 @@ impl Runtime {
         let now = self.clock.now();
         let readable = self.packets.is_readable() && !self.node.holds_packets(now);
         let packets = readable || self.node.has_arrived();
-        if packets || self.neighbours_wait || self.events_wait || self.measures || self.behind > 0 {
+        let others = self.neighbours_wait || self.events_wait || self.targets_wait;
+        if packets || others || self.measures || self.behind > 0 {
             return Duration::ZERO;
         }
         if self.overlooked {
@@ -207,7 +214,7 @@ impl Runtime {
             idle = idle.min(ASK_EVERY);
         }
         let state = self.state.as_ref().map(StateEndpoint::deadline);
-        let deadlines = [self.node.poll_timeout(now), state];
+        let deadlines = [self.node.poll_timeout(now), state, Some(self.targets.deadline())];
         deadlines.into_iter().flatten().fold(now + idle, Time::min).since(now)
     }
 
@@ -227,6 +234,8 @@ impl Runtime {
         let order = self.hear_detector(now);
         self.settle(now);
         self.read_state(now);
+        self.settle(now);
+        self.read_targets(now);
         self.settle(now);
         if !self.node.holds_packets(now) {
             self.packets.turn(now, &self.edge.tun, &mut self.node);
@@ -272,6 +281,7 @@ impl Runtime {
                     state.handle_ready(event);
                 }
             }
+            Token(TARGETS..) => self.targets.handle_ready(event),
             token => {
                 if self.edge.handle_ready(token) {
                     self.packets.handle_ready();
@@ -337,6 +347,25 @@ impl Runtime {
         self.behind = if drained { 0 } else { self.behind + 1 };
     }
 
+    /// Hands over what the targets' agents say.
+    fn read_targets(&mut self, now: Time) {
+        let node = &mut self.node;
+        // What was not read in this turn is in the next: the judgement of the peer need not wait for it.
+        self.targets_wait = !self.targets.drive(now, &mut |control, event| {
+            match event {
+                TargetEvent::Connected => node.handle_agent_connected(now, control.into()),
+                TargetEvent::Closed => node.handle_agent_closed(now, control.into()),
+                TargetEvent::Message(message) => {
+                    if let Err(error) = node.handle_agent_message(now, control.into(), message) {
+                        warn!(agent = %control, %error, "a target sent a message that cannot be obeyed");
+                        return Err(Failure::Disobeyed);
+                    }
+                }
+            }
+            Ok(())
+        });
+    }
+
     /// Does what the core wants done, and sends what it has made.
     fn settle(&mut self, now: Time) {
         self.obey(now);
@@ -396,6 +425,10 @@ impl Runtime {
             while state.push_with(|out| self.node.poll_state_message(now, out)) {}
             state.flush();
         }
+        while let Some((control, message)) = self.node.poll_agent_message() {
+            self.targets.push(control.into(), message);
+        }
+        self.targets.flush();
         let outgoing = outgoing(&self.node, now);
         if let Some(heartbeats) = &mut self.heartbeats
             && let Some(counter) = heartbeats.publish(outgoing)
@@ -421,12 +454,15 @@ impl Runtime {
 
     /// Tells operators, and the metrics, how the node is, and obeys them, if somebody asks.
     fn answer(&mut self, now: Time) {
-        let Runtime { admin, metrics, node, settings, edge, poll, fast_path, survey, .. } = self;
+        let Runtime {
+            admin, metrics, node, settings, edge, poll, targets, fast_path, survey, ..
+        } = self;
         let (state, heartbeats) = (self.state.as_ref(), self.heartbeats.as_ref());
         let (detector, packets) = (self.detector.as_ref(), &self.packets);
+        let targets = &*targets;
         let told = |node: &Node, path: &Result<_, _>, settings: &Settings, survey: &Survey| {
             let fast_path = path.as_ref();
-            let known = Sources { state, heartbeats, detector, fast_path, packets };
+            let known = Sources { state, targets, heartbeats, detector, fast_path, packets };
             gather(now, &node.status_with(now, survey), settings, &known)
         };
         self.measures = admin.drive(|request| {

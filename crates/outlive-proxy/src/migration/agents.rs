@@ -129,6 +129,15 @@ impl Proxy {
         }
     }
 
+    /// Agents that have been heard, and to which packets have come through every tunnel.
+    pub(crate) fn ready_agents(&self) -> Vec<Endpoint> {
+        let ready = self.migrations.agents.conversations.iter().filter(|(_, conversation)| {
+            let proved = conversation.probes.iter().all(|probe| probe.answered);
+            conversation.greeted && proved && !conversation.probes.is_empty()
+        });
+        ready.map(|(control, _)| *control).collect()
+    }
+
     /// The next message for an agent.
     pub(crate) fn poll_agent_message(&mut self) -> Option<(Endpoint, Vec<u8>)> {
         self.migrations.agents.outgoing.pop_front()
