@@ -170,6 +170,11 @@ impl Node {
         self.proxy.use_fast_path(path);
     }
 
+    /// Whether there are more packets than were handled in this turn. What can wait does, as long as there are.
+    pub fn note_backlog(&mut self, more: bool) {
+        self.proxy.posture.backlog = more;
+    }
+
     /// The [fast path](crate::fast_path) says that the session in `slot`, if it is still the one with that
     /// serial, wants to be looked at.
     pub fn handle_fast_path(&mut self, now: Time, slot: u32, serial: u32) {

@@ -166,6 +166,7 @@ impl Runtime {
             events_wait: false,
             overlooked: false,
             measures: false,
+            survey: None,
         })
     }
 }
