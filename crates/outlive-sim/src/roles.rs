@@ -68,9 +68,14 @@ impl World {
                 && m.node.beliefs().role == Role::Active
                 && m.node.handover() == HandoverProgress::None
         };
-        if other.is_some_and(acts) {
+        let beside = other.filter(|other| acts(other)).map(|other| other.node.beliefs().epoch);
+        if beside.is_some() {
             self.situations.insert(BOTH_ACTIVE);
             self.wire.both_acted = true;
+        }
+        if beside.is_some_and(|epoch| epoch > self.machine(node).node.beliefs().epoch) {
+            // It takes nothing over: it will yield, and the other one goes on.
+            return;
         }
         // One that takes over as planned has been told of everything that could have had an effect.
         let as_planned = std::mem::take(&mut self.machine(node).took_over);
