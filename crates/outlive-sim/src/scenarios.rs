@@ -58,6 +58,8 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("loss-upload", upload(Scenario::direct, &PLAIN).link(lossy())),
         ("loss-inspect", requests(Scenario::inspect, &HTTP).link(lossy())),
         ("loss-proxy", proxied(Scenario::direct, &PLAIN, ProxyProtocol::V2).link(lossy())),
+        ("narrow", download(Scenario::direct, &PLAIN).link(narrow_link())),
+        ("narrow-upload", upload(Scenario::inspect, &HTTP).link(narrow_link())),
         ("v6", download(Scenario::direct, &PLAIN).v6()),
         ("v6-inspect", requests(Scenario::inspect, &TLS).v6()),
         ("no-timestamps", upload(Scenario::direct, &PLAIN).stacks(plain(), StackSetup::default())),
@@ -170,6 +172,11 @@ fn lossy() -> Link {
         jitter: Duration::from_micros(200),
         ..Link::default()
     }
+}
+
+/// 8 Mbit/s: a window is longer than its queue.
+fn narrow_link() -> Link {
+    Link { rate: 1_000, ..Link::default() }
 }
 
 fn plain() -> StackSetup {
