@@ -7,7 +7,7 @@ use mio::{Interest, Registry, Token, unix::SourceFd};
 use outlive_net::{
     edge::{EdgeError, VirtualAddresses},
     neighbour::{NeighbourError, NeighbourResponder, Queue},
-    netlink::{Netlink, NetlinkError},
+    netlink::{Netlink, NetlinkError, Route, RouteTarget},
     sysctl::{Requirement, SysctlError, Unmet},
     tun::{Layer, Offload, Tun, TunError},
 };
@@ -92,6 +92,11 @@ impl Edge {
         forward_from_device(settings, plan)?;
         let (addresses, leftovers) =
             VirtualAddresses::install(name, &settings.proxy.virtual_addresses())?;
+        // Theirs whether this node is active or not: each node has its own. They vanish with the device.
+        for address in &settings.proxy.migration.tunnel {
+            let device = RouteTarget::Device(name.clone());
+            netlink.replace_route(&Route::new((*address).into(), device))?;
+        }
         for route in &leftovers.replaced {
             info!(%route, "a route that a killed node left behind was replaced");
         }

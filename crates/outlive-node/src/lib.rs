@@ -10,6 +10,7 @@
 //! | [`fast_path`] | established sessions left to the kernel |
 //! | [`packets`] | the packet path between the TUN device and the core |
 //! | [`state`] | the state connection: TCP, Noise, frames; who dials; whether the peer refuses |
+//! | [`targets`] | the connections with the agents of migration targets |
 //! | [`heartbeat`] | the thread that says that this node lives and hears whether the peer does |
 //! | [`detector`] | what an external detector is told, and its orders |
 //! | [`key`] | the key that both nodes share |
@@ -37,6 +38,7 @@ mod reload;
 pub mod runtime;
 pub mod settings;
 pub mod state;
+pub mod targets;
 
 /// What the simulator breaks on purpose must not be in a node that serves anybody.
 const _: () = assert!(!outlive_tcp::fault::POSSIBLE, "a node is not built with deliberate faults");

@@ -23,7 +23,7 @@ const LARGEST_SEGMENT: u32 = 65_536;
 /// What a node needs to know about the machine.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The pair's key; `None` without a peer.
+    /// The pair's key; `None` without a peer and without targets.
     pub key: Option<PairKey>,
     /// MTU of the TUN device and bound of the MSS, in bytes.
     pub mtu: u16,
@@ -55,12 +55,14 @@ pub fn inspect(settings: &Settings) -> Result<Plan, Vec<Problem>> {
             "run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW (examples/outlive.service does)",
         ));
     }
-    let key = settings.peer.as_ref().and_then(|peer| {
-        let path = &peer.key_file.value;
+    let of_targets = settings.target_key_file.as_ref().filter(|_| !settings.targets.is_empty());
+    let key_file = settings.peer.as_ref().map(|peer| &peer.key_file).or(of_targets);
+    let key = key_file.and_then(|file| {
+        let path = &file.value;
         PairKey::load(path)
             .map_err(|error| {
                 let message = format!("{}: {error}", path.display());
-                problems.push(settings.problem(&peer.key_file, message, error.help(path)));
+                problems.push(settings.problem(file, message, error.help(path)));
             })
             .ok()
     });

@@ -47,6 +47,7 @@ use crate::{
     reload::reload,
     settings::Settings,
     state::{Failure, StateEndpoint, StateEvent},
+    targets::{TargetEvent, TargetLinks},
 };
 
 pub use self::start::StartError;
@@ -55,6 +56,8 @@ const WAKER: Token = Token(0);
 const ADMIN: usize = 1;
 const STATE: usize = ADMIN + AdminServer::TOKENS;
 const EDGE: usize = STATE + StateEndpoint::TOKENS;
+/// Behind all that an edge can have: interfaces may be added.
+const TARGETS: usize = 1 << 20;
 
 /// A loop without a peer need not turn often when nothing happens.
 const IDLE_TURN: Duration = Duration::from_secs(1);
@@ -74,6 +77,7 @@ pub struct Runtime {
     detector: Option<Responder>,
     metrics: Option<Metrics>,
     state: Option<StateEndpoint>,
+    targets: TargetLinks,
     admin: AdminServer,
     node: Node,
     packets: PacketPath,
@@ -92,6 +96,8 @@ pub struct Runtime {
     neighbours_wait: bool,
     /// So has the fast path.
     events_wait: bool,
+    /// And the targets.
+    targets_wait: bool,
     /// Heartbeats have arrived that have not been read.
     overlooked: bool,
     /// Sessions are being counted for the metrics.
@@ -186,22 +192,24 @@ impl Runtime {
 
     /// How long the loop may wait for something to happen.
     fn wait(&self) -> Duration {
-        let packets = self.packets.is_readable() || self.node.has_arrived();
-        if packets || self.neighbours_wait || self.events_wait || self.measures || self.behind > 0 {
+        let now = self.clock.now();
+        let readable = self.packets.is_readable() && !self.node.holds_packets(now);
+        let packets = readable || self.node.has_arrived();
+        let others = self.neighbours_wait || self.events_wait || self.targets_wait;
+        if packets || others || self.measures || self.behind > 0 {
             return Duration::ZERO;
         }
         if self.overlooked {
             // The thread that reads them needs the processor.
             return OVERLOOKED;
         }
-        let now = self.clock.now();
         let pair = &self.settings.proxy.pair;
         let mut idle = if pair.enabled { pair.detection_timeout / 4 } else { IDLE_TURN };
         if self.node.delegated() > 0 {
             idle = idle.min(ASK_EVERY);
         }
         let state = self.state.as_ref().map(StateEndpoint::deadline);
-        let deadlines = [self.node.poll_timeout(now), state];
+        let deadlines = [self.node.poll_timeout(now), state, Some(self.targets.deadline())];
         deadlines.into_iter().flatten().fold(now + idle, Time::min).since(now)
     }
 
@@ -222,7 +230,11 @@ impl Runtime {
         self.settle(now);
         self.read_state(now);
         self.settle(now);
-        self.packets.turn(now, &self.edge.tun, &mut self.node);
+        self.read_targets(now);
+        self.settle(now);
+        if !self.node.holds_packets(now) {
+            self.packets.turn(now, &self.edge.tun, &mut self.node);
+        }
         self.settle(now);
         self.drive_fast_path(now, began);
         self.neighbours_wait = self.edge.answer_neighbours();
@@ -263,6 +275,7 @@ impl Runtime {
                     state.handle_ready(event);
                 }
             }
+            Token(TARGETS..) => self.targets.handle_ready(event),
             token => {
                 if self.edge.handle_ready(token) {
                     self.packets.handle_ready();
@@ -328,6 +341,25 @@ impl Runtime {
         self.behind = if drained { 0 } else { self.behind + 1 };
     }
 
+    /// Hands over what the targets' agents say.
+    fn read_targets(&mut self, now: Time) {
+        let node = &mut self.node;
+        // What was not read in this turn is in the next: the judgement of the peer need not wait for it.
+        self.targets_wait = !self.targets.drive(now, &mut |control, event| {
+            match event {
+                TargetEvent::Connected => node.handle_agent_connected(now, control.into()),
+                TargetEvent::Closed => node.handle_agent_closed(now, control.into()),
+                TargetEvent::Message(message) => {
+                    if let Err(error) = node.handle_agent_message(now, control.into(), message) {
+                        warn!(agent = %control, %error, "a target sent a message that cannot be obeyed");
+                        return Err(Failure::Disobeyed);
+                    }
+                }
+            }
+            Ok(())
+        });
+    }
+
     /// Does what the core wants done, and sends what it has made.
     fn settle(&mut self, now: Time) {
         self.obey(now);
@@ -387,6 +419,10 @@ impl Runtime {
             while state.push_with(|out| self.node.poll_state_message(now, out)) {}
             state.flush();
         }
+        while let Some((control, message)) = self.node.poll_agent_message() {
+            self.targets.push(control.into(), message);
+        }
+        self.targets.flush();
         let outgoing = outgoing(&self.node, now);
         if let Some(heartbeats) = &mut self.heartbeats
             && let Some(counter) = heartbeats.publish(outgoing)
@@ -412,11 +448,12 @@ impl Runtime {
 
     /// Tells operators, and the metrics, how the node is, and obeys them, if somebody asks.
     fn answer(&mut self, now: Time) {
-        let Runtime { admin, metrics, node, settings, edge, poll, .. } = self;
+        let Runtime { admin, metrics, node, settings, edge, poll, targets, .. } = self;
         let (state, heartbeats) = (self.state.as_ref(), self.heartbeats.as_ref());
         let (detector, fast_path) = (self.detector.as_ref(), self.fast_path.as_ref());
         let packets = &self.packets;
-        let known = Sources { state, heartbeats, detector, fast_path, packets };
+        let targets = &*targets;
+        let known = Sources { state, targets, heartbeats, detector, fast_path, packets };
         admin.drive(|request| match request {
             Request::Status => Box::new(gather(now, &node.status(now), settings, &known)).into(),
             Request::Reload => match reload(now, settings, node, edge, poll.registry()) {

@@ -298,7 +298,7 @@ fn without_a_lease_nothing_is_touched() {
 fn nothing_overtakes_what_the_process_has_not_passed_yet() {
     let Some(mut kernel) = load() else { return };
     let mut rng = fastrand::Rng::with_seed(3);
-    let mut splice = splice(&mut rng, true);
+    let mut splice = Splice { opening: false, ..splice(&mut rng, true) };
     let start = splice.directions[0].stream.next;
     for direction in &mut splice.directions {
         direction.stream.edge = direction.stream.next + 100_000;

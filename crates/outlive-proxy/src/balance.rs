@@ -225,6 +225,13 @@ impl Pools {
         state.failed += 1;
     }
 
+    /// `server` has taken a connection in another way than by answering a SYN.
+    pub(crate) fn is_up(&mut self, server: ServerId) {
+        let state = &mut self.servers[usize::from(server.0)];
+        state.down_until = Time::ZERO;
+        state.answered += 1;
+    }
+
     /// `server` answered a SYN that offered `offered` with `answered`.
     pub(crate) fn answered(
         &mut self,
@@ -309,6 +316,7 @@ mod tests {
             listeners: vec![],
             pools: vec![pool],
             source_addresses: vec![],
+            migration: Default::default(),
             pair: PairConfig::alone(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),

@@ -11,42 +11,42 @@ use outlive_tcp::{
 };
 
 /// Added when a node takes over: more than the two clocks can have drifted apart between two heartbeats.
-pub(crate) const TAKEOVER_MARGIN: Duration = Duration::from_secs(2);
+pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(2);
 
 /// Added when a node takes over as planned: it is told where the clock stands, so this only has to make up for the
 /// way of the message. Small, because segments that the other node still translates must not look old beside it.
-pub(crate) const HANDOVER_MARGIN: Duration = Duration::from_millis(5);
+pub const HANDOVER_MARGIN: Duration = Duration::from_millis(5);
 
 /// A node's idea of the pair's clock: its own monotonic clock plus an offset that only grows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PairClock {
+pub struct PairClock {
     offset_us: u64,
 }
 
 impl PairClock {
     /// The clock of a node that knows no peer yet: it starts at the wall clock, so that a restarted lone
     /// node goes on later than where it stopped.
-    pub(crate) fn new(unix_us: u64, now: Time) -> Self {
+    pub fn new(unix_us: u64, now: Time) -> Self {
         PairClock { offset_us: unix_us.saturating_sub(now.as_micros()) }
     }
 
     /// Microseconds on the pair's clock.
-    pub(crate) fn micros(&self, now: Time) -> u64 {
+    pub fn micros(&self, now: Time) -> u64 {
         now.as_micros().saturating_add(self.offset_us)
     }
 
     /// Milliseconds on the pair's clock.
-    pub(crate) fn millis(&self, now: Time) -> u64 {
+    pub fn millis(&self, now: Time) -> u64 {
         self.micros(now) / 1_000
     }
 
     /// What timestamps (RFC 7323) of this node say: milliseconds, modulo 2^32.
-    pub(crate) fn timestamp(&self, now: Time) -> u32 {
+    pub fn timestamp(&self, now: Time) -> u32 {
         self.millis(now) as u32
     }
 
     /// The active node said that its clock stands at `theirs`: never be behind it.
-    pub(crate) fn follow(&mut self, now: Time, theirs: u64) {
+    pub fn follow(&mut self, now: Time, theirs: u64) {
         if fault::on(Fault::ClockRunsBack) {
             return;
         }
@@ -54,7 +54,7 @@ impl PairClock {
     }
 
     /// This node takes over: go ahead of whatever the old one may have said last.
-    pub(crate) fn take_over(&mut self) {
+    pub fn take_over(&mut self) {
         if fault::on(Fault::ClockRunsBack) {
             return;
         }

@@ -4,12 +4,14 @@
 //! errors name the listener or pool at fault.
 
 mod fingerprint;
+mod migration;
 mod protection;
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use outlive_tcp::wire::Endpoint;
 
+pub use self::migration::{Agent, Migration};
 pub use self::protection::{Protection, Replication, Synchronise, WithoutStandby};
 
 /// Everything a node needs to know.
@@ -23,6 +25,8 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// Source addresses of the connections to servers; each family in use needs one.
     pub source_addresses: Vec<IpAddr>,
+    /// Where connections are migrated to.
+    pub migration: Migration,
     /// How the two nodes watch each other.
     pub pair: PairConfig,
     /// How long things may take.
@@ -101,6 +105,8 @@ pub struct Route {
     pub path_prefix: Option<String>,
     /// Where matching connections go.
     pub pool: PoolId,
+    /// They are migrated to the pool's servers, as far as those have agents that can be reached; else they are proxied.
+    pub migrate: bool,
 }
 
 /// A DNS name, or all names below one.
@@ -305,6 +311,22 @@ pub enum Invalid {
     /// A listener would never take a connection.
     #[error("listener \"{0}\" refuses connections without a standby, and there is no peer")]
     RefusesAlone(String),
+    /// A tunnel address is something else, too.
+    #[error("{0} is a tunnel address, and a virtual or source address as well")]
+    TunnelAddressTaken(IpAddr),
+    /// Packets cannot be tunnelled to a server's agent.
+    #[error(
+        "server {0} has an agent, but the node or the agent has no tunnel address of that IP version"
+    )]
+    NoTunnelAddress(Endpoint),
+    /// Nowhere to migrate to.
+    #[error("listener \"{0}\" has a route that migrates to a pool in which no server has an agent")]
+    NoAgent(String),
+    /// A migrated connection has no place for a header.
+    #[error(
+        "listener \"{0}\" has a route that migrates to a pool with a PROXY header: the server sees the client's address as it is"
+    )]
+    HeaderOnMigration(String),
     /// A limit or MTU out of range.
     #[error("{0}")]
     OutOfRange(&'static str),
@@ -318,6 +340,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), Invalid> {
         self.validate_listeners()?;
         self.validate_pools()?;
+        self.migration.validate(self)?;
         let pair = &self.pair;
         if pair.enabled && pair.detection_timeout < pair.heartbeat_interval * 2 {
             return Err(Invalid::DetectionTooShort);

@@ -70,6 +70,24 @@ counters! {
     PortsExhausted => "source_ports_exhausted",
     /// Inserted PROXY headers sent again because their acknowledgment did not come.
     PrefixRepeated => "prefix_repeated",
+    /// Connections that a target was asked to take.
+    MigrationsBegun => "migrations_begun",
+    /// Targets that refused a connection before it was committed.
+    MigrationRefused => "migrations_refused",
+    /// Targets that did not answer in time, or were lost meanwhile, before a connection was committed.
+    MigrationTimeout => "migrations_timeout",
+    /// Connections that speak at their target.
+    MigrationsCompleted => "migrations_completed",
+    /// Connections whose target lost them after they were committed.
+    MigrationsLost => "migrations_lost",
+    /// Migrated connections that both ends closed.
+    MigratedFinished => "migrated_finished",
+    /// Migrated connections that were reset.
+    MigratedReset => "migrated_reset",
+    /// Migrated connections of which nothing was heard for the idle timeout.
+    MigratedIdle => "migrated_idle",
+    /// Packets of migrated connections led to their targets.
+    Tunnelled => "packets_tunnelled",
     /// Resets sent for segments of unknown connections.
     ResetsSent => "resets_sent",
     /// ICMP errors passed to the end that they concern.
@@ -110,6 +128,8 @@ counters! {
     DropSilent => "drop_silent",
     /// Dropped: the session waits for its standby's confirmation.
     DropUnconfirmed => "drop_unconfirmed",
+    /// Dropped: the first data of a session that waits for its standby, because too much of it waits. Its client repeats it.
+    DropFirstData => "drop_first_data",
     /// Dropped: the connection is still being opened.
     DropOpening => "drop_opening",
     /// Dropped: an acknowledgment with no valid cookie.
@@ -118,6 +138,8 @@ counters! {
     DropAuthenticated => "drop_authenticated",
     /// Dropped: too many connections are being opened.
     DropOpenings => "drop_openings_full",
+    /// Dropped: of a connection on its way to its target, without room to keep it; or a SYN of one that is there.
+    DropMigrating => "drop_migrating",
     /// Dropped: the session table is full.
     DropTableFull => "drop_sessions_full",
     /// Seen: a reset that does not stand where its stream does (RFC 5961), passed on to the end, which judges it; no effect on the session.

@@ -11,21 +11,26 @@
 //! | `opening` | connections on their way from a SYN to a session |
 //! | `session` | established splices: record, streams, phase |
 //! | [`fast_path`] | who may translate the packets of established sessions instead |
+//! | `migration` | connections that are handed to a target |
 //! | [`content`] | what first data says about where it belongs |
 //! | `balance`, `ports` | which server, from which source port |
 //! | [`pair`] | roles, epochs, heartbeats |
 //! | `replication` | the conversation with the standby |
 //! | [`counters`], [`event`], [`status`], [`survey`] | what can be seen from outside |
+//!
+//! What a pair is made of and does not depend on proxying serves `outlive-stack`, too: [`pair`], [`clock`], [`timer`],
+//! the cookies' [`KeyRing`], and the memories [`SpentCookies`] and [`Suspects`].
 #![forbid(unsafe_code)]
 
 mod balance;
-mod clock;
+pub mod clock;
 pub mod config;
 pub mod content;
 pub mod counters;
 pub mod event;
 pub mod fast_path;
 mod flows;
+mod migration;
 pub mod node;
 mod opening;
 mod outbox;
@@ -37,11 +42,16 @@ mod replication;
 mod session;
 pub mod status;
 pub mod survey;
-mod timer;
+pub mod timer;
 
 pub use self::{
     flows::Side,
+    migration::AgentError,
     node::{DrainRefusal, Entropy, HandoverProgress, HandoverRefusal, NoPlace, Node},
+    opening::{
+        keys::{EpochKey, KeyRing},
+        memory::{SpentCookies, Suspects},
+    },
     proxy::Verdict,
     replication::{MAX_STATE_MESSAGE, StateError},
 };

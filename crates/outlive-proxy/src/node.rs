@@ -13,6 +13,7 @@
 
 mod drain;
 mod handover;
+mod migrate;
 mod reload;
 
 use std::{collections::VecDeque, hash::Hasher, time::Duration};
@@ -55,7 +56,7 @@ pub struct Entropy(pub [u8; 32]);
 
 impl Entropy {
     /// 16 bytes for one purpose.
-    fn derive(&self, purpose: &[u8], number: u64) -> [u8; 16] {
+    pub fn derive(&self, purpose: &[u8], number: u64) -> [u8; 16] {
         let (key, seed) = self.0.split_first_chunk::<16>().expect("32 bytes");
         let mut hasher = SipHasher24::new_with_key(key);
         hasher.write(seed);
@@ -83,6 +84,8 @@ pub struct Node {
     /// The next announcement, and the pause after it.
     announcement: Option<(Time, Duration)>,
     handover: Handover,
+    /// Packets of the device wait until then, or until the peer has passed those before them.
+    holding: Option<Time>,
     /// What the peer was told, as a fingerprint, if it has said so.
     peer_configuration: Option<u64>,
     /// The fast path has stopped, if there is one.
@@ -120,14 +123,17 @@ impl Node {
         let floor = Epoch((unix_us / 1_000) << 1);
         let pair = Pair::new(config.pair.clone(), config.node, incarnation, floor, now);
         let clock = PairClock::new(unix_us, now);
+        let mut proxy = Proxy::new(config, keys, clock, now);
+        proxy.identify(incarnation);
         Node {
-            proxy: Proxy::new(config, keys, clock, now),
+            proxy,
             pair,
             link: Link::new(),
             entropy: Secret(entropy),
             events: VecDeque::new(),
             announcement: None,
             handover: Handover::No,
+            holding: None,
             peer_configuration: None,
             fast_path_quiet: true,
         }
@@ -315,6 +321,7 @@ impl Node {
             Some(LinkEvent::Configured { fingerprint, reload }) => {
                 self.peer_configured(fingerprint, reload);
             }
+            Some(LinkEvent::Passed) => self.holding = None,
             Some(LinkEvent::Relayed) | None => {}
         }
         self.follow(now, Hearing::Something);
@@ -376,6 +383,7 @@ impl Node {
             announcement,
             // Once it is past, a handover waits for the standby.
             self.handover_deadline().filter(|at| *at > now),
+            self.holding.filter(|at| *at > now),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -445,6 +453,7 @@ impl Node {
     }
 
     fn sync_posture(&mut self) {
+        self.proxy.migrations_epoch(self.pair.epoch());
         self.proxy.posture.unsure = self.pair.is_unsure() && !fault::on(Fault::StandstillIgnored);
     }
 
@@ -535,6 +544,8 @@ impl Node {
         self.events.push_back(Event::Activate { epoch });
         self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
         self.link.forget_held();
+        self.proxy.migrations_epoch(epoch);
+        self.proxy.migrations_serve();
         // What was kept for the other node is this one's to handle now.
         self.proxy.readmit(now);
         self.end_relaying();
@@ -553,6 +564,7 @@ impl Node {
         self.proxy.abandon_unconfirmed(now);
         self.proxy.keys.clear();
         self.proxy.outbox.clear();
+        self.proxy.migrations_yield();
         self.announcement = None;
         self.end_relaying();
         self.close_link(now);
@@ -570,6 +582,7 @@ impl Node {
     /// The state connection is no more; what hung on it is settled.
     fn drop_link(&mut self, now: Time) {
         self.link.closed();
+        self.holding = None;
         self.peer_configuration = None;
         self.proxy.journal.pause();
         self.proxy.to_relay.rewind();

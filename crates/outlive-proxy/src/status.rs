@@ -51,6 +51,10 @@ pub struct Status {
     pub waiting: Option<Duration>,
     /// Sessions, by what they are.
     pub sessions: SessionCensus,
+    /// Connections that live at migration targets, or are about to.
+    pub migrated: usize,
+    /// The agents of targets that connections can be migrated to: they have been heard, and so have packets through the tunnels.
+    pub ready_agents: Vec<Endpoint>,
     /// Open ones whose packets the fast path translates.
     pub delegated: usize,
     /// Connections that are being opened.
@@ -147,6 +151,8 @@ impl Status {
             unconfirmed: proxy.unconfirmed(),
             waiting: proxy.waiting_since().map(|since| now.since(since)),
             sessions: survey.census,
+            migrated: proxy.migrations.len(),
+            ready_agents: proxy.ready_agents(),
             delegated: proxy.delegated(),
             openings: proxy.openings.len(),
             listeners: (proxy.config.listeners.iter())

@@ -64,7 +64,7 @@ const UNSET: Entry = Entry { previous: NIL, next: NIL, deadline: 0, slot: 0 };
 
 /// Timers for entries that are known by a small dense index.
 #[derive(Debug)]
-pub(crate) struct TimerWheel {
+pub struct TimerWheel {
     entries: Entries,
     heads: [[u32; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
@@ -74,7 +74,7 @@ pub(crate) struct TimerWheel {
 
 impl TimerWheel {
     /// An empty wheel whose first tick is the one of `now`.
-    pub(crate) fn new(now: Time) -> Self {
+    pub fn new(now: Time) -> Self {
         TimerWheel {
             entries: Entries::default(),
             heads: [[NIL; SLOTS]; LEVELS],
@@ -84,7 +84,7 @@ impl TimerWheel {
     }
 
     /// Sets the timer of `id` to `deadline`, in place of what it was set to.
-    pub(crate) fn set(&mut self, id: usize, deadline: Time) {
+    pub fn set(&mut self, id: usize, deadline: Time) {
         self.cancel(id);
         self.entries.reach(id);
         let ticks = deadline.as_micros().div_ceil(TICK_US).max(self.tick + 1);
@@ -93,7 +93,7 @@ impl TimerWheel {
     }
 
     /// Forgets the timer of `id`, if it has one.
-    pub(crate) fn cancel(&mut self, id: usize) {
+    pub fn cancel(&mut self, id: usize) {
         let Some(entry) = self.entries.get(id).copied().filter(|e| e.deadline != 0) else {
             return;
         };
@@ -113,7 +113,7 @@ impl TimerWheel {
 
     /// An instant by which [`expire`](Self::expire) wants to be called: not later than the first deadline
     /// (rounded up to a tick), though perhaps earlier, when timers have to be sorted anew.
-    pub(crate) fn next_deadline(&self) -> Option<Time> {
+    pub fn next_deadline(&self) -> Option<Time> {
         let at = |level: usize| -> Option<u64> {
             let occupied = self.occupied[level];
             if occupied == 0 {
@@ -131,7 +131,7 @@ impl TimerWheel {
     }
 
     /// Moves the ids of all timers that are due at `now` to `expired`.
-    pub(crate) fn expire(&mut self, now: Time, expired: &mut Vec<usize>) {
+    pub fn expire(&mut self, now: Time, expired: &mut Vec<usize>) {
         let target = now.as_micros() / TICK_US;
         while self.tick < target {
             // Jump over what is empty.

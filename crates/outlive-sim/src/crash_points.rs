@@ -1,8 +1,8 @@
 //! The death of the active node after each of its steps.
 //!
 //! A scenario is run once to count the steps of the active node (each output, and the end of each event),
-//! and then once more for each of them, with the node dying there; where the active node hands over, the same for
-//! the other node. How it dies alternates: what is under way on the state connection arrives, or not, or in
+//! and then once more for each of them, with the node dying there; where the other node becomes active, the same for
+//! that one. How it dies alternates: what is under way on the state connection arrives, or not, or in
 //! part; the process dies, or the machine; what it has sent is lost with it, or not; it comes back, or does not.
 //!
 //! Short scenarios are also run with each pair of deaths: after the first one, the node that took over dies
@@ -17,7 +17,7 @@ use crate::{
     ledger::{Rule, Violation},
     network::NodeIndex,
     scenario::Scenario,
-    setup::{CrashPoint, Fault, Setup},
+    setup::{CrashPoint, Setup},
     world::{Outcome, World},
 };
 
@@ -95,13 +95,16 @@ const EXAMPLES: usize = 5;
 /// Tries the crash points of a scenario, every `stride`-th.
 pub fn explore(name: &str, scenario: &Scenario, seed: u64, stride: u64) -> Report {
     let mut report = Report { scenario: name.to_owned(), ..Report::default() };
-    // In a handover both nodes have steps to die after.
-    let is_handover = |(_, fault): &(Duration, Fault)| matches!(fault, Fault::Handover(_));
-    let nodes = 1 + usize::from(scenario.setup(seed).faults.iter().any(is_handover));
-    for node in 0..nodes {
+    // Where both nodes act, one after the other, both have steps to die after.
+    for node in 0..actors(&scenario.setup(seed)) {
         explore_node(&mut report, node, name, scenario, seed, stride);
     }
     report
+}
+
+/// How many nodes, of those of a world in which nothing dies by surprise, are active at some time.
+pub(crate) fn actors(setup: &Setup) -> usize {
+    1 + usize::from(run(setup.clone()).takeovers > 1)
 }
 
 fn explore_node(

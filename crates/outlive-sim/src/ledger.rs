@@ -92,6 +92,8 @@ pub(crate) struct Flow {
     pub(crate) instance: Option<InstanceId>,
     /// Nothing is promised for it: its node died without a synchronised standby.
     pub(crate) exempt: bool,
+    /// Two nodes that could not know of each other have opened it at two servers, and the client hears both.
+    pub(crate) opened_twice: bool,
     pub(crate) client_done: bool,
     pub(crate) server_done: bool,
     pub(crate) client_said: usize,
@@ -159,6 +161,7 @@ impl Ledger {
             start: Vec::new(),
             instance: None,
             exempt: false,
+            opened_twice: false,
             client_done: false,
             server_done: false,
             client_said: 0,
@@ -197,6 +200,9 @@ impl Ledger {
     pub(crate) fn client_read(&mut self, id: FlowId, at: usize, bytes: &[u8]) {
         let flow = &mut self.flows[id.0];
         flow.client_heard = at + bytes.len();
+        if flow.opened_twice {
+            return;
+        }
         if flow.start.len() < BANNER {
             flow.start.extend(bytes.iter().take(BANNER - flow.start.len()));
             if flow.start.len() == BANNER {

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use crate::{
     crash_points::{self, COMMAND, WAYS, crash_point},
-    explore, scenarios,
+    explore,
+    scenario::Scenario,
+    scenarios,
     setup::Setup,
     world::Outcome,
 };
@@ -86,15 +88,20 @@ fn grounds() -> impl Iterator<Item = (String, Setup)> {
 
 /// About `count` crash points of each scenario, in turn through the ways to die.
 fn crashes(count: u64) -> impl Iterator<Item = (String, Setup)> {
-    scenarios::all().into_iter().flat_map(move |(name, scenario)| {
-        let calm = Setup { crash: Some(crash_point(0, u64::MAX, 0)), ..scenario.setup(1) };
+    let nodes = |(name, scenario): (_, Scenario)| {
+        let count = crash_points::actors(&scenario.setup(1));
+        (0..count).map(move |node| (name, scenario.clone(), node))
+    };
+    scenarios::all().into_iter().flat_map(nodes).flat_map(move |(name, scenario, node)| {
+        let calm = Setup { crash: Some(crash_point(node, u64::MAX, 0)), ..scenario.setup(1) };
         let steps = crash_points::run(calm).steps;
         let stride = (steps / count).max(1);
         (1..=steps).step_by(stride as usize).enumerate().map(move |(i, point)| {
             let way = i as u64 % WAYS;
-            let crash = Some(crash_point(0, point, way));
-            let command =
-                format!("crash-points --scenario {name} --point {point} --way {way} --trace");
+            let crash = Some(crash_point(node, point, way));
+            let command = format!(
+                "crash-points --scenario {name} --node {node} --point {point} --way {way} --trace"
+            );
             (command, Setup { crash, ..scenario.setup(1) })
         })
     })

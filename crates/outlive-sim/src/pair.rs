@@ -442,7 +442,8 @@ impl World {
         };
         self.wire.node_sends(&mut self.ledger, &seen, &packet, sender);
         for flow in std::mem::take(&mut self.wire.opened_twice) {
-            self.ledger.flows[flow.0].exempt = true;
+            let flow = &mut self.ledger.flows[flow.0];
+            (flow.exempt, flow.opened_twice) = (true, true);
         }
         self.packet_to_host(node, &seen, packet);
     }

@@ -78,7 +78,7 @@ impl World {
             // A handshake from before this node had everything cannot be proved to be without effect.
             let early = !as_planned && world.wire.was_answered_before(tuple, since);
             let lonely = world.wire.was_answered_alone(tuple);
-            !promised && !world.was_told(node, tuple)
+            !promised && !world.holds(node, tuple)
                 || (lonely || early) && !world.known_to(node, tuple)
         });
     }
@@ -210,6 +210,14 @@ impl World {
         let process = self.machines[node].as_ref().map(|m| (node, m.incarnation));
         let opened = process.is_some() && self.wire.opener_of(client) == process;
         opened || self.was_told(node, client)
+    }
+
+    /// Whether `node` cannot but hold the session of that client: it was told of it, or has had to do with it
+    /// until its end. (What it has only opened it gives up when it steps down.)
+    fn holds(&self, node: NodeIndex, client: FourTuple) -> bool {
+        let process = self.machines[node].as_ref().map(|m| (node, m.incarnation));
+        let carried = process.is_some() && self.wire.teller_of(client) == process;
+        carried || self.was_told(node, client)
     }
 
     /// Whether `node` was told of the session of that client.

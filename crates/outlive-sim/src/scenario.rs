@@ -296,6 +296,7 @@ impl Scenario {
             listeners: vec![listener],
             pools: pools.collect(),
             source_addresses: vec![self.address(0, 101)],
+            migration: Default::default(),
             pair: PairConfig {
                 paths: self.paths,
                 quiet_time: self.quiet_time,

@@ -37,6 +37,7 @@ pub fn run(data: &[u8]) {
     let was_right = view.checksum_ok();
     let was = (view.tuple(), view.seq(), view.ack(), view.flags(), view.payload().to_vec());
     let plain = view.bytes().to_vec();
+    let tcp = view.ip_header_len();
     if view.translate(&translation).is_err() {
         assert_eq!(view.bytes(), plain, "refused, and changed all the same");
         return;
@@ -58,13 +59,27 @@ pub fn run(data: &[u8]) {
         && translation.window_from == translation.window_to;
     if constant {
         again.translate(&inverse(&translation, was.0)).expect("there and back");
-        assert_eq!(again.bytes(), plain, "there and back");
+        // What is in place of a checksum in a spoilt packet can be the zero that no header has.
+        let same = |bytes: &[u8]| if is_tcp { bytes.to_vec() } else { one_zero(bytes, tcp) };
+        assert_eq!(same(again.bytes()), same(&plain), "there and back");
     } else {
         again.limit_segments(input.u16());
         if is_tcp {
             assert_sound(again.bytes(), again.offload());
         }
     }
+}
+
+/// The packet, whose TCP header begins at `tcp`, with only one of the two zeros of ones' complement in its checksums.
+fn one_zero(packet: &[u8], tcp: usize) -> Vec<u8> {
+    let mut out = packet.to_vec();
+    let of_ip = (packet[0] >> 4 == 4).then_some(10);
+    for at in of_ip.into_iter().chain([tcp + 16]) {
+        if out[at..at + 2] == [0xff, 0xff] {
+            out[at..at + 2].fill(0);
+        }
+    }
+    out
 }
 
 fn ends(input: &mut Input<'_>, v6: bool) -> FourTuple {

@@ -425,7 +425,8 @@ impl Target {
     }
 
     fn probe(&mut self, from: Balancer, epoch: Epoch, id: MigrationId, flow: FlowId) {
-        if !self.hears(from, epoch) || self.table.by_flow(flow).is_some() {
+        // Also by the standby, which does not serve thereby.
+        if epoch < self.epoch || self.table.by_flow(flow).is_some() {
             return;
         }
         let probes = &mut self.probes[from.index()];

@@ -1,5 +1,7 @@
 //! A report, put together from everybody who knows something.
 
+use std::net::SocketAddr;
+
 use outlive_proxy::{
     HandoverProgress,
     config::{Detector, NodeId},
@@ -10,16 +12,22 @@ use outlive_tcp::time::Time;
 
 use super::{
     CoreReport, DetectorReport, FastPathReport, PacketReport, PathReport, PeerReport, Report,
-    Survival, report::millis,
+    Survival, TargetReport, report::millis,
 };
 use crate::{
-    detector::Responder, fast_path::KernelPath, heartbeat::Heartbeats, packets::PacketPath,
-    settings::Settings, state::StateEndpoint,
+    detector::Responder,
+    fast_path::KernelPath,
+    heartbeat::Heartbeats,
+    packets::PacketPath,
+    settings::Settings,
+    state::{Failure, StateEndpoint},
+    targets::TargetLinks,
 };
 
 /// Who knows something besides the core.
 pub(crate) struct Sources<'a> {
     pub(crate) state: Option<&'a StateEndpoint>,
+    pub(crate) targets: &'a TargetLinks,
     pub(crate) heartbeats: Option<&'a Heartbeats>,
     pub(crate) detector: Option<&'a Responder>,
     pub(crate) fast_path: Result<&'a KernelPath, &'a String>,
@@ -111,5 +119,22 @@ pub(crate) fn gather(
             bytes: kernel.bytes,
             unavailable_because: sources.fast_path.err().cloned(),
         },
+        migrated: status.migrated as u64,
+        targets: targets(status, sources.targets),
     }
+}
+
+/// The targets, as the core and the links to them know them.
+fn targets(status: &Status, links: &TargetLinks) -> Vec<TargetReport> {
+    let report = |(name, control, state): (&str, SocketAddr, Result<(), Option<Failure>>)| {
+        let failure = state.err().flatten();
+        TargetReport {
+            name: name.to_owned(),
+            agent: control.to_string(),
+            connected: state.is_ok(),
+            not_connected_because: failure.map(|failure| failure.to_string()),
+            ready: status.ready_agents.contains(&control.into()),
+        }
+    };
+    links.states().map(report).collect()
 }

@@ -17,7 +17,7 @@ mod server;
 pub use client::{AskError, ask, order};
 pub use report::{
     CoreReport, DetectorReport, FastPathReport, ListenerReport, PacketReport, PathReport,
-    PeerReport, Report, ServerReport, Survival,
+    PeerReport, Report, ServerReport, Survival, TargetReport,
 };
 pub use server::{AdminServer, OpenError};
 

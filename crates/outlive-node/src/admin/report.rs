@@ -45,6 +45,12 @@ pub struct Report {
     pub packets: PacketReport,
     /// What was left to the kernel.
     pub fast_path: FastPathReport,
+    /// Connections that live at targets, or are about to.
+    #[serde(default)]
+    pub migrated: u64,
+    /// Where connections are migrated to.
+    #[serde(default)]
+    pub targets: Vec<TargetReport>,
 }
 
 /// The other node, as seen from this one.
@@ -184,6 +190,21 @@ pub struct FastPathReport {
     pub unavailable_because: Option<String>,
 }
 
+/// The agent of a migration target, as seen from this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it listens.
+    pub agent: String,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// If not: why, as far as that is known.
+    pub not_connected_because: Option<String>,
+    /// Whether connections can be migrated to it: it is connected, and packets have come through the tunnel.
+    pub ready: bool,
+}
+
 /// What the TUN device has passed since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketReport {
@@ -303,6 +324,26 @@ impl fmt::Display for Report {
             core.over,
             core.openings
         )?;
+        if self.migrated > 0 {
+            writeln!(
+                f,
+                "  {} more live at the targets that they were migrated to.",
+                self.migrated
+            )?;
+        }
+        for target in self.targets.iter().filter(|target| !target.ready) {
+            match (&target.not_connected_because, target.connected) {
+                (_, true) => writeln!(
+                    f,
+                    "  Target {} gets no connections: nothing has come through the tunnel to it yet.",
+                    target.name
+                )?,
+                (Some(why), _) => {
+                    writeln!(f, "  Target {} is not reached: {why}.", target.name)?;
+                }
+                (None, _) => writeln!(f, "  Target {} is not reached yet.", target.name)?,
+            }
+        }
         if let Some(because) = &self.fast_path.unavailable_because {
             writeln!(f, "  The kernel translates none of them itself: {because}.")?;
         }
@@ -472,6 +513,14 @@ pub(crate) mod tests {
             },
             packets: PacketReport::default(),
             fast_path: FastPathReport::default(),
+            migrated: 3,
+            targets: vec![TargetReport {
+                name: "web1".into(),
+                agent: "10.0.0.31:7410".into(),
+                connected: false,
+                not_connected_because: Some("the peer's port refuses connections".into()),
+                ready: false,
+            }],
         }
     }
 
@@ -484,6 +533,8 @@ pub(crate) mod tests {
              Peer: alive, heard 12 ms ago, on 1 of 2 paths; connected; synchronised.\n\
              \x20 Path 10.0.0.1:7401 to 10.0.0.2:7401 is down: last heard 90 s ago.\n\
              Sessions: 12, and 4 that are over; 1 more being opened.\n\
+             \x20 3 more live at the targets that they were migrated to.\n\
+             \x20 Target web1 is not reached: the peer's port refuses connections.\n\
              \x20 Server 10.0.0.22:443 is passed over: it refused or did not answer.\n\
              If this node failed now, every connection would go on at its peer."
         );

@@ -23,6 +23,7 @@ fn idle_node() -> Node {
         listeners: vec![],
         pools: vec![],
         source_addresses: vec![],
+        migration: Default::default(),
         pair: PairConfig::alone(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),

@@ -19,6 +19,7 @@ pub fn render(report: &Report) -> String {
     }
     sessions(&mut out, report);
     servers(&mut out, &report.core.servers);
+    targets(&mut out, report);
     counters(&mut out, report);
     device(&mut out, report);
     out.0
@@ -229,6 +230,22 @@ fn servers(out: &mut Text, servers: &[ServerReport]) {
         COUNTER,
         "Connections that the server refused, or did not answer.",
         |server| server.failed,
+    );
+}
+
+fn targets(out: &mut Text, report: &Report) {
+    out.gauge(
+        "outlive_migrated_connections",
+        "Connections that live at targets, or are about to.",
+        report.migrated,
+    );
+    let labels: Vec<[(&str, &str); 1]> =
+        report.targets.iter().map(|target| [("target", &*target.name)]).collect();
+    out.family(
+        "outlive_target_ready",
+        GAUGE,
+        "Whether connections can be migrated to the target.",
+        labels.iter().zip(&report.targets).map(|(l, target)| (&l[..], u8::from(target.ready))),
     );
 }
 

@@ -13,7 +13,7 @@ use mio::{Poll, Waker};
 use outlive_proxy::{Entropy, Node, config::Detector};
 use tracing::info;
 
-use super::{ADMIN, EDGE, Runtime, STATE, WAKER, node_state, outgoing};
+use super::{ADMIN, EDGE, Runtime, STATE, TARGETS, WAKER, node_state, outgoing};
 use crate::{
     admin::{AdminServer, OpenError},
     clock::{Clock, unix_us},
@@ -25,7 +25,8 @@ use crate::{
     packets::PacketPath,
     preflight::Plan,
     settings::{PeerSettings, Problem, Settings},
-    state::{EndpointConfig, StateEndpoint},
+    state::{EndpointConfig, Preamble, StateEndpoint},
+    targets::{TargetConfig, TargetLinks},
 };
 
 /// Detection timeouts without a turn of the loop after which heartbeats are withheld.
@@ -130,6 +131,7 @@ impl Runtime {
             Some(peer) => Some(open_state(peer, &settings, plan, &node, &poll)?),
             None => None,
         };
+        let targets = open_targets(&settings, plan, &node, &poll)?;
         let heartbeats = match &settings.peer {
             Some(peer) => Some(start_heartbeats(peer, &settings, plan, &node, clock, &waker)?),
             None => None,
@@ -151,6 +153,7 @@ impl Runtime {
             detector,
             metrics,
             state,
+            targets,
             admin,
             node,
             packets: PacketPath::new(),
@@ -164,6 +167,7 @@ impl Runtime {
             behind: 0,
             neighbours_wait: false,
             events_wait: false,
+            targets_wait: false,
             overlooked: false,
             measures: false,
         })
@@ -200,6 +204,22 @@ fn open_state(
         user_timeout: settings.proxy.pair.confirm_timeout * STATE_PATIENCE,
     };
     StateEndpoint::open(config, poll.registry(), STATE).map_err(StartError::State)
+}
+
+fn open_targets(
+    settings: &Settings,
+    plan: &Plan,
+    node: &Node,
+    poll: &Poll,
+) -> Result<TargetLinks, StartError> {
+    let own = Preamble { node: settings.proxy.node, incarnation: node.beliefs().incarnation };
+    let mut targets = Vec::new();
+    for target in &settings.targets {
+        let key = plan.key.as_ref().ok_or(StartError::Plan)?;
+        let (name, psk) = (target.name.clone(), key.host(&target.name).psk());
+        targets.push(TargetConfig { name, control: target.control, psk });
+    }
+    TargetLinks::new(targets, own, poll.registry(), TARGETS).map_err(StartError::System)
 }
 
 fn start_heartbeats(

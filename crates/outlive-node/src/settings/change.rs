@@ -42,6 +42,8 @@ impl Settings {
         let metrics = |of: &Settings| of.metrics.as_ref().map(|placed| placed.value);
         let place = new.metrics.as_ref().and_then(|placed| placed.place.as_ref());
         fixed(metrics(self) != metrics(new), place, "where metrics are asked for");
+        let differ = self.targets != new.targets || self.proxy.migration != new.proxy.migration;
+        fixed(differ, None, "where connections are migrated to (targets and tunnel addresses)");
         let times = "how the nodes watch each other (times and detector in [peer])";
         match (&self.peer, &new.peer) {
             (Some(old), Some(peer)) => {

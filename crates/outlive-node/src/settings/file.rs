@@ -20,6 +20,9 @@ pub(super) struct File {
     pub(super) peer: Option<Spanned<Peer>>,
     pub(super) watch: Option<Spanned<Watch>>,
     pub(super) metrics: Option<Metrics>,
+    pub(super) migration: Option<Spanned<Migration>>,
+    #[serde(default)]
+    pub(super) target: Vec<Spanned<Target>>,
     #[serde(default)]
     pub(super) listener: Vec<Spanned<Listener>>,
     #[serde(default)]
@@ -76,6 +79,22 @@ pub(super) struct Metrics {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Migration {
+    pub(super) tunnel: Vec<Text>,
+    pub(super) key_file: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    pub(super) name: Text,
+    pub(super) agent: Text,
+    pub(super) tunnel: Vec<Text>,
+    pub(super) servers: Spanned<Vec<Text>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct StatePath {
     pub(super) listen: Text,
     pub(super) peer: Text,
@@ -112,6 +131,7 @@ pub(super) struct Route {
     pub(super) host: Option<Text>,
     pub(super) path_prefix: Option<Text>,
     pub(super) pool: Text,
+    pub(super) action: Option<Text>,
 }
 
 #[derive(Deserialize)]

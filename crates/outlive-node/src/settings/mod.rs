@@ -67,6 +67,10 @@ pub struct Settings {
     pub watch: Vec<Placed<SocketAddr>>,
     /// Where metrics may be asked for.
     pub metrics: Option<Placed<SocketAddr>>,
+    /// Migration targets.
+    pub targets: Vec<TargetSettings>,
+    /// The pair's key, from which those of the targets are derived; needed if there are any.
+    pub target_key_file: Option<Placed<PathBuf>>,
 }
 
 /// How packets for the virtual addresses find the active node.
@@ -88,6 +92,15 @@ pub struct PeerSettings {
     pub heartbeat: Vec<PathSettings>,
     /// The file with the key that both nodes share.
     pub key_file: Placed<PathBuf>,
+}
+
+/// A machine that connections can be migrated to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSettings {
+    /// What its key was made for.
+    pub name: String,
+    /// Where its agent listens.
+    pub control: SocketAddr,
 }
 
 /// A way between the nodes.

@@ -375,3 +375,50 @@ fn whatever_is_missing_is_a_problem_and_no_more() {
         }
     }
 }
+
+/// One listener that migrates, to one target.
+const MIGRATING: &str = r#"
+[migration]
+tunnel = ["10.9.0.1"]
+
+[[target]]
+name = "web1"
+agent = "10.0.0.21:7410"
+tunnel = ["10.9.0.21"]
+servers = ["10.0.0.77:8080"] # agent
+
+[[pool]]
+name = "moved"
+servers = ["10.0.0.77:8080"]
+
+[[listener]]
+name = "moving"
+address = "10.0.0.100:80"
+mode = "inspect"
+
+[[listener.route]]
+path_prefix = "/"
+pool = "moved"
+action = "migrate"
+"#;
+
+#[test]
+fn targets_need_tunnel_addresses_servers_in_pools_and_a_key() {
+    let source = format!("{PAIR}{MIGRATING}");
+    let settings = parse(&source).unwrap();
+    let agent = &settings.proxy.migration.agents[0];
+    assert_eq!((agent.server.port, agent.control.port), (8_080, 7_410));
+    assert!(settings.proxy.listeners.iter().any(|l| l.routes.iter().any(|r| r.migrate)));
+    assert_eq!(settings.targets[0].name, "web1");
+
+    let told = |source: &str| parse(source).unwrap_err()[0].message.clone();
+    let without = source.replace("[migration]\ntunnel = [\"10.9.0.1\"]\n", "");
+    assert!(told(&without).contains("no tunnel"));
+    let taken = source.replace("10.9.0.1\"", "10.0.0.100\"");
+    assert!(told(&taken).contains("virtual or source"), "{}", told(&taken));
+    let elsewhere =
+        source.replace("servers = [\"10.0.0.77:8080\"] # agent", "servers = [\"10.7.7.7:1\"]");
+    assert!(told(&elsewhere).contains("no server has an agent"));
+    let alone = format!("{SINGLE}{MIGRATING}");
+    assert!(told(&alone).contains("key"), "{}", told(&alone));
+}

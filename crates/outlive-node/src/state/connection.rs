@@ -10,30 +10,30 @@ use mio::net::TcpStream;
 use outlive_tcp::time::Time;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::{Channel, ChannelEvent, Failure, Side, preamble::Preamble};
+use super::{Channel, ChannelEvent, Failure, Side, preamble::Introduction};
 
 /// A peer whose kernel does not even answer probes for this long is gone (heartbeats know long before; this
 /// only gets rid of the socket).
 const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// A connection, open or on its way to it.
-pub(super) struct Connection {
-    pub(super) stream: TcpStream,
-    pub(super) channel: Channel,
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    pub(crate) channel: Channel,
     pub(super) side: Side,
     /// The socket may have something to read.
-    pub(super) readable: bool,
+    pub(crate) readable: bool,
     /// The socket may take something.
-    pub(super) writable: bool,
+    pub(crate) writable: bool,
     /// It must be open by then.
-    pub(super) deadline: Time,
+    pub(crate) deadline: Time,
     /// Sending failed; what was received before is still read.
     send_failure: Option<Failure>,
 }
 
 /// What reading brought, apart from messages.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// Everything that is there was read.
     Drained,
     /// The budget was used up.
@@ -41,10 +41,10 @@ pub(super) enum Progress {
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(crate) fn new(
         stream: TcpStream,
         side: Side,
-        own: Preamble,
+        own: impl Into<Introduction>,
         psk: [u8; 32],
         deadline: Time,
     ) -> Self {
@@ -63,7 +63,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection has ended; everything received before has been handed over.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
         mut budget: usize,
@@ -91,7 +91,7 @@ impl Connection {
     }
 
     /// Sends what is outbound, as far as the socket takes it. A failure shows when reading.
-    pub(super) fn write(&mut self) {
+    pub(crate) fn write(&mut self) {
         self.channel.seal();
         while self.writable && self.send_failure.is_none() && !self.channel.outbound().is_empty() {
             match self.stream.write(self.channel.outbound()) {
@@ -108,7 +108,7 @@ impl Connection {
 }
 
 impl Failure {
-    pub(super) fn of(error: &io::Error) -> Self {
+    pub(crate) fn of(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Failure::Refused,
             io::ErrorKind::TimedOut => Failure::TimedOut,
@@ -118,7 +118,7 @@ impl Failure {
 }
 
 /// Begins a connection from `local`'s address, with any port, to `peer`.
-pub(super) fn connect(
+pub(crate) fn connect(
     local: SocketAddr,
     peer: SocketAddr,
     user_timeout: Duration,

@@ -18,6 +18,7 @@ mod preamble;
 mod tests;
 
 pub use channel::{Channel, ChannelEvent, MAX_MESSAGE, SEND_LIMIT, Side};
+pub(crate) use connection::{Connection, Progress, connect};
 pub use endpoint::{EndpointConfig, StateEndpoint, StateEvent};
 pub use preamble::{Introduction, PREAMBLE_LEN, Preamble, VERSION};
 

@@ -18,9 +18,9 @@ impl Config {
                 Ok(())
             }
         }
-        let Config { listeners, pools, source_addresses, timeouts, limits, .. } = self;
+        let Config { listeners, pools, source_addresses, timeouts, limits, migration, .. } = self;
         let mut digest = Digest(SipHasher24::new());
-        let shared = (listeners, pools, source_addresses, timeouts, limits);
+        let shared = (listeners, pools, source_addresses, timeouts, limits, &migration.agents);
         // Hashing cannot fail.
         let _ = fmt::write(&mut digest, format_args!("{shared:?}"));
         digest.0.finish()

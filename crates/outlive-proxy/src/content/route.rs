@@ -1,12 +1,11 @@
 //! Which pool the content leads to.
 
 use super::Content;
-use crate::config::{Listener, PoolId, Route};
+use crate::config::{Listener, Route};
 
-/// The pool of the first route of `listener` that `content` matches, or its default.
-pub(crate) fn choose(listener: &Listener, content: &Content) -> Option<PoolId> {
-    let matching = listener.routes.iter().find(|route| matches(route, content));
-    matching.map(|route| route.pool).or(listener.default_pool)
+/// The first route of `listener` that `content` matches.
+pub(crate) fn choose<'a>(listener: &'a Listener, content: &Content) -> Option<&'a Route> {
+    listener.routes.iter().find(|route| matches(route, content))
 }
 
 fn matches(route: &Route, content: &Content) -> bool {
@@ -31,7 +30,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{NamePattern, OpeningMode};
+    use crate::config::{NamePattern, OpeningMode, PoolId};
 
     fn listener() -> Listener {
         let name = |text| NamePattern::parse(text);
@@ -40,6 +39,7 @@ mod tests {
             host,
             path_prefix: path.map(str::to_owned),
             pool: PoolId(pool),
+            migrate: false,
         };
         Listener {
             name: "l".into(),
@@ -77,7 +77,8 @@ mod tests {
             (http("a.org", "/"), 0),
             (Content::Unknown, 0),
         ] {
-            assert_eq!(choose(&listener, &content), Some(PoolId(pool)), "{content:?}");
+            let route = choose(&listener, &content).map(|route| route.pool);
+            assert_eq!(route.unwrap_or_default(), PoolId(pool), "{content:?}");
         }
     }
 }

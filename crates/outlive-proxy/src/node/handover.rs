@@ -11,6 +11,14 @@
 //!     ◀────────────────────────────────────────────   connection are exchanged
 //! ```
 //!
+//! Packets that reached the old active node before its neighbours heard of the new one are on their way through it while
+//! later ones arrive at the new one. Those wait in its device until the old one says that nothing is behind any more
+//! (`Passed`), or for [`HOLDING`]: overtaken, they would look lost to their receivers.
+//!
+//! Sessions of which the standby would be told only with their first data ([`Synchronise::FirstData`]) are told before.
+//!
+//! [`Synchronise::FirstData`]: crate::config::Synchronise
+//!
 //! A fast path is stopped first, and heard to its end, so that nothing changes behind the node's back.
 //!
 //! From the question to the answer, the active node changes nothing: data of established sessions is translated on
@@ -39,6 +47,12 @@ const SETTLING: Duration = Duration::from_millis(100);
 /// How long late packets are passed on and relayed: longer than the announcements are repeated, and a packet lives.
 pub(crate) const RELAYING: Duration = Duration::from_secs(2);
 
+/// The new active node lets packets wait for those that still reach the old one for so long at most.
+const HOLDING: Duration = Duration::from_millis(50);
+/// When no packet has come for so long, or this long after the handover, none is behind any more.
+const STRAGGLING: Duration = Duration::from_millis(1);
+const LAST_STRAGGLER: Duration = Duration::from_millis(20);
+
 /// How far a planned handover has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) enum Handover {
@@ -52,7 +66,16 @@ pub(super) enum Handover {
     /// The connection broke before the standby answered.
     Unanswered,
     /// It has taken over. Late packets are relayed until then.
-    Relaying { until: Time, epoch: Epoch },
+    Relaying { until: Time, epoch: Epoch, stragglers: Stragglers },
+}
+
+/// Whether packets that came before the neighbours heard of the handover may still be behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stragglers {
+    /// Until then at the latest.
+    Until(Time),
+    /// None is, and the peer was told.
+    Passed,
 }
 
 /// Why a node cannot hand over.
@@ -125,6 +148,7 @@ impl Node {
             Survival::Yes => {
                 self.handover = Handover::Settling { until: now + SETTLING };
                 self.proxy.posture.leaving = Leaving::Settling;
+                self.proxy.begin_telling_untold(now);
                 self.fast_path_quiet = !self.proxy.has_fast_path();
                 self.log(LogEvent::HandoverBegun);
                 Ok(())
@@ -157,7 +181,11 @@ impl Node {
 
     pub(super) fn handover_deadline(&self) -> Option<Time> {
         match self.handover {
-            Handover::Settling { until } | Handover::Relaying { until, .. } => Some(until),
+            Handover::Relaying { stragglers: Stragglers::Until(last), .. } => {
+                Some(last.min(self.proxy.late_at + STRAGGLING))
+            }
+            Handover::Settling { until } => Some(self.proxy.untold_deadline().unwrap_or(until)),
+            Handover::Relaying { until, .. } => Some(until),
             Handover::Asked { since } => Some(since + self.proxy.config.pair.confirm_timeout),
             Handover::No | Handover::Unanswered => None,
         }
@@ -168,8 +196,10 @@ impl Node {
         match self.handover {
             Handover::Settling { until } => {
                 let opening = self.proxy.is_connecting() && now < until;
+                let untold = self.proxy.tell_untold(now);
                 let waiting = self.proxy.waiting_since().is_some();
-                if !opening && !waiting && self.fast_path_quiet && self.pair.is_paired() {
+                if !opening && !untold && !waiting && self.fast_path_quiet && self.pair.is_paired()
+                {
                     self.proxy.posture.leaving = Leaving::Settled;
                     self.link.hand_over(self.pair.epoch());
                     self.handover = Handover::Asked { since: now };
@@ -179,7 +209,14 @@ impl Node {
                 self.events.push_back(Event::CloseStateConnection(CloseReason::NoConfirmation));
                 self.drop_link(now);
             }
-            Handover::Relaying { until, epoch } if now >= until => {
+            Handover::Relaying { until, epoch, stragglers: Stragglers::Until(last) }
+                if now >= last.min(self.proxy.late_at + STRAGGLING) =>
+            {
+                self.link.say_passed();
+                let stragglers = Stragglers::Passed;
+                self.handover = Handover::Relaying { until, epoch, stragglers };
+            }
+            Handover::Relaying { until, epoch, .. } if now >= until => {
                 self.end_relaying();
                 self.proxy.take_all_back(now);
                 self.events.push_back(Event::Deactivate { epoch });
@@ -220,7 +257,9 @@ impl Node {
         self.log(LogEvent::HandedOver { epoch, sessions });
         // On the connection on which it was asked, the roles are exchanged; any other begins anew.
         let asked_here = matches!(self.handover, Handover::Asked { .. });
-        self.handover = Handover::Relaying { until: now + RELAYING, epoch };
+        self.proxy.late_at = now;
+        let stragglers = Stragglers::Until(now + LAST_STRAGGLER);
+        self.handover = Handover::Relaying { until: now + RELAYING, epoch, stragglers };
         self.proxy.posture.active = false;
         self.proxy.posture.leaving = Leaving::Settled;
         self.proxy.relay_openings(now);
@@ -252,8 +291,15 @@ impl Node {
         self.log(LogEvent::TookOver { epoch, cause, sessions, complete: true });
         self.serve(now, self.proxy.config.pair.quiet_time);
         self.proxy.inherit(now);
+        self.holding = self.link.peer_tells_passed().then_some(now + HOLDING);
         self.link.took_over(now, epoch, &mut self.proxy);
         self.sync_posture();
+    }
+
+    /// Whether what the device has shall stay there for now: packets that were sent before it are still on their way
+    /// through the other node. To handle it nevertheless does no harm but that it comes out of order.
+    pub fn holds_packets(&self, now: Time) -> bool {
+        self.holding.is_some_and(|until| now < until)
     }
 
     /// This node serves from now on, or has nothing to do with what comes any more.

@@ -29,6 +29,9 @@ impl Proxy {
         let opening = self.openings.get(slot)?;
         let client = opening.tuple;
         let server = opening.attempt.as_ref().map(|a| (a.tuple(), a.server));
+        if let Some(transfer) = self.openings[slot].transfer.take() {
+            self.give_up_transfer(&transfer);
+        }
         self.leave_flow(&client, Flow::Opening(slot, Side::Client));
         if let Some((tuple, id)) = server {
             self.leave_flow(&tuple, Flow::Opening(slot, Side::Server));
@@ -39,7 +42,10 @@ impl Proxy {
 
     /// Whether a server was asked for a connection, and has not answered.
     pub(crate) fn is_connecting(&self) -> bool {
-        self.openings.slots().iter().any(|slot| self.openings[*slot].attempt.is_some())
+        self.openings.slots().iter().any(|slot| {
+            let opening = &self.openings[*slot];
+            opening.attempt.is_some() || opening.transfer.is_some()
+        })
     }
 
     /// Forgets every opening (this node serves no longer).
@@ -77,6 +83,8 @@ impl Proxy {
             pool: None,
             tried: Default::default(),
             attempt: None,
+            migrate: false,
+            transfer: None,
         });
         self.choose_default(now, slot);
     }
@@ -101,6 +109,9 @@ impl Proxy {
         };
         if !flags.contains(Flags::ACK) || packet.ack() != *iss + 1 {
             return self.drop(Counter::DropOpening);
+        }
+        if opening.transfer.is_some() {
+            return self.keep_moving(slot, packet);
         }
         self.take_data(slot, packet);
         if fault::on(Fault::AcknowledgeEarly) {
@@ -177,11 +188,14 @@ impl Proxy {
         let Some(listener) = self.listener(opening.listener) else { return };
         let OpeningMode::Inspect { limit, .. } = listener.opening else { return };
         let exhausted = data.len() >= usize::from(limit) || *fin;
-        let pool = match inspect(data) {
+        let content = match inspect(data) {
             Inspection::Incomplete if !exhausted => return,
-            Inspection::Incomplete => listener.default_pool,
-            Inspection::Found(content) => route::choose(listener, &content),
+            Inspection::Incomplete => return self.choose_default(now, slot),
+            Inspection::Found(content) => content,
         };
+        let route = route::choose(listener, &content);
+        let pool = route.map(|route| route.pool).or(listener.default_pool);
+        self.openings[slot].migrate = route.is_some_and(|route| route.migrate);
         self.pool_chosen(now, slot, pool);
     }
 

@@ -28,12 +28,16 @@ impl Proxy {
         let opening = &self.openings[slot];
         let Some(pool) = opening.pool else { return };
         if opening.tried.is_full() {
-            return self.turn_away(slot, Counter::NoServer);
+            return self.out_of_servers(now, slot);
         }
         let Some(server) = self.pools.choose(pool, &opening.tried, now) else {
-            return self.turn_away(slot, Counter::NoServer);
+            return self.out_of_servers(now, slot);
         };
+        let migrate = opening.migrate;
         self.openings[slot].tried.push(server);
+        if migrate && self.begin_transfer(now, slot, server) {
+            return;
+        }
         let address = self.pools.address(server);
         let (flows, sessions, openings) = (&self.flows, &self.sessions, &self.openings);
         let taken = |tuple: &FourTuple| match flows
@@ -59,6 +63,16 @@ impl Proxy {
         self.connection_began(server, own);
         self.enter_flow(&tuple, Flow::Opening(slot, Side::Server));
         self.send_syn(now, slot);
+    }
+
+    /// Every server was tried. If they were targets, they may still take the connection as servers.
+    fn out_of_servers(&mut self, now: Time, slot: usize) {
+        let opening = &mut self.openings[slot];
+        if std::mem::take(&mut opening.migrate) && !opening.tried.is_empty() {
+            opening.tried.clear();
+            return self.try_server(now, slot);
+        }
+        self.turn_away(slot, Counter::NoServer);
     }
 
     fn send_syn(&mut self, now: Time, slot: usize) {
@@ -104,6 +118,9 @@ impl Proxy {
     /// The timer of an opening: the first data is late, or the server is.
     pub(crate) fn opening_expired(&mut self, now: Time, slot: usize) {
         let Some(opening) = self.openings.get(slot) else { return };
+        if opening.transfer.is_some() {
+            return self.transfer_failed(now, slot, Counter::MigrationTimeout);
+        }
         let Some(attempt) = &opening.attempt else {
             return self.choose_default(now, slot);
         };

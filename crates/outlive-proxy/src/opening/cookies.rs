@@ -17,7 +17,7 @@ use crate::{
 
 /// Window that such a client is shown: below the first window of any server, so that what it is shown next
 /// does not pull the right edge back.
-pub(super) const FIRST_WINDOW: u16 = 16_384;
+pub(crate) const FIRST_WINDOW: u16 = 16_384;
 const DEFAULT_MSS: u16 = 536;
 
 impl Proxy {
@@ -117,6 +117,8 @@ impl Proxy {
             pool: None,
             tried: Default::default(),
             attempt: None,
+            migrate: false,
+            transfer: None,
         });
         match self.listener(listener).map(|l| l.opening) {
             Some(OpeningMode::Inspect { timeout, .. }) => {

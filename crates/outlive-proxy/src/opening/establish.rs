@@ -11,7 +11,7 @@ use crate::{
     config::Synchronise,
     counters::Counter,
     flows::{Flow, Side},
-    proxy::{Admission, FirstData, Prefix, Proxy},
+    proxy::{Admission, FirstData, Leaving, Prefix, Proxy},
     proxy_protocol,
     replication::change::Change,
     session::{
@@ -89,12 +89,17 @@ impl Proxy {
         let session = &self.sessions[slot];
         let header = session.record.answered && self.prefixes.contains_key(&slot);
         let synchronise = self.protection(session.listener).synchronise;
+        if self.posture.leaving != Leaving::No {
+            // Another node is about to go on with it.
+            return false;
+        }
         synchronise == Synchronise::FirstData && first.is_empty() && !header
     }
 
     /// The client is answered, or its server's handshake completed, before the standby knows: neither is an
     /// effect that matters, as long as there is no data.
     fn answer_untold(&mut self, now: Time, slot: usize) {
+        self.has_deferred = true;
         self.release(now, slot, FirstData::default());
         let session = &mut self.sessions[slot];
         if session.phase == Phase::Open {

@@ -18,15 +18,17 @@ const KEYS: usize = 16;
 
 /// The key of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct EpochKey {
-    pub(crate) epoch: Epoch,
-    pub(crate) key: [u8; 16],
+pub struct EpochKey {
+    /// Whose it is.
+    pub epoch: Epoch,
+    /// The secret.
+    pub key: [u8; 16],
 }
 
 /// Keys, newest first. The first makes cookies, all are accepted: a key gets here only if its epoch was this
 /// node's own, or one in which every record reached this node before it had an effect (invariant 4).
 #[derive(Debug, Default)]
-pub(crate) struct KeyRing {
+pub struct KeyRing {
     keys: VecDeque<EpochKey>,
     /// Keys that are not believed at present, and until when they may be again.
     aside: Option<(Time, VecDeque<EpochKey>)>,
@@ -34,7 +36,7 @@ pub(crate) struct KeyRing {
 
 impl KeyRing {
     /// Adds the key of an epoch, which must be newer than the others; older epochs are ignored.
-    pub(crate) fn add(&mut self, key: EpochKey) {
+    pub fn add(&mut self, key: EpochKey) {
         if self.keys.front().is_none_or(|newest| newest.epoch < key.epoch) {
             self.keys.push_front(key);
             self.keys.truncate(KEYS);
@@ -42,7 +44,7 @@ impl KeyRing {
     }
 
     /// Forgets every key: from now on somebody else may complete handshakes of which this node is not told.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         if !fault::on(Fault::LonelyCookieAdopted) {
             self.keys.clear();
             self.aside = None;
@@ -51,13 +53,13 @@ impl KeyRing {
 
     /// The other node serves alone from now on, for a moment: nothing is believed until [`restore`](Self::restore).
     /// `until`: what that node opened before it is done is still in its table then, though it may be over.
-    pub(crate) fn set_aside(&mut self, until: Time) {
+    pub fn set_aside(&mut self, until: Time) {
         self.aside = Some((until, std::mem::take(&mut self.keys)));
     }
 
     /// Everything that the other node has opened since is known, so that a handshake of which nothing is known had no
     /// effect: the keys that were set aside are good again.
-    pub(crate) fn restore(&mut self, now: Time) {
+    pub fn restore(&mut self, now: Time) {
         if let Some((_, aside)) = self.aside.take_if(|(until, _)| now < *until) {
             let newest = self.keys.back().map_or(Epoch(u64::MAX), |key| key.epoch);
             self.keys.extend(aside.into_iter().filter(|key| key.epoch < newest));
@@ -67,7 +69,7 @@ impl KeyRing {
     }
 
     /// Appends every key: epoch (8), key (16).
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>) {
         for EpochKey { epoch, key } in &self.keys {
             out.extend(epoch.0.to_be_bytes());
             out.extend(key);
@@ -75,7 +77,7 @@ impl KeyRing {
     }
 
     /// Believes what the other node believed, which acts no more and has told everything. `None`: it is malformed.
-    pub(crate) fn adopt(&mut self, bytes: &[u8]) -> Option<()> {
+    pub fn adopt(&mut self, bytes: &[u8]) -> Option<()> {
         let (entries, rest) = bytes.as_chunks::<24>();
         let keys = entries.iter().filter_map(|entry| {
             let (epoch, key) = entry.split_first_chunk::<8>()?;
@@ -87,7 +89,7 @@ impl KeyRing {
     }
 
     /// A cookie of the newest epoch.
-    pub(crate) fn make(
+    pub fn make(
         &self,
         tuple: FourTuple,
         irs: Seq,
@@ -99,7 +101,7 @@ impl KeyRing {
     }
 
     /// What a valid cookie says, and the epoch in which it was made.
-    pub(crate) fn check(
+    pub fn check(
         &self,
         tuple: FourTuple,
         irs: Seq,

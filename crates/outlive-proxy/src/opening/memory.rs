@@ -25,7 +25,7 @@ const SPENT_LIMIT: usize = 4 << 20;
 /// Handshakes whose session is gone while their cookie is still valid: a late copy of the first data must
 /// not open the connection, and do the request, a second time.
 #[derive(Debug)]
-pub(crate) struct SpentCookies {
+pub struct SpentCookies {
     key: [u8; 16],
     /// The newest generation, and the ones before it; each lasts for half the life of a cookie.
     generations: [HashTable<u64>; 3],
@@ -33,12 +33,13 @@ pub(crate) struct SpentCookies {
 }
 
 impl SpentCookies {
-    pub(crate) fn new(key: [u8; 16], now: Time) -> Self {
+    /// An empty memory; `key` is that of its hash.
+    pub fn new(key: [u8; 16], now: Time) -> Self {
         SpentCookies { key, generations: Default::default(), since: now }
     }
 
     /// The cookie of the client's connection with initial sequence number `irs` must not be used again.
-    pub(crate) fn insert(&mut self, now: Time, tuple: &FourTuple, irs: Seq) {
+    pub fn insert(&mut self, now: Time, tuple: &FourTuple, irs: Seq) {
         self.turn(now);
         let print = fingerprint(&self.key, tuple, irs.0);
         let newest = &mut self.generations[0];
@@ -48,7 +49,7 @@ impl SpentCookies {
     }
 
     /// Whether it was used.
-    pub(crate) fn contains(&mut self, now: Time, tuple: &FourTuple, irs: Seq) -> bool {
+    pub fn contains(&mut self, now: Time, tuple: &FourTuple, irs: Seq) -> bool {
         self.turn(now);
         if fault::on(Fault::SpentCookieAdopted) {
             return false;
@@ -81,18 +82,19 @@ const FORGET: Duration = Duration::from_secs(120);
 /// So the first unknown segment is met with silence, and only one that still comes seconds later with a
 /// reset.
 #[derive(Debug)]
-pub(crate) struct Suspects {
+pub struct Suspects {
     key: [u8; 16],
     slots: Vec<(u32, Time)>,
 }
 
 impl Suspects {
-    pub(crate) fn new(key: [u8; 16]) -> Self {
+    /// An empty memory; `key` is that of its hash.
+    pub fn new(key: [u8; 16]) -> Self {
         Suspects { key, slots: vec![(0, Time::ZERO); SUSPECTS] }
     }
 
     /// Whether a segment of this connection was not seen here before, or not for long.
-    pub(crate) fn is_news(&mut self, now: Time, tuple: &FourTuple) -> bool {
+    pub fn is_news(&mut self, now: Time, tuple: &FourTuple) -> bool {
         let (slot, tag) = self.place(tuple);
         let (known, last) = std::mem::replace(&mut self.slots[slot], (tag, now));
         known != tag || now.since(last) > FORGET
@@ -104,7 +106,7 @@ impl Suspects {
     }
 
     /// A segment of an unknown connection: true if it has been so for long enough to be reset.
-    pub(crate) fn persists(&mut self, now: Time, tuple: &FourTuple) -> bool {
+    pub fn persists(&mut self, now: Time, tuple: &FourTuple) -> bool {
         if fault::on(Fault::ResetInsteadOfSilence) {
             return true;
         }

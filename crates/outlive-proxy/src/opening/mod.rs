@@ -18,8 +18,8 @@ use outlive_tcp::{
     wire::{Endpoint, FourTuple, Options},
 };
 
-pub(crate) use self::table::Openings;
-use crate::{balance::ServerId, config::PoolId};
+pub(crate) use self::{cookies::FIRST_WINDOW, table::Openings};
+use crate::{balance::ServerId, config::PoolId, migration::Transfer};
 
 /// How many servers are tried for one client.
 pub(crate) const MAX_SERVERS: usize = 8;
@@ -89,6 +89,10 @@ pub(crate) struct Opening {
     pub(crate) pool: Option<PoolId>,
     pub(crate) tried: ArrayVec<ServerId, MAX_SERVERS>,
     pub(crate) attempt: Option<Attempt>,
+    /// Its route migrates, as long as there is a target to try.
+    pub(crate) migrate: bool,
+    /// It is being prepared at a target, instead of an attempt.
+    pub(crate) transfer: Option<Box<Transfer>>,
 }
 
 impl Opening {

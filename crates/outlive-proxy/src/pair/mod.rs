@@ -36,7 +36,7 @@ use crate::{
 
 /// What a node has to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// Serve: there is no peer.
     Start,
     /// Be the standby of the peer, which is active in that epoch.
@@ -81,7 +81,7 @@ struct Doubt {
 
 /// The role of this node.
 #[derive(Debug)]
-pub(crate) struct Pair {
+pub struct Pair {
     config: PairConfig,
     node: NodeId,
     incarnation: u64,
@@ -105,7 +105,7 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// A node that starts at `now`; `floor` is lower than any epoch that it will begin.
-    pub(crate) fn new(
+    pub fn new(
         config: PairConfig,
         node: NodeId,
         incarnation: u64,
@@ -130,23 +130,28 @@ impl Pair {
         }
     }
 
-    pub(crate) fn epoch(&self) -> Epoch {
+    /// The epoch that this node believes in.
+    pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    pub(crate) fn is_active(&self) -> bool {
+    /// It serves.
+    pub fn is_active(&self) -> bool {
         matches!(self.state, State::Active(_))
     }
 
-    pub(crate) fn is_paired(&self) -> bool {
+    /// It serves, and the standby holds everything.
+    pub fn is_paired(&self) -> bool {
         self.state == State::Active(Standing::Paired)
     }
 
-    pub(crate) fn is_unsure(&self) -> bool {
+    /// It stood still, and does not know yet whether it is still the one to serve: it must send no packet.
+    pub fn is_unsure(&self) -> bool {
         self.doubt.is_some()
     }
 
-    pub(crate) fn beliefs(&self) -> Beliefs {
+    /// What this node's heartbeats say.
+    pub fn beliefs(&self) -> Beliefs {
         Beliefs {
             node: self.node,
             incarnation: self.incarnation,
@@ -160,6 +165,11 @@ impl Pair {
         }
     }
 
+    /// What the peer says of itself, if it is heard.
+    pub fn peer(&self, now: Time) -> Option<Beliefs> {
+        self.watch.alive(now)
+    }
+
     pub(crate) fn watch(&self) -> &Watch {
         &self.watch
     }
@@ -167,7 +177,7 @@ impl Pair {
     // ── what happens
 
     /// Every input begins with this. Returns for how long the node stood still, if that was too long.
-    pub(crate) fn turn(&mut self, now: Time) -> Option<Duration> {
+    pub fn turn(&mut self, now: Time) -> Option<Duration> {
         let gap = now.since(self.last_turn);
         self.last_turn = now;
         if !self.config.enabled || gap < self.config.detection_timeout {
@@ -187,14 +197,14 @@ impl Pair {
     }
 
     /// Heartbeats up to number `counter` were sent before the node began to doubt.
-    pub(crate) fn asked(&mut self, counter: u64) {
+    pub fn asked(&mut self, counter: u64) {
         if let Some(doubt) = &mut self.doubt {
             doubt.asked_after.get_or_insert(counter);
         }
     }
 
     /// Returns whether the peer has (again) become audible.
-    pub(crate) fn heard(&mut self, path: usize, at: Time, heartbeat: &Heartbeat) -> bool {
+    pub fn heard(&mut self, path: usize, at: Time, heartbeat: &Heartbeat) -> bool {
         if heartbeat.beliefs.node == self.node {
             return false;
         }
@@ -215,13 +225,14 @@ impl Pair {
         std::mem::replace(&mut self.peer_was_gone, false)
     }
 
-    pub(crate) fn refused(&mut self) {
+    /// Connecting to the peer was refused.
+    pub fn refused(&mut self) {
         self.watch.refused();
     }
 
     /// An external detector has seen this epoch. Returns whether this node, active in a lower one, has to yield:
     /// then it is [done](Self::done) with [`Decision::StepDown`].
-    pub(crate) fn told_of(&mut self, epoch: Epoch) -> bool {
+    pub fn told_of(&mut self, epoch: Epoch) -> bool {
         // One that this node began, it may have told its standby of before it counts itself.
         let by_peer = epoch.owner() != self.node;
         if !self.config.enabled || !by_peer || epoch <= self.epoch {
@@ -261,7 +272,7 @@ impl Pair {
     }
 
     /// The standby has everything of `epoch`.
-    pub(crate) fn synchronised(&mut self, epoch: Epoch) {
+    pub fn synchronised(&mut self, epoch: Epoch) {
         if epoch >= self.epoch {
             self.epoch = epoch;
             self.synchronised = true;
@@ -275,7 +286,7 @@ impl Pair {
     }
 
     /// Active: the standby, a process with that incarnation, has confirmed everything; the pair begins `epoch`.
-    pub(crate) fn paired(&mut self, epoch: Epoch, standby: u64) {
+    pub fn paired(&mut self, epoch: Epoch, standby: u64) {
         self.standby = standby;
         self.stood_still = false;
         self.epoch = epoch;
@@ -284,7 +295,7 @@ impl Pair {
 
     /// Active: the standby is lost; a new epoch begins at once. Returns it, or `None` if there was none to
     /// lose.
-    pub(crate) fn standby_lost(&mut self, now: Time) -> Option<Epoch> {
+    pub fn standby_lost(&mut self, now: Time) -> Option<Epoch> {
         if !self.is_paired() {
             return None;
         }
@@ -296,7 +307,7 @@ impl Pair {
     // ── what follows
 
     /// The next thing to do; [`done`](Self::done) tells when it has been done.
-    pub(crate) fn decide(&self, now: Time) -> Option<Decision> {
+    pub fn decide(&self, now: Time) -> Option<Decision> {
         if self.order.is_some() && !self.is_active() {
             return Some(Decision::TakeOver(TakeoverCause::Ordered));
         }
@@ -388,7 +399,7 @@ impl Pair {
     }
 
     /// The node has done what was decided.
-    pub(crate) fn done(&mut self, decision: Decision) {
+    pub fn done(&mut self, decision: Decision) {
         let order = self.order.take();
         match decision {
             Decision::Start => {
@@ -428,7 +439,7 @@ impl Pair {
     }
 
     /// When [`decide`](Self::decide) may say something new though nothing is heard.
-    pub(crate) fn deadline(&self, now: Time) -> Option<Time> {
+    pub fn deadline(&self, now: Time) -> Option<Time> {
         if !self.config.enabled {
             return matches!(self.state, State::Joining { .. }).then_some(now);
         }

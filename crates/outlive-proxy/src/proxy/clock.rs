@@ -18,6 +18,7 @@ impl Proxy {
             self.openings.next_deadline(),
             self.wake_up.deadline(),
             self.retired.deadline(),
+            self.migrations.next_deadline(),
             self.sweep.map(|(_, at)| at),
         ];
         timers.into_iter().flatten().min()
@@ -33,6 +34,7 @@ impl Proxy {
         for slot in slots {
             self.session_expired(now, slot);
         }
+        self.expire_migrations(now);
         self.sweep_some(now);
         self.wake_some(now);
     }

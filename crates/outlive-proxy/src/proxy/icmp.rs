@@ -83,7 +83,10 @@ impl Proxy {
                 }
                 Verdict::Done
             }
-            _ => self.drop(Counter::DropForeign),
+            Some(Flow::Opening(..)) => self.drop(Counter::DropForeign),
+            None => self
+                .migration_error(packet, error)
+                .unwrap_or_else(|| self.drop(Counter::DropForeign)),
         }
     }
 

@@ -49,6 +49,7 @@ use crate::{
     counters::{Counter, Counters},
     event::LogEvent,
     flows::{Flow, FlowTable, Side},
+    migration::Migrations,
     opening::{
         Openings,
         keys::KeyRing,
@@ -157,6 +158,8 @@ pub(crate) struct Proxy {
     /// Sessions established here, by the listener's address.
     pub(crate) opened: BTreeMap<Endpoint, u64>,
     pub(crate) outbox: Outbox,
+    /// When a packet last came that was read while another node was becoming, or had become, the active one.
+    pub(crate) late_at: Time,
     /// Packets that the peer has to handle.
     pub(crate) to_relay: PacketQueue,
     /// Packets that the shell shall hand in (again).
@@ -173,7 +176,14 @@ pub(crate) struct Proxy {
     pub(crate) port_seed: u32,
     pub(crate) prefixes: BTreeMap<usize, Prefix>,
     awaiting: VecDeque<Awaiting>,
+    pub(crate) migrations: Migrations,
     pub(crate) withheld: Withheld,
+    /// Bytes of first data that the sessions in `awaiting` hold.
+    awaiting_bytes: usize,
+    /// There has been a session of which the standby was not told when it was established.
+    pub(crate) has_deferred: bool,
+    /// Before a handover: sessions from this slot on may have to be told of, from then on.
+    untold: Option<(usize, Time)>,
     /// Tuples of sessions that gave way, until the standby knows that they ended.
     given_way: GivenWay,
     pub(crate) spent: SpentCookies,
@@ -214,6 +224,7 @@ impl Proxy {
             counters: Counters::default(),
             opened: BTreeMap::new(),
             outbox: Outbox::default(),
+            late_at: Time::ZERO,
             to_relay: PacketQueue::default(),
             arrived: PacketQueue::default(),
             journal: Journal::default(),
@@ -236,7 +247,11 @@ impl Proxy {
             ]),
             prefixes: BTreeMap::new(),
             awaiting: VecDeque::new(),
+            migrations: Migrations::new(config.node, keys.table, config.limits.sessions, now),
             withheld: Withheld::default(),
+            awaiting_bytes: 0,
+            has_deferred: false,
+            untold: None,
             given_way: GivenWay::default(),
             spent: SpentCookies::new(keys.table, now),
             suspects: Suspects::new(keys.table),
@@ -292,7 +307,13 @@ impl Proxy {
         if !packet.checksum_ok() {
             return self.drop(Counter::DropChecksum);
         }
-        let flow = self.find(&packet.tuple());
+        let tuple = packet.tuple();
+        let flow = self.find(&tuple);
+        if flow.is_none()
+            && let Some(slot) = self.migrations.find(&tuple)
+        {
+            return self.migrated_packet(now, slot, packet);
+        }
         if flow.is_none() && self.posture.leaving == Leaving::Settling {
             return self.keep(now, &buffer[start..end], offload);
         }
@@ -479,6 +500,7 @@ impl Proxy {
                 assert_eq!(session.phase, Phase::Unconfirmed, "data is withheld");
             }
         }
+        self.migrations.check_invariants();
         for slot in self.prefixes.keys() {
             assert!(self.sessions.get(*slot).is_some(), "a prefix without a session");
         }

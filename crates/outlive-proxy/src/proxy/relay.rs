@@ -30,12 +30,22 @@ impl Proxy {
         end: usize,
         offload: Offload,
     ) -> Verdict {
+        self.late_at = now;
         if let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
             && packet.checksum_ok()
             && let Some(Flow::Session(slot, side)) = self.find(&packet.tuple())
             && self.is_constant(slot, side, &packet)
         {
             return self.pass_late(now, slot, side, packet);
+        }
+        // What is led to a target is so by either node.
+        if let Ok(packet) = TcpPacket::parse(buffer, start, end, offload)
+            && packet.checksum_ok()
+            && !packet.flags().contains(Flags::SYN)
+            && let Some(slot) = self.migrated(&packet.tuple())
+        {
+            self.counters.count(Counter::LatePassed);
+            return self.migrated_packet(now, slot, packet);
         }
         self.keep(now, buffer.get(start..end).unwrap_or_default(), offload)
     }

@@ -12,10 +12,14 @@ use outlive_tcp::{
 
 use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release};
 use crate::{
+    counters::Counter,
     flows::{Flow, Side},
     replication::change::{Change, ReceivedChange},
     session::{Phase, Seconds, Session, record::Record, track::Streams},
 };
+
+/// Bytes of first data that all sessions hold together while they wait for the standby.
+const AWAITING_LIMIT: usize = 64 << 20;
 
 /// Sessions looked at in one go after a synchronisation, and the time until the next: a million in 60 ms.
 const SWEEP: usize = 16_384;
@@ -34,8 +38,25 @@ impl Proxy {
             self.release(now, slot, first);
         } else {
             let serial = self.sessions[slot].serial;
+            let first = self.bounded(first);
+            self.awaiting_bytes += first.data.len();
             self.awaiting.push_back(Awaiting { change, slot, serial, since: now, first });
         }
+    }
+
+    /// What is held while a session waits. Beyond the limit it is not: nothing of it was acknowledged, so its client
+    /// says it again.
+    fn bounded(&mut self, first: FirstData) -> FirstData {
+        if self.awaiting_bytes + first.data.len() <= AWAITING_LIMIT {
+            return first;
+        }
+        self.counters.count(Counter::DropFirstData);
+        FirstData::default()
+    }
+
+    /// The session waits no longer.
+    fn waits_no_longer(&mut self, awaiting: &Awaiting) {
+        self.awaiting_bytes -= awaiting.first.data.len();
     }
 
     /// Whether a new session has to wait for the standby, if there is one. That of an asynchronous listener does
@@ -52,6 +73,7 @@ impl Proxy {
     /// The standby holds everything up to change `number`.
     pub(crate) fn confirmed(&mut self, now: Time, number: u64) {
         self.given_way.confirmed(number);
+        self.decisions_confirmed(now, Some(number));
         while let Some(awaiting) = self
             .awaiting
             .pop_front_if(|a| a.change <= number || fault::on(Fault::ConfirmationNotCompared))
@@ -62,6 +84,7 @@ impl Proxy {
 
     /// There is no standby any more, and this node may go on without.
     pub(crate) fn release_all(&mut self, now: Time) {
+        self.decisions_confirmed(now, None);
         for awaiting in std::mem::take(&mut self.awaiting) {
             let session = self.sessions.get(awaiting.slot);
             let refused = session.is_some_and(|s| {
@@ -78,6 +101,7 @@ impl Proxy {
     }
 
     fn release_awaiting(&mut self, now: Time, awaiting: Awaiting) {
+        self.waits_no_longer(&awaiting);
         let Awaiting { slot, serial, first, .. } = awaiting;
         let waiting = |s: &mut Session| s.phase == Phase::Unconfirmed;
         if self.sessions.with_serial(slot, serial).is_some_and(waiting) {
@@ -85,24 +109,27 @@ impl Proxy {
         }
     }
 
-    /// How long the oldest session has been waiting.
     /// How many sessions wait for the standby's confirmation.
     pub(crate) fn unconfirmed(&self) -> usize {
         self.awaiting.len()
     }
 
+    /// Since when the oldest of them has been waiting.
     pub(crate) fn waiting_since(&self) -> Option<Time> {
-        self.awaiting.front().map(|a| a.since)
+        let session = self.awaiting.front().map(|a| a.since);
+        session.into_iter().chain(self.migrations.waiting_since()).min()
     }
 
     /// This node serves no longer: what is unconfirmed had no effect, and is the client's to say again.
     pub(crate) fn abandon_unconfirmed(&mut self, now: Time) {
+        self.abandon_decisions();
         for awaiting in std::mem::take(&mut self.awaiting) {
             self.abandon(now, &awaiting);
         }
     }
 
     fn abandon(&mut self, now: Time, awaiting: &Awaiting) {
+        self.waits_no_longer(awaiting);
         if let Some(session) = self.sessions.with_serial(awaiting.slot, awaiting.serial) {
             let client = session.tuple(Side::Client);
             self.journal.append(&Change::Forgotten { client });
@@ -117,11 +144,15 @@ impl Proxy {
         for awaiting in &mut self.awaiting {
             awaiting.first = FirstData::default();
         }
+        self.awaiting_bytes = 0;
         self.withheld.forget_data();
         self.remove_answered_openings();
     }
 
-    /// Appends sessions from `slot` on, as far as `room` bytes go; returns where to go on, or `None` at the
+    /// Where the mappings of migrated connections begin in the walk of [`snapshot`](Self::snapshot): behind every session.
+    const MAPPINGS: usize = 1 << 30;
+
+    /// Appends sessions from `slot` on, then mappings, as far as `room` bytes go; returns where to go on, or `None` at the
     /// end.
     pub(crate) fn snapshot(
         &self,
@@ -131,20 +162,29 @@ impl Proxy {
     ) -> Option<usize> {
         // A record, a prefix, an end, a position: never more for one session.
         const MOST: usize = 512;
-        let end = out.len() + room.saturating_sub(MOST);
-        while let Some((found, session)) = self.sessions.next_from(slot) {
+        let before = out.len();
+        let end = before + room.saturating_sub(MOST);
+        if slot < Self::MAPPINGS {
+            while let Some((found, session)) = self.sessions.next_from(slot) {
+                if out.len() > end {
+                    return Some(found);
+                }
+                slot = found + 1;
+                if session.phase == Phase::Unconfirmed && fault::on(Fault::RecordLostOnReconnect) {
+                    continue;
+                }
+                if session.told {
+                    self.describe(found, session, out);
+                }
+            }
             if out.len() > end {
-                return Some(found);
+                return Some(Self::MAPPINGS);
             }
-            slot = found + 1;
-            if session.phase == Phase::Unconfirmed && fault::on(Fault::RecordLostOnReconnect) {
-                continue;
-            }
-            if session.told {
-                self.describe(found, session, out);
-            }
+            slot = Self::MAPPINGS;
         }
-        None
+        let room = room.saturating_sub(out.len() - before);
+        let next = self.mapping_snapshot(slot - Self::MAPPINGS, room, out)?;
+        Some(Self::MAPPINGS + next)
     }
 
     fn describe(&self, slot: usize, session: &Session, out: &mut Vec<u8>) {
@@ -181,6 +221,7 @@ impl Proxy {
     pub(crate) fn complete_picture(&mut self, now: Time) {
         self.sweep = Some((0, now));
         self.sweep_some(now);
+        self.complete_mappings(now, self.picture.max(1));
     }
 
     /// Removes the rest of them, before this node makes sessions of its own.
@@ -212,6 +253,11 @@ impl Proxy {
     pub(crate) fn apply(&mut self, now: Time, change: ReceivedChange) {
         match change {
             ReceivedChange::Nothing => {}
+            ReceivedChange::Migrated { record } => {
+                self.adopt_migrated(now, &record, self.picture.max(1));
+            }
+            ReceivedChange::MigrationCommitted { client } => self.adopt_committed(&client),
+            ReceivedChange::MigrationEnded { client } => self.adopt_migration_end(now, &client),
             ReceivedChange::Opened { record, prefix } => self.adopt(now, &record, prefix),
             ReceivedChange::PrefixDone { client } => {
                 if let Some(slot) = self.session_of(&client) {
@@ -255,7 +301,7 @@ impl Proxy {
             }
         }
         if !self.make_room(now) {
-            self.counters.count(crate::counters::Counter::DropTableFull);
+            self.counters.count(Counter::DropTableFull);
             return;
         }
         let server = self.pools.intern(record.server.end());

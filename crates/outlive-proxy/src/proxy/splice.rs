@@ -156,7 +156,7 @@ impl Proxy {
         }
     }
 
-    pub(super) fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
+    pub(crate) fn forward(&mut self, packet: &TcpPacket<'_>) -> Verdict {
         self.counters.count(Counter::Forwarded);
         Verdict::Forward { range: packet.range(), offload: packet.offload() }
     }

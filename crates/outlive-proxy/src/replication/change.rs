@@ -10,6 +10,7 @@ use outlive_tcp::{
 
 use crate::{
     flows::Side,
+    migration::{MAPPING_LEN, MappingRecord},
     session::{
         Phase,
         record::{ENDPOINT_LEN, RECORD_LEN, Record, decode_endpoint, encode_endpoint},
@@ -31,6 +32,12 @@ pub(crate) enum Change<'a> {
     Forgotten { client: FourTuple },
     /// Bytes up to there are acknowledged: to the client, to the server, each in its own numbers.
     Progress { client: FourTuple, positions: [Seq; 2] },
+    /// A connection is given to a target: COMMIT may be sent when this is confirmed.
+    Migrated { record: &'a MappingRecord },
+    /// The target speaks.
+    MigrationCommitted { client: FourTuple },
+    /// A migrated connection is over, or does not migrate after all.
+    MigrationEnded { client: FourTuple },
     /// Nothing: the number was taken by something else.
     Nothing,
 }
@@ -61,6 +68,15 @@ pub(crate) enum ReceivedChange {
         client: FourTuple,
         positions: [Seq; 2],
     },
+    Migrated {
+        record: Box<MappingRecord>,
+    },
+    MigrationCommitted {
+        client: FourTuple,
+    },
+    MigrationEnded {
+        client: FourTuple,
+    },
     Nothing,
 }
 
@@ -71,6 +87,9 @@ const ENDED: u8 = 3;
 const FORGOTTEN: u8 = 4;
 const PROGRESS: u8 = 5;
 const HALF_CLOSED: u8 = 6;
+const MIGRATED: u8 = 7;
+const MIGRATION_COMMITTED: u8 = 8;
+const MIGRATION_ENDED: u8 = 9;
 const TUPLE_LEN: usize = 2 * ENDPOINT_LEN;
 /// Bytes of a change besides its body.
 pub(super) const HEADER_LEN: usize = 3;
@@ -113,6 +132,18 @@ impl Change<'_> {
                 positions.iter().for_each(|p| out.extend(p.0.to_be_bytes()));
                 PROGRESS
             }
+            Change::Migrated { record } => {
+                record.encode(out);
+                MIGRATED
+            }
+            Change::MigrationCommitted { client } => {
+                encode_tuple(client, out);
+                MIGRATION_COMMITTED
+            }
+            Change::MigrationEnded { client } => {
+                encode_tuple(client, out);
+                MIGRATION_ENDED
+            }
             Change::Nothing => NOTHING,
         };
         let len = (out.len() - start - HEADER_LEN) as u16;
@@ -136,6 +167,10 @@ impl ReceivedChange {
         *bytes = rest;
         if header[0] == NOTHING {
             return body.is_empty().then_some(ReceivedChange::Nothing);
+        }
+        if header[0] == MIGRATED {
+            let record = MappingRecord::decode(body.as_array::<MAPPING_LEN>()?)?;
+            return Some(ReceivedChange::Migrated { record: Box::new(record) });
         }
         let (client, tail) = if header[0] == OPENED {
             let (record, prefix) = body.split_first_chunk::<RECORD_LEN>()?;
@@ -162,6 +197,8 @@ impl ReceivedChange {
             (HALF_CLOSED, [0]) => Some(ReceivedChange::HalfClosed { client, side: Side::Client }),
             (HALF_CLOSED, [1]) => Some(ReceivedChange::HalfClosed { client, side: Side::Server }),
             (FORGOTTEN, []) => Some(ReceivedChange::Forgotten { client }),
+            (MIGRATION_COMMITTED, []) => Some(ReceivedChange::MigrationCommitted { client }),
+            (MIGRATION_ENDED, []) => Some(ReceivedChange::MigrationEnded { client }),
             (PROGRESS, &[a, b, c, d, e, f, g, h]) => {
                 let positions = [[a, b, c, d], [e, f, g, h]].map(|p| Seq(u32::from_be_bytes(p)));
                 Some(ReceivedChange::Progress { client, positions })
@@ -213,6 +250,8 @@ pub(super) mod tests {
             (Change::Forgotten { client }, format!("040024{tuple}")),
             (Change::Progress { client, positions }, format!("05002c{tuple}0102030405060708")),
             (Change::HalfClosed { client, side: Side::Server }, format!("060025{tuple}01")),
+            (Change::MigrationCommitted { client }, format!("080024{tuple}")),
+            (Change::MigrationEnded { client }, format!("090024{tuple}")),
         ];
         for (change, expected) in golden {
             let mut bytes = Vec::new();
@@ -225,7 +264,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..8) {
+        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..11) {
             let mut made = vec![kind, 0, bytes.len().min(255) as u8];
             made.extend(&bytes);
             for mut rest in [bytes.as_slice(), made.as_slice()] {

@@ -119,7 +119,7 @@ impl Journal {
     pub(crate) fn append(&mut self, change: &Change<'_>) -> u64 {
         self.last += 1;
         if self.audience != Audience::None && !self.overflowed {
-            self.urgent |= matches!(change, Change::Opened { .. });
+            self.urgent |= matches!(change, Change::Opened { .. } | Change::Migrated { .. });
             let dropped = fault::on(Fault::ChangeDropped) && self.last.is_multiple_of(3);
             if dropped { &Change::Nothing } else { change }.encode(&mut self.bytes);
             self.overflowed = self.unconfirmed() > LIMIT;

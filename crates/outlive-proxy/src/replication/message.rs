@@ -45,6 +45,9 @@ pub(crate) enum Message<'a> {
     Taken { epoch: Epoch },
     /// A part of a packet that reached the passive node and is the active node's to handle.
     Relay(RelayPart<'a>),
+    /// The passive node, after a handover: what had reached it before its neighbours heard of the other node has been
+    /// passed on or relayed.
+    Passed,
     /// Which configuration the sender obeys; `reload`: the receiver shall read its own again.
     Configuration { fingerprint: u64, reload: bool },
     /// The server gets no new sessions of that pool any more, or gets some again.
@@ -71,6 +74,10 @@ pub(crate) struct Hello {
     pub(crate) resumes: bool,
     /// It understands [`Message::Handover`] and what follows from it. Earlier builds of this version do not say so.
     pub(crate) hands_over: bool,
+    /// It says and understands [`Message::Passed`].
+    pub(crate) tells_passed: bool,
+    /// It understands changes about migrated connections.
+    pub(crate) migrates: bool,
 }
 
 /// Why a message cannot be obeyed; the connection is to be closed.
@@ -115,6 +122,7 @@ const TAKEN: u8 = 17;
 const RELAY: u8 = 18;
 const CONFIGURATION: u8 = 19;
 const DRAIN: u8 = 20;
+const PASSED: u8 = 21;
 
 impl<'a> Message<'a> {
     /// Appends the message.
@@ -127,7 +135,9 @@ impl<'a> Message<'a> {
                 let flags = u8::from(hello.node == NodeId::B)
                     | u8::from(hello.active) << 1
                     | u8::from(hello.hands_over) << 2
-                    | u8::from(hello.resumes) << 3;
+                    | u8::from(hello.resumes) << 3
+                    | u8::from(hello.tells_passed) << 4
+                    | u8::from(hello.migrates) << 5;
                 out.push(flags);
                 out.extend(hello.incarnation.to_be_bytes());
                 out.extend(hello.epoch.0.to_be_bytes());
@@ -181,6 +191,7 @@ impl<'a> Message<'a> {
                 out.push(RELAY);
                 part.encode(out);
             }
+            Message::Passed => out.push(PASSED),
             Message::Configuration { fingerprint, reload } => {
                 out.push(CONFIGURATION);
                 out.extend(fingerprint.to_be_bytes());
@@ -221,6 +232,7 @@ impl<'a> Message<'a> {
                 Message::Handover { epoch, clock_us: body.u64()?, keys: body.rest() }
             }
             TAKEN => Message::Taken { epoch: Epoch(body.u64()?) },
+            PASSED => Message::Passed,
             CONFIGURATION => {
                 let (fingerprint, [reload]) = (body.u64()?, body.take()?);
                 Message::Configuration { fingerprint, reload: reload != 0 }
@@ -254,6 +266,8 @@ impl Hello {
             active: flags & 2 != 0,
             hands_over: flags & 4 != 0,
             resumes: flags & 8 != 0,
+            tells_passed: flags & 16 != 0,
+            migrates: flags & 32 != 0,
             incarnation: body.u64()?,
             epoch: Epoch(body.u64()?),
         })
@@ -295,6 +309,8 @@ mod tests {
             active: true,
             resumes: true,
             hands_over: true,
+            tells_passed: true,
+            migrates: true,
         };
         let offload = Offload {
             checksum: Checksum::Partial,
@@ -318,6 +334,7 @@ mod tests {
                 server: Endpoint::new([10, 0, 0, 2].into(), 80),
                 pool: "web",
             },
+            Message::Passed,
         ]
     }
 
@@ -334,7 +351,7 @@ mod tests {
     #[test]
     fn the_layout_is_fixed() {
         let golden: [&[u8]; 8] = [
-            b"\x01OLST\0\x01\x0f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
+            b"\x01OLST\0\x01\x3f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
             b"\x02\0\0\0\0\0\0\0\x01\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\0\0\0\0\0\0\0\x03",
             b"\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x0c",
             b"\x08\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x0c",
@@ -355,7 +372,8 @@ mod tests {
     fn the_hello_of_the_first_version_is_understood() {
         let first = b"\x01OLST\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
         let Ok(Message::Hello(hello)) = Message::decode(first) else { panic!("not understood") };
-        assert!(hello.active && !hello.resumes && !hello.hands_over);
+        assert!(hello.active && !hello.resumes && !hello.hands_over && !hello.tells_passed);
+        assert!(!hello.migrates);
         let mut newer = first.to_vec();
         newer[6] = 2;
         // Whatever else it says: it may have changed.
@@ -365,12 +383,13 @@ mod tests {
 
     #[test]
     fn the_layout_of_a_handover_is_fixed() {
-        let golden: [&[u8]; 5] = [
+        let golden: [&[u8]; 6] = [
             b"\x10\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x05key",
             b"\x11\0\0\0\0\0\0\0\x0d",
             b"\x12\x1e\x05\xa8abc",
             b"\x13\0\0\0\0\0\0\0\x03\x01",
             b"\x14\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\0\0\x02\0\x50web",
+            b"\x15",
         ];
         for (message, golden) in examples()[8..].iter().zip(golden) {
             let mut bytes = Vec::new();

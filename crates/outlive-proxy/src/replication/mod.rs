@@ -85,6 +85,8 @@ pub(crate) enum LinkEvent {
     Configured { fingerprint: u64, reload: bool },
     /// Active: a packet that reached the passive node was added to those that wait for the device.
     Relayed,
+    /// Active since a handover: no packet is behind any more.
+    Passed,
 }
 
 /// One end of the state connection.
@@ -103,6 +105,10 @@ pub(crate) struct Link {
     held: Held,
     /// The peer understands a handover.
     peer_hands_over: bool,
+    /// The peer says when no packet is behind any more after a handover, and understands that.
+    peer_tells_passed: bool,
+    /// That has to be said, behind all that is relayed.
+    passed: bool,
     asking: Asking,
     /// The roles were exchanged on this connection: what the peer said before may still come.
     exchanged: bool,
@@ -119,6 +125,8 @@ impl Link {
             told: None,
             held: Held::default(),
             peer_hands_over: false,
+            peer_tells_passed: false,
+            passed: false,
             asking: Asking::No,
             exchanged: false,
             assembly: Assembly::default(),
@@ -151,6 +159,8 @@ impl Link {
             active,
             resumes: true,
             hands_over: true,
+            tells_passed: true,
+            migrates: true,
         };
         self.say(&Message::Hello(hello));
     }
@@ -158,6 +168,16 @@ impl Link {
     /// Whether the standby could be asked to take over.
     pub(crate) fn peer_hands_over(&self) -> bool {
         self.peer_hands_over
+    }
+
+    /// Whether the peer says when no packet is behind any more.
+    pub(crate) fn peer_tells_passed(&self) -> bool {
+        self.peer_tells_passed
+    }
+
+    /// Standby since a handover: what came late has been passed on, or waits to be relayed.
+    pub(crate) fn say_passed(&mut self) {
+        self.passed = self.peer_tells_passed && self.exchanged;
     }
 
     /// Active in `epoch`: asks the standby to take over, behind everything that was told.
@@ -323,6 +343,14 @@ impl Link {
                     LinkEvent::Relayed
                 }))
             }
+            (
+                Message::Passed,
+                Stage::Comparing
+                | Stage::Snapshot { .. }
+                | Stage::CatchingUp
+                | Stage::Completing { .. }
+                | Stage::Paired,
+            ) => Ok(Some(LinkEvent::Passed)),
             _ => Err(StateError::Unexpected),
         }
     }
@@ -373,6 +401,8 @@ impl Link {
         }
         self.peer = hello.incarnation;
         self.peer_hands_over = hello.hands_over;
+        self.peer_tells_passed = hello.tells_passed;
+        proxy.migrations.peer_understands(hello.migrates);
         self.say_configuration(proxy.config.fingerprint(), false);
         match (active, hello.active) {
             (true, false) if hello.resumes => self.stage = Stage::Comparing,
@@ -438,9 +468,14 @@ impl Link {
             | Stage::Completing { .. }
             | Stage::Paired => {}
             Stage::Expecting | Stage::Receiving | Stage::Following if self.peer_hands_over => {
-                return proxy.to_relay.part(now, MAX_STATE_MESSAGE - HEAD, |part| {
+                let relayed = proxy.to_relay.part(now, MAX_STATE_MESSAGE - HEAD, |part| {
                     Message::Relay(part).encode(out);
                 });
+                if !relayed && std::mem::take(&mut self.passed) {
+                    Message::Passed.encode(out);
+                    return true;
+                }
+                return relayed;
             }
             _ => return false,
         }

@@ -1,6 +1,9 @@
 //! What the tests of single nodes share: a node, driven packet by packet as its shell would.
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+#[path = "../packets/mod.rs"]
+mod packets;
+
 use std::time::Duration;
 
 use outlive_proxy::{
@@ -13,14 +16,12 @@ use outlive_proxy::{
 };
 use outlive_tcp::{
     segment::Segment,
-    seq::Seq,
     time::Time,
-    wire::{Endpoint, Flags, FourTuple, Offload, Options, TcpPacket},
+    wire::{Endpoint, Flags, Offload},
 };
 
-pub(crate) const HEADROOM: usize = 64;
-pub(crate) const CLIENT_ISN: Seq = Seq(1_000);
-pub(crate) const SERVER_ISN: Seq = Seq(900_000);
+pub(crate) use self::packets::{CLIENT_ISN, HEADROOM, Out, SERVER_ISN, segment};
+
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
 
@@ -59,6 +60,7 @@ pub(crate) fn config() -> Config {
             retry_after: Duration::from_secs(10),
         }],
         source_addresses: vec![[10, 0, 0, 101].into()],
+        migration: Default::default(),
         pair: PairConfig::alone(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),
@@ -72,36 +74,6 @@ pub(crate) fn inspecting() -> Config {
     config.listeners[0].opening =
         OpeningMode::Inspect { limit: 200, timeout: Duration::from_secs(1) };
     config
-}
-
-/// A TCP packet that the node let out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Out {
-    pub(crate) tuple: FourTuple,
-    pub(crate) seq: Seq,
-    pub(crate) ack: Seq,
-    pub(crate) flags: Flags,
-    pub(crate) payload: Vec<u8>,
-}
-
-impl Out {
-    pub(crate) fn read(packet: &[u8]) -> Self {
-        let mut packet = packet.to_vec();
-        let end = packet.len();
-        let packet = TcpPacket::parse(&mut packet, 0, end, Offload::default()).unwrap();
-        Out {
-            tuple: packet.tuple(),
-            seq: packet.seq(),
-            ack: packet.ack(),
-            flags: packet.flags(),
-            payload: packet.payload().to_vec(),
-        }
-    }
-
-    /// Whom it is for.
-    pub(crate) fn to(&self) -> Endpoint {
-        self.tuple.destination
-    }
 }
 
 /// A node alone, active.
@@ -195,24 +167,5 @@ impl Bench {
 
     pub(crate) fn openings(&self) -> usize {
         self.node.status(self.now).openings
-    }
-}
-
-pub(crate) fn segment(
-    source: Endpoint,
-    destination: Endpoint,
-    seq: Seq,
-    ack: Option<Seq>,
-    flags: Flags,
-) -> Segment<'static> {
-    Segment {
-        tuple: FourTuple { source, destination },
-        seq,
-        ack,
-        flags,
-        window: 20_000,
-        options: Options::default(),
-        payload: &[],
-        hop_limit: 64,
     }
 }

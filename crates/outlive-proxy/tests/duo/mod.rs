@@ -3,6 +3,9 @@
 // Each test program uses what it needs.
 #![allow(dead_code)]
 
+#[path = "../packets/mod.rs"]
+mod packets;
+
 use std::{collections::VecDeque, time::Duration};
 
 use outlive_proxy::{
@@ -17,27 +20,14 @@ use outlive_proxy::{
 };
 use outlive_tcp::{
     segment::Segment,
-    seq::Seq,
     time::Time,
-    wire::{Endpoint, Flags, FourTuple, Offload, Options, TcpPacket, Timestamps},
+    wire::{Endpoint, Flags, Offload},
 };
 
-const HEADROOM: usize = 64;
-pub(crate) const CLIENT_ISN: Seq = Seq(1_000);
-pub(crate) const SERVER_ISN: Seq = Seq(900_000);
+pub(crate) use self::packets::{CLIENT_ISN, HEADROOM, Out, SERVER_ISN, segment};
+
 /// Longer than a session whose record is lost is met with silence.
 pub(crate) const QUIET: Duration = Duration::from_secs(6);
-
-/// A packet that a node let out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Out {
-    pub(crate) tuple: FourTuple,
-    pub(crate) seq: Seq,
-    pub(crate) ack: Seq,
-    pub(crate) flags: Flags,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) timestamps: Option<Timestamps>,
-}
 
 pub(crate) fn listener() -> Endpoint {
     Endpoint::new([10, 0, 0, 100].into(), 80)
@@ -95,6 +85,7 @@ pub(crate) fn config(protection: Protection) -> Config {
             retry_after: Duration::from_secs(10),
         }],
         source_addresses: vec![[10, 0, 0, 101].into()],
+        migration: Default::default(),
         pair: PairConfig::default(),
         timeouts: Timeouts::default(),
         limits: Limits { sessions: 200_000, half_open: 200_000, ..Limits::default() },
@@ -145,6 +136,12 @@ impl Duo {
 
     pub(crate) fn node(&self, node: usize) -> &Node {
         &self.halves[node].node
+    }
+
+    /// The node, if it lives.
+    pub(crate) fn living(&mut self, node: usize) -> Option<&mut Node> {
+        let half = &mut self.halves[node];
+        half.alive.then_some(&mut half.node)
     }
 
     pub(crate) fn log(&mut self, node: usize) -> Vec<LogEvent> {
@@ -313,6 +310,32 @@ impl Duo {
         out
     }
 
+    /// A planned handover from a node to the other, up to where the other is active.
+    pub(crate) fn hand_over(&mut self, from: usize) -> Vec<Out> {
+        self.begin_handover(from);
+        let mut out = Vec::new();
+        for _ in 0..100 {
+            if self.role(1 - from) == Role::Active {
+                return out;
+            }
+            self.settle(from);
+            self.speak(from);
+            out.extend(self.hear(1 - from, usize::MAX));
+            self.speak(1 - from);
+            if self.role(1 - from) != Role::Active {
+                out.extend(self.hear(from, usize::MAX));
+            }
+            self.now = self.now + Duration::from_millis(1);
+        }
+        panic!("nobody took over");
+    }
+
+    /// The first step of it.
+    pub(crate) fn begin_handover(&mut self, from: usize) {
+        self.halves[from].node.hand_over(self.now).expect("a handover is possible");
+        self.settle(from);
+    }
+
     // ── faults
 
     /// The process of a node dies; what is under way from it arrives if `tail`.
@@ -346,14 +369,20 @@ impl Duo {
 
     /// Hands a node a packet; what it lets out.
     pub(crate) fn send(&mut self, node: usize, segment: Segment<'_>) -> Vec<Out> {
+        let mut packet = Vec::new();
+        segment.emit(&mut packet);
+        self.send_bytes(node, &packet)
+    }
+
+    pub(crate) fn send_bytes(&mut self, node: usize, packet: &[u8]) -> Vec<Out> {
         let mut buffer = vec![0; HEADROOM];
-        segment.emit(&mut buffer);
+        buffer.extend_from_slice(packet);
         let (end, now) = (buffer.len(), self.now);
         let half = &mut self.halves[node];
         let verdict = half.node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
         let mut out = Vec::new();
         if let Verdict::Forward { range, .. } = verdict {
-            out.push(read(&buffer[range]));
+            out.push(Out::read(&buffer[range]));
         }
         out.extend(self.transmitted(node));
         self.check(node);
@@ -361,10 +390,21 @@ impl Duo {
         out
     }
 
-    fn transmitted(&mut self, node: usize) -> Vec<Out> {
+    /// Hands a node a packet that is not TCP; the packets that it makes itself.
+    pub(crate) fn send_raw(&mut self, node: usize, packet: &[u8]) -> Vec<Vec<u8>> {
+        let mut buffer = vec![0; HEADROOM];
+        buffer.extend_from_slice(packet);
+        let (end, now) = (buffer.len(), self.now);
+        let node = &mut self.halves[node].node;
+        node.handle_packet(now, &mut buffer, HEADROOM, end, Offload::default());
+        std::iter::from_fn(|| node.poll_transmit().map(<[u8]>::to_vec)).collect()
+    }
+
+    /// Packets that a node made itself.
+    pub(crate) fn transmitted(&mut self, node: usize) -> Vec<Out> {
         let mut out = Vec::new();
         while let Some(packet) = self.halves[node].node.poll_transmit() {
-            out.push(read(packet));
+            out.push(Out::read(packet));
         }
         out
     }
@@ -412,37 +452,4 @@ impl Duo {
 fn new_node(config: &Config, node: NodeId, seed: u8, now: Time) -> Node {
     let config = Config { node, ..config.clone() };
     Node::new(config, Entropy([seed; 32]), 1_700_000_000_000_000 + now.as_micros(), now)
-}
-
-pub(crate) fn segment(
-    source: Endpoint,
-    destination: Endpoint,
-    seq: Seq,
-    ack: Option<Seq>,
-    flags: Flags,
-) -> Segment<'static> {
-    Segment {
-        tuple: FourTuple { source, destination },
-        seq,
-        ack,
-        flags,
-        window: 20_000,
-        options: Options::default(),
-        payload: &[],
-        hop_limit: 64,
-    }
-}
-
-fn read(packet: &[u8]) -> Out {
-    let mut packet = packet.to_vec();
-    let end = packet.len();
-    let packet = TcpPacket::parse(&mut packet, 0, end, Offload::default()).unwrap();
-    Out {
-        tuple: packet.tuple(),
-        seq: packet.seq(),
-        ack: packet.ack(),
-        flags: packet.flags(),
-        payload: packet.payload().to_vec(),
-        timestamps: packet.timestamps(),
-    }
 }

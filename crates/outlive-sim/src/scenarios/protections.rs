@@ -61,6 +61,10 @@ pub(super) fn all() -> Vec<(&'static str, Scenario)> {
         ("alternating", alternating(patient())),
         ("alternating-inspect", alternating(several())),
         ("twice-in-a-row", twice(patient())),
+        ("standby-replaced", standby_replaced(Scenario::direct, &PLAIN)),
+        ("standby-replaced-inspect", standby_replaced(Scenario::inspect, &HTTP)),
+        ("old-active-returns", old_active_returns(idle())),
+        ("old-active-returns-inspect", old_active_returns(slow_server())),
         ("async-several", several().protection(ASYNC)),
     ]
 }
@@ -111,4 +115,23 @@ fn twice(scenario: Scenario) -> Scenario {
         .fault(ms(320), Fault::Restart(0))
         .fault(ms(600), Fault::Kill(1))
         .fault(ms(900), Fault::Restart(1))
+}
+
+/// Another process stands in for the standby at once, and only the state connection tells the active node so: heartbeats
+/// do not arrive for a while. Clients begin all the time; some of their sessions wait for a confirmation meanwhile.
+fn standby_replaced(make: Make, preamble: &Preamble) -> Scenario {
+    let asked = len(preamble);
+    let server = [Await(asked), Send(1_000), AwaitEnd, Close];
+    let client = [Send(asked), Await(1_000), Close, AwaitEnd];
+    let scenario = make(&server)
+        .fault(ms(10), Fault::CutPath(1, 0))
+        .fault(ms(20), Fault::Kill(1))
+        .fault(Duration::from_micros(20_100), Fault::Restart(1))
+        .fault(ms(90), Fault::Heal);
+    (4..16).fold(scenario, |s, i| s.client(Start::At(ms(4 * i)), preamble.clone(), &client))
+}
+
+/// The active node stands still, is replaced, and comes back as a standby that holds what it held.
+fn old_active_returns(scenario: Scenario) -> Scenario {
+    scenario.fault(ms(20), Fault::Freeze(0)).fault(ms(300), Fault::Resume(0))
 }

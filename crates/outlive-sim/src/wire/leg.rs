@@ -55,8 +55,12 @@ pub(super) struct Leg {
     pub(super) asker: Option<(NodeIndex, u32)>,
     /// A server that was told what the client said.
     pub(super) told: bool,
+    /// The process that has told it so first.
+    pub(super) teller: Option<(NodeIndex, u32)>,
     /// A client that was answered while no standby would have continued its handshake.
     pub(super) answered_alone: bool,
+    /// A client that was answered by a node with a standby, which has to believe its handshake.
+    pub(super) answered_paired: bool,
     /// When a client was answered.
     pub(super) answered_at: Option<Time>,
     /// A reset came from here, or seemed to.

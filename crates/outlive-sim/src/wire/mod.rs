@@ -92,6 +92,11 @@ impl Wire {
         self.servers.get(&self.server_of(client)?)?.asker
     }
 
+    /// The process that was the first to pass on what the client of this tuple said.
+    pub(crate) fn teller_of(&self, client: FourTuple) -> Option<(NodeIndex, u32)> {
+        self.servers.get(&self.server_of(client)?)?.teller
+    }
+
     /// The connection of the client of this tuple.
     pub(crate) fn session_of(&self, client: FourTuple) -> Option<ConnectionName> {
         Some((client, self.clients.get(&client)?.host_isn?.0))
@@ -259,6 +264,7 @@ impl Wire {
             let leg = self.clients.get_mut(&key).expect("it was looked up above");
             leg.shows(seen);
             leg.answered_alone = !sender.paired || self.first_data;
+            leg.answered_paired = sender.paired;
             leg.answered_at = Some(ledger.now);
         }
         let server = server_key.and_then(|key| self.servers.get(&key));
@@ -326,6 +332,7 @@ impl Wire {
         if std::mem::replace(&mut leg.told, true) {
             return;
         }
+        leg.teller = Some((sender.node, sender.incarnation));
         let other = self.by_flow.insert(id, key).filter(|other| *other != key);
         let Some(other) = other.filter(|other| self.servers[other].told) else { return };
         let flow = &ledger.flows[id.0];
@@ -349,7 +356,8 @@ impl Wire {
     fn could_not_know(&self, client: FourTuple, other: FourTuple, sender: &Sender<'_>) -> bool {
         let by_other = self.servers[&other].asker.is_some_and(|(node, _)| node != sender.node);
         let told = self.session_of(client).is_some_and(|session| sender.own.contains(&session));
-        sender.apart && by_other && !told && !self.was_answered_alone(client)
+        let believed = self.clients.get(&client).is_some_and(|leg| leg.answered_paired);
+        sender.apart && by_other && !told && believed
     }
 
     fn sent_to_server(

@@ -11,7 +11,7 @@ use super::{
     open::Handshaking,
     outcome::{AcknowledgeError, End, Event, Read, WriteError},
     path_mtu::PathMtu,
-    receiver::Receiver,
+    receiver::{AckDemand, Receiver},
     sender::Sender,
     state::State,
     timers::{Timer, Timers},
@@ -114,6 +114,19 @@ impl Connection {
         self.receiver.acknowledge_end()
     }
 
+    /// Says where this end stands, without waiting for company: what it has acknowledged, and its
+    /// window.
+    pub fn acknowledge_now(&mut self) {
+        self.receiver.ask_for_ack(AckDemand::Now);
+    }
+
+    /// The other end shall not be shown a window beyond `edge`, whatever there is room for: the
+    /// program passes the stream on, and whoever it is for takes no more. What was shown stays
+    /// shown. To be called with every change of that edge; a later one opens the window.
+    pub fn limit_window(&mut self, edge: Seq) {
+        self.receiver.limit_window(edge);
+    }
+
     /// Queues as much of `data` as there is room for, and gives how many bytes that are. If it was
     /// not all, [`Event::Writable`] will come. The bytes are shared, not copied, and held until the
     /// other end has acknowledged them.
@@ -129,6 +142,22 @@ impl Connection {
             return Err(WriteError::Closed);
         }
         Ok(self.sender.write(data))
+    }
+
+    /// Small segments wait while others are in flight, or no longer do (RFC 9293, MUST-17): as
+    /// [`Config::nagle`], while the connection lasts.
+    pub fn set_nagle(&mut self, on: bool) {
+        self.config.nagle = on;
+    }
+
+    /// As [`Config::user_timeout`], while the connection lasts. What waits for an acknowledgment has
+    /// waited for as long as it has.
+    pub fn set_user_timeout(&mut self, timeout: std::time::Duration) {
+        if self.state.is_synchronized() && self.timers.is_set(Timer::User) {
+            let since = self.timers.due(Timer::User) - self.config.user_timeout;
+            self.timers.set(Timer::User, since + timeout);
+        }
+        self.config.user_timeout = timeout;
     }
 
     /// Calls urgent what was written so far (RFC 9293, section 3.8.5). The other end is told at
@@ -236,6 +265,7 @@ impl Connection {
             sent_acknowledged: self.sender.una,
             sent: self.sender.nxt,
             written: self.sender.data_end(),
+            send_edge: self.sender.una + self.sender.window.size,
             acknowledged: self.receiver.acknowledged(),
             read: self.receiver.read_up_to(),
             received: self.receiver.received(),
@@ -289,7 +319,6 @@ impl Connection {
 
     /// Starts and stops the timers that follow from the state.
     pub(super) fn settle_timers(&mut self, now: Time) {
-        use super::receiver::AckDemand;
         match self.receiver.demand() {
             AckDemand::Delayed => {
                 self.timers.start(Timer::DelayedAck, now + self.config.delayed_ack)
@@ -371,6 +400,8 @@ pub struct Positions {
     pub sent: Seq,
     /// Behind the last byte written.
     pub written: Seq,
+    /// The right edge of the other end's window.
+    pub send_edge: Seq,
     /// SEG.ACK of what is sent.
     pub acknowledged: Seq,
     /// The first byte not read.

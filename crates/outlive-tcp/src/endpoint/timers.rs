@@ -34,9 +34,10 @@ pub(super) struct Timers {
 
 impl Timers {
     const COUNT: usize = 9;
+    /// In the order in which those that are due at once expire: a probe puts the retransmission off.
     const ALL: [Timer; Self::COUNT] = [
-        Timer::Retransmit,
         Timer::TailProbe,
+        Timer::Retransmit,
         Timer::Reorder,
         Timer::Persist,
         Timer::DelayedAck,

@@ -20,7 +20,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) const VIRTUAL: &str = "10.77.0.100";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether this user may make what these tests need; if not, a line says so.
 pub(crate) fn may() -> bool {

@@ -21,6 +21,9 @@ use crate::program::Running;
 /// How long an activity may take. Generous: a connection that hangs is lost, one that is slow is not.
 pub(crate) const ENOUGH: Duration = Duration::from_secs(120);
 
+/// How far ahead of the others an activity may be, in units of what is wanted.
+const AHEAD: u64 = 4;
+
 /// Something that goes on for a while.
 pub(crate) struct Activity {
     /// For messages.
@@ -29,8 +32,8 @@ pub(crate) struct Activity {
     pub(crate) progress: Box<dyn Fn() -> u64>,
     /// How far it must be before a fault, and further before the next one.
     pub(crate) wanted: u64,
-    /// Whether it is over; too early for a fault then.
-    pub(crate) is_over: Box<dyn FnMut() -> bool>,
+    /// The program that does it. When that is over it is too late for a fault.
+    pub(crate) running: Rc<RefCell<Running>>,
     /// Waits for its end, and panics if that was not a good one.
     pub(crate) finish: Box<dyn FnOnce()>,
 }
@@ -46,13 +49,11 @@ impl Activity {
         check: impl FnOnce() + 'static,
     ) -> Self {
         let running = Rc::new(RefCell::new(running));
-        let same = running.clone();
         Activity {
             name,
             progress: Box::new(progress),
-            // Early: on a busy machine one goes several times as fast as another.
             wanted: len as u64 / 16,
-            is_over: Box::new(move || same.borrow_mut().is_over()),
+            running: running.clone(),
             finish: Box::new(move || {
                 running.borrow_mut().succeed(ENOUGH);
                 check();
@@ -62,6 +63,18 @@ impl Activity {
 
     fn is_under_way(&self, times: u64) -> bool {
         (self.progress)() >= self.wanted * times
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.running.borrow_mut().is_over()
+    }
+
+    /// Halts it when it is so far ahead that it might end before the others have begun: on a busy machine one goes many
+    /// times as fast as another.
+    fn wait_for_others(&self, times: u64) {
+        if (self.progress)() >= self.wanted * (times + AHEAD) {
+            self.running.borrow_mut().halt();
+        }
     }
 
     /// Waits for its good end.
@@ -74,9 +87,13 @@ impl Activity {
 pub(crate) fn wait_until_under_way(activities: &mut [Activity], times: usize) {
     let mut early = None;
     let under_way = wait_until(ENOUGH, || {
-        early = activities.iter_mut().position(|activity| (activity.is_over)());
+        early = activities.iter().position(Activity::is_over);
+        activities.iter().for_each(|activity| activity.wait_for_others(times as u64));
         early.is_some() || activities.iter().all(|activity| activity.is_under_way(times as u64))
     });
+    for activity in activities.iter() {
+        activity.running.borrow_mut().go_on();
+    }
     if under_way && early.is_none() {
         return;
     }

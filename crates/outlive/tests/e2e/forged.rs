@@ -78,7 +78,7 @@ fn forged_segments_have_no_effect_on_sessions() {
         }
     }
     for activity in &mut activities {
-        assert!(!(activity.is_over)(), "{} was over too early", activity.name);
+        assert!(!activity.is_over(), "{} was over too early", activity.name);
     }
     // All of them, whatever the node took the resets for at first.
     wait_for(active, "in charge of every session", |status| {

@@ -64,7 +64,8 @@ impl Database {
             postgres.arg("-c").arg(setting);
         }
         let mut running = Running::start(host, &mut postgres, &world.path("postgres.log"));
-        running.wait_until_it_listens(host, host.socket(false, PORT));
+        // It listens before that, and turns everybody away.
+        running.wait_until_it_says("ready to accept connections");
         let copy = directory.join("copy");
         let database =
             Database { running, namespace: host.namespace().clone(), directory, copy, user };
@@ -146,12 +147,11 @@ fn activity(
     let len = source.metadata().unwrap().len();
     let (count, copying) = copy_slowly(from, to, world.rate_for(len as usize));
     let running = Rc::new(RefCell::new(running));
-    let same = running.clone();
     Activity {
         name: format!("COPY {name}"),
         progress: Box::new(move || count.load(Relaxed)),
         wanted: len / 16,
-        is_over: Box::new(move || same.borrow_mut().is_over()),
+        running: running.clone(),
         finish: Box::new(move || {
             running.borrow_mut().succeed(ENOUGH);
             copying.join().expect("the thread does not panic").unwrap();

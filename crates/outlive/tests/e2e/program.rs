@@ -13,6 +13,7 @@ use std::{
 
 use outlive_lab::{clock::wait_until, host::Host};
 use outlive_net::{netns::Namespace, program::end_with_starter};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::PATIENCE;
 
@@ -102,10 +103,31 @@ impl Running {
         assert!(listens, "{} does not listen at {address}:\n{}", self.name, self.said());
     }
 
+    /// Lets it stand still.
+    pub(crate) fn halt(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        if !self.is_over() {
+            let _ = kill_process(Pid::from_child(&self.child), signal);
+        }
+    }
+
+    /// Waits until its complaints contain that.
+    pub(crate) fn wait_until_it_says(&mut self, what: &str) {
+        let says = wait_until(PATIENCE, || self.said().contains(what) || self.is_over());
+        assert!(says && !self.is_over(), "{} does not say {what:?}:\n{}", self.name, self.said());
+    }
+
     /// Asks it to end (`SIGINT`), and waits for that; then it is killed.
     pub(crate) fn stop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        self.signal(Signal::INT);
         wait_until(PATIENCE, || self.is_over());
     }
 

@@ -118,13 +118,12 @@ pub(crate) fn typing(world: &World, sshd: &Sshd, name: &str, address: SocketAddr
         Ok(())
     });
     let running = Rc::new(RefCell::new(running));
-    let same = running.clone();
     let name = format!("ssh {name}");
     Activity {
         name: name.clone(),
         progress: Box::new(move || answered.load(Relaxed)),
         wanted: lines / 15,
-        is_over: Box::new(move || same.borrow_mut().is_over()),
+        running: running.clone(),
         finish: Box::new(move || {
             // With the last answer the keyboard is let go, and with that the session ends.
             running.borrow_mut().succeed(ENOUGH);

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How long anything may take that ought to happen at once.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Harm to the active node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

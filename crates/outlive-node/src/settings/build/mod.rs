@@ -4,6 +4,7 @@
 //! contradicts itself. What the core itself refuses ([`outlive_proxy::config::Invalid`]) is mapped to
 //! the place that caused it, so there is one definition of what is valid.
 
+mod migration;
 mod pair;
 mod protection;
 mod routing;
@@ -75,6 +76,8 @@ impl Builder<'_, '_> {
             let text = &metrics.listen;
             Some(placed(self.source, text, values::socket_address(self.problems, text)?))
         });
+        let (migration, targets) = self.migration(file);
+        let target_key_file = self.target_key_file(file, &targets, peer.as_ref());
         let timeouts = self.timeouts(&file.timeouts);
         let limits = self.limits(&file.limits);
         let fast_path = values::number(
@@ -90,6 +93,7 @@ impl Builder<'_, '_> {
             listeners,
             pools,
             source_addresses,
+            migration,
             pair,
             timeouts: timeouts?,
             limits: limits?,
@@ -116,6 +120,8 @@ impl Builder<'_, '_> {
             peer,
             watch,
             metrics,
+            targets,
+            target_key_file,
         })
     }
 
@@ -291,6 +297,12 @@ impl Builder<'_, '_> {
                 of_peer(),
                 "raise detection_timeout or lower heartbeat_interval; five intervals are usual",
             ),
+            Invalid::NoAgent(name) => {
+                (of_listener(name), "name a server of that pool in the servers of a [[target]]")
+            }
+            Invalid::HeaderOnMigration(name) => {
+                (of_listener(name), "remove proxy_protocol, or migrate to another pool")
+            }
             // What the core adds to its list of refusals is told as it says it.
             _ => (None, "see docs/configuration.md for the ranges"),
         };

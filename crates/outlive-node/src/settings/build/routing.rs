@@ -203,6 +203,8 @@ impl Builder<'_, '_> {
         let server_name = self.name_pattern(route.server_name.as_ref());
         let host = self.name_pattern(route.host.as_ref());
         let pool = self.pool_id(&route.pool, pools, v4);
+        let actions = [("proxy", false), ("migrate", true)];
+        let migrate = values::word(self.problems, route.action.as_ref(), &actions);
         if route.server_name.is_none() && route.host.is_none() && route.path_prefix.is_none() {
             self.once(
                 span,
@@ -232,6 +234,7 @@ impl Builder<'_, '_> {
             host: host?,
             path_prefix: route.path_prefix.as_ref().map(|text| text.get_ref().clone()),
             pool: pool?,
+            migrate: migrate?,
         })
     }
 

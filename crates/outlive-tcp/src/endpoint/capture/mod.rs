@@ -10,11 +10,13 @@
 //! may be left out.
 
 mod layout;
+mod midstream;
 mod restore;
 
 pub(super) use self::layout::Snapshot;
 pub use self::{
     layout::{CaptureError, RestoreError},
+    midstream::Midstream,
     restore::RestoreOptions,
 };
 use super::{connection::Connection, state::State};

@@ -464,6 +464,13 @@ impl Receiver {
         self.update_window();
     }
 
+    /// The window's right edge may not lie beyond `edge`. The other end is told when it may send
+    /// more and has not much left.
+    pub(super) fn limit_window(&mut self, edge: Seq) {
+        self.window.limit_to(edge);
+        self.announce_room();
+    }
+
     pub(super) fn update_window(&mut self) {
         self.window.update(self.read, self.acknowledged, self.own_mss);
     }

@@ -17,6 +17,8 @@ pub(super) struct Window {
     pub(super) shown: Seq,
     buffer: u32,
     withheld: u32,
+    /// No edge beyond this one, if there is one: not for want of room here.
+    bound: Option<Seq>,
 }
 
 impl Window {
@@ -25,12 +27,21 @@ impl Window {
         // Sequence numbers compare within half of the circle.
         let limit = 1 << 30;
         let (buffer, withheld) = (buffer.clamp(1, limit), withheld.clamp(1, limit));
-        Window { scale, granted: start, shown: start, buffer, withheld }
+        Window { scale, granted: start, shown: start, buffer, withheld, bound: None }
     }
 
     /// Goes on from a right edge that a former node may have shown.
     pub(super) fn resume(&mut self, edge: Seq) {
         (self.granted, self.shown) = (edge, edge);
+    }
+
+    /// From now on no edge beyond `bound` is granted. One that was, and that nobody was shown, is
+    /// taken back.
+    pub(super) fn limit_to(&mut self, bound: Seq) {
+        self.bound = Some(bound);
+        if self.granted.after(bound) {
+            self.granted = bound.later(self.shown);
+        }
     }
 
     /// How far beyond what is acknowledged the right edge may lie.
@@ -48,7 +59,8 @@ impl Window {
     /// acknowledged.
     pub(super) fn update(&mut self, read: Seq, ack: Seq, mss: u32) {
         let edge = self.allowed(read, ack);
-        if edge.after(self.granted) && edge.distance(self.granted) >= self.least_step(mss) {
+        let step = self.least_step(edge, mss);
+        if edge.after(self.granted) && edge.distance(self.granted) >= step {
             self.granted = edge;
         }
     }
@@ -60,7 +72,7 @@ impl Window {
         let gain = if edge.after(self.shown) { edge.distance(self.shown) } else { 0 };
         let left = if self.shown.after(received) { self.shown.distance(received) } else { 0 };
         // The other end is stopped or about to be, or there is much to tell.
-        gain >= self.least_step(mss) && (left < 2 * mss || gain >= self.least_gain(mss))
+        gain >= self.least_step(edge, mss) && (left < 2 * mss || gain >= self.least_gain(mss))
     }
 
     /// The field for an acknowledgment of `ack`.
@@ -82,10 +94,15 @@ impl Window {
     fn allowed(&self, read: Seq, ack: Seq) -> Seq {
         let by_ack = ack + self.limit();
         let by_read = read + self.buffer;
-        if by_ack.before(by_read) { by_ack } else { by_read }
+        let by_room = by_ack.earlier(by_read);
+        self.bound.map_or(by_room, |bound| bound.earlier(by_room))
     }
 
-    fn least_step(&self, mss: u32) -> u32 {
+    /// Whoever bounds the window from elsewhere avoids silly steps there: their edge is followed.
+    fn least_step(&self, edge: Seq, mss: u32) -> u32 {
+        if self.bound == Some(edge) {
+            return 1;
+        }
         mss.min(self.buffer / 2).min(self.withheld / 2).max(1)
     }
 
@@ -99,6 +116,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_bound_is_followed_and_what_was_shown_stays() {
+        let start = Seq(1_000);
+        let mut window = Window::new(start, 0, 50_000, 50_000);
+        window.update(start, start, 1_460);
+        window.limit_to(start + 700);
+        assert_eq!(window.field(start), 700, "granted, but not shown, before");
+        window.limit_to(start + 900);
+        assert!(window.wants_update(start, start, start + 700, 1_460));
+        window.update(start, start, 1_460);
+        assert_eq!(window.field(start), 900, "smaller steps than a segment");
+        window.limit_to(start + 300);
+        window.update(start, start, 1_460);
+        assert_eq!(window.field(start), 900, "never to the left");
+        window.limit_to(start + 90_000);
+        window.update(start, start, 1_460);
+        assert_eq!(window.field(start), 50_000, "and never beyond the room there is");
+    }
 
     proptest! {
         /// However the program reads and acknowledges: no edge that the other end reads off the

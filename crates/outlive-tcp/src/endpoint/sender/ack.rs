@@ -84,6 +84,7 @@ impl Sender {
         timers: &mut Timers,
     ) -> AckOutcome {
         if info.ack.before(self.una) {
+            self.take_late_report(now, info, timers);
             return AckOutcome::default();
         }
         self.answered = true;
@@ -105,6 +106,18 @@ impl Sender {
         self.rearm(now, arrivals.progress > 0, timers);
         self.forget_old_marks();
         AckOutcome { progress: arrivals.progress, skipped }
+    }
+
+    /// An acknowledgment that was overtaken by a later one still says what has arrived beyond that.
+    fn take_late_report(&mut self, now: Time, info: &AckInfo<'_>, timers: &mut Timers) {
+        let info = AckInfo { ack: self.una, congestion: false, ..*info };
+        let in_flight = self.nxt.distance(self.una);
+        let arrivals = self.take_arrivals(now, &info);
+        if arrivals.delivered > 0 {
+            let limited = self.una.before(self.limited_until);
+            let view = AckView { arrivals, duplicate: None, pure: false, in_flight, limited };
+            self.recover(now, &info, &view, timers);
+        }
     }
 
     /// SND.WND, unless an older segment tells it (RFC 9293, section 3.10.7.4). Gives whether it

@@ -181,7 +181,8 @@ impl Sender {
         let end = if range.end.distance(start) > len { start + len } else { range.end };
         let fin = end.after(data_end);
         let len = end.earlier(data_end).distance(start);
-        Piece { start, len, fin, push: end.at_or_after(data_end), repeated: true, cwr: false }
+        let push = len > 0 && end.at_or_after(data_end);
+        Piece { start, len, fin, push, repeated: true, cwr: false }
     }
 
     fn commit(&mut self, now: Time, mut piece: Piece, segment: u32) -> Piece {

@@ -1,4 +1,4 @@
-//! Proportional rate reduction (RFC 6937): how much may be sent during a recovery.
+//! Proportional rate reduction (RFC 9937): how much may be sent during a recovery.
 
 /// The state of a recovery.
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +32,10 @@ impl Prr {
             let target = target.div_ceil(u64::from(self.flight)).min(u32::MAX.into()) as u32;
             return target.saturating_sub(self.out);
         }
-        let mut limit = self.delivered.saturating_sub(self.out);
+        // What leaves the network may be replaced, whatever was sent too early.
+        let mut limit = self.delivered.saturating_sub(self.out).max(delivered);
         if progress {
-            limit = limit.max(delivered) + mss;
+            limit = limit.saturating_add(mss);
         }
         limit.min(ssthresh - pipe)
     }
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     /// Twenty segments in flight, the first lost, the window to be halved: every second arrival
-    /// lets one out (RFC 6937, section 4).
+    /// lets one out (RFC 9937, section 6).
     #[test]
     fn arrivals_let_out_a_proportion() {
         let mut prr = Prr::start(20);
@@ -69,5 +70,17 @@ mod tests {
         prr.out += 1;
         assert_eq!(prr.allowance(1, 4, 10, 1, true), 2);
         assert_eq!(Prr::start(20).allowance(8, 4, 10, 1, true), 6);
+    }
+
+    /// The first retransmission goes out before anything is delivered, if a timer has found the
+    /// loss: each arrival lets one out nevertheless.
+    #[test]
+    fn what_was_sent_early_holds_nothing_back() {
+        let mut prr = Prr::start(10);
+        prr.out += 1;
+        for _ in 0..3 {
+            assert_eq!(prr.allowance(1, 3, 7, 1, false), 1);
+            prr.out += 1;
+        }
     }
 }

@@ -305,8 +305,10 @@ impl Sender {
             && self.rtt.backoff() == 0;
         let lone = self.nxt.distance(self.una) <= self.mss;
         let due = now + TailProbe::timeout(self.rtt.smoothed(), lone);
-        if wanted && due < timers.due(Timer::Retransmit) {
-            timers.set(Timer::TailProbe, due);
+        if wanted {
+            // Where the retransmission timer is the earlier one, it gives way to the probe and
+            // starts anew behind it (RFC 8985, section 7.2).
+            timers.set(Timer::TailProbe, due.min(timers.due(Timer::Retransmit)));
         } else {
             timers.stop(Timer::TailProbe);
         }

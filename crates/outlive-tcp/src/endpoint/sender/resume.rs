@@ -30,7 +30,8 @@ impl Sender {
         }
         let keeps_end = output || self.fin_acknowledged();
         snapshot.ended = self.ended && keeps_end;
-        snapshot.output_end = self.output_end;
+        // Where a former node has ended it matters until this one has done so, too.
+        snapshot.output_end = self.output_end.filter(|_| !self.ended);
         if self.ended && !keeps_end {
             snapshot.output_end = Some(self.data_end());
         }

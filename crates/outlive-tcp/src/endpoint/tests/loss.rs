@@ -56,6 +56,18 @@ fn two_holes_are_repaired_in_one_round_trip() {
     trace.nothing();
 }
 
+/// The later acknowledgment came first; what the earlier one reports is news all the same.
+#[test]
+fn an_acknowledgment_that_was_overtaken_still_shows_a_loss() {
+    let mut trace = flight(plain(), 10);
+    trace.wait(ms(10));
+    trace.recv(seg(IRS + 1, after(4)));
+    trace.recv(seg(IRS + 1, after(3)).sack(&[(after(5), after(8))]).window(0));
+    trace.send(data(after(4), 1_000));
+    trace.nothing();
+    assert_ne!(trace.conn.statistics().send_window, 0, "its window is old");
+}
+
 #[test]
 fn a_segment_that_is_only_late_is_not_repeated() {
     let mut trace = flight(plain(), 4);
@@ -278,6 +290,46 @@ fn nobody_waits_longer_than_the_user_timeout() {
     trace.ended(End::UserTimeout(ms(1_000)));
 }
 
+/// A lone segment's probe would come later than the timer: it comes in its place, and says nothing
+/// about congestion (RFC 8985, section 7.2).
+#[test]
+fn the_first_timeout_is_a_probe() {
+    let mut trace = flight(plain(), 1);
+    trace.timeout(ms(210));
+    trace.send(data(after(0), 1_000));
+    trace.nothing();
+    assert_eq!(trace.conn.statistics().congestion_window, 10_000);
+    trace.timeout(ms(210));
+    trace.send(data(after(0), 1_000));
+    trace.nothing();
+    assert_eq!(trace.conn.statistics().congestion_window, 1_000);
+    trace.timeout(ms(420));
+    trace.send(data(after(0), 1_000));
+}
+
+/// What has no bytes has none to push.
+#[test]
+fn a_fin_alone_is_not_pushed() {
+    let mut trace = Trace::established(Config { sack: false, ..plain() });
+    trace.conn.shutdown();
+    let fin = data(ISS + 1, 0).fin();
+    assert!(!trace.send(fin.clone()).flags.contains(Flags::PSH));
+    trace.nothing();
+    trace.timeout(ms(210));
+    assert!(!trace.send(fin).flags.contains(Flags::PSH));
+}
+
+#[test]
+fn the_user_timeout_may_change_while_something_waits() {
+    let mut trace = flight(Config { sack: false, ..plain() }, 1);
+    trace.timeout(ms(210));
+    trace.send(data(after(0), 1_000));
+    trace.nothing();
+    trace.conn.set_user_timeout(ms(300));
+    trace.timeout(ms(90));
+    trace.ended(End::UserTimeout(ms(300)));
+}
+
 #[test]
 fn a_closed_window_is_probed_and_outlives_the_user_timeout() {
     let config = Config { user_timeout: ms(2_000), ..plain() };
@@ -362,6 +414,10 @@ fn small_segments_wait_for_each_other() {
     trace.nothing();
     trace.recv(seg(IRS + 1, ISS + 101));
     trace.send(data(ISS + 1_101, 100));
+    trace.write(100);
+    trace.nothing();
+    trace.conn.set_nagle(false);
+    trace.send(data(ISS + 1_201, 100));
 
     let mut trace = Trace::established(Config { nagle: false, ..plain() });
     for i in 0..3 {

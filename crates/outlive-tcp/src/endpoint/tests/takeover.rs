@@ -261,6 +261,33 @@ fn an_end_that_was_acknowledged_is_not_sent_again() {
     assert_eq!(trace.conn.state(), State::FinWait2);
 }
 
+/// The second node has died, too, after its program had ended the stream again.
+#[test]
+fn an_end_that_was_repeated_can_move_again() {
+    let ended_again = || {
+        let mut trace = Trace::established(plain());
+        trace.conn.shutdown();
+        trace.send(data(ISS + 1, 0).fin());
+        let mut trace = moved(trace, Contents::NUMBERS, ms(300));
+        trace.next().unwrap();
+        trace.conn.shutdown();
+        trace
+    };
+    for contents in [Contents::EVERYTHING, Contents::COMMITTED] {
+        let mut trace = moved(ended_again(), contents, ms(300));
+        assert_eq!(trace.conn.state(), State::FinWait1);
+        trace.next().unwrap();
+        trace.recv(seg(IRS + 1, ISS + 2));
+        assert_eq!(trace.conn.state(), State::FinWait2);
+    }
+    let mut trace = moved(ended_again(), Contents::NUMBERS, ms(300));
+    assert_eq!(trace.conn.state(), State::Established);
+    trace.next().unwrap();
+    trace.conn.shutdown();
+    trace.recv(seg(IRS + 1, ISS + 2));
+    assert_eq!(trace.conn.state(), State::FinWait2);
+}
+
 /// Another output than the one that the other end has part of is never spliced to it.
 #[test]
 fn output_that_differs_in_length_ends_the_connection() {

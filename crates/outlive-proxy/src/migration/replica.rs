@@ -1,0 +1,92 @@
+//! What the standby does, and the walk over all mappings for a new one.
+
+use outlive_tcp::{time::Time, wire::FourTuple};
+
+use super::{Mapping, MappingRecord, Phase, Queue};
+use crate::{counters::Counter, proxy::Proxy, replication::change::Change, session::Seconds};
+
+impl Proxy {
+    /// Appends mappings from number `from` on, as far as `room` bytes go; returns where to go on, or `None` at the end.
+    pub(crate) fn mapping_snapshot(
+        &self,
+        from: usize,
+        room: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        // A record and a word that it speaks: never more for one.
+        const MOST: usize = 256;
+        let end = out.len() + room.saturating_sub(MOST);
+        // Vacant places are passed over by the slab itself; the walk begins anew for each message, which are few.
+        for (slot, mapping) in self.migrations.mappings.iter().skip_while(|(slot, _)| *slot < from)
+        {
+            if out.len() > end {
+                return Some(slot);
+            }
+            Change::Migrated { record: &mapping.record }.encode(out);
+            if mapping.phase == Phase::Migrated {
+                Change::MigrationCommitted { client: mapping.record.ends }.encode(out);
+            }
+        }
+        None
+    }
+
+    /// The active node has decided to move a connection. Whether it has told the target is not known.
+    pub(crate) fn adopt_migrated(&mut self, now: Time, record: &MappingRecord, picture: u8) {
+        let record = *record;
+        let same = [
+            self.migrations.find(&record.ends),
+            self.migrations.mapping_of(record.id),
+            match self.migrations.by_flow.get(&record.flow) {
+                Some(super::Place::Mapping(slot)) => Some(*slot),
+                _ => None,
+            },
+        ];
+        for slot in same.into_iter().flatten() {
+            if self.migrations.mappings.contains(slot) {
+                let mapping = self.migrations.remove(slot);
+                self.pools.session_ended(mapping.server);
+            }
+        }
+        if self.migrations.by_id.len() >= self.migrations.limit {
+            self.counters.count(Counter::DropTableFull);
+            return;
+        }
+        let server = self.pools.intern(record.server);
+        self.pools.session_began(server);
+        let slot = self.migrations.insert(Mapping {
+            record,
+            phase: Phase::Committing,
+            server,
+            last_seen: Seconds::of(now),
+            since: now,
+            queue: Queue::default(),
+            picture,
+        });
+        self.arm_mapping(now, slot);
+    }
+
+    /// The target speaks.
+    pub(crate) fn adopt_committed(&mut self, client: &FourTuple) {
+        if let Some(slot) = self.migrations.find(client) {
+            self.migrations.mappings[slot].phase = Phase::Migrated;
+        }
+    }
+
+    /// It is over.
+    pub(crate) fn adopt_migration_end(&mut self, now: Time, client: &FourTuple) {
+        if let Some(slot) = self.migrations.find(client) {
+            self.drop_mapping(now, slot);
+        }
+    }
+
+    /// A synchronisation is complete: what it did not contain does not exist any more.
+    pub(crate) fn complete_mappings(&mut self, now: Time, picture: u8) {
+        let gone: Vec<usize> = (self.migrations.mappings.iter())
+            .filter(|(_, mapping)| mapping.picture != picture)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in gone {
+            self.drop_mapping(now, slot);
+        }
+    }
+}

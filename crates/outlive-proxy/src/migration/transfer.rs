@@ -1,0 +1,322 @@
+//! A connection moves: PREPARE, the decision at the standby, COMMIT; and how it ends.
+
+use std::time::Duration;
+
+use outlive_migration::{
+    id::{Epoch, MigrationId},
+    message::{HowEnded, Message, Refusal},
+};
+use outlive_tcp::{
+    time::Time,
+    wire::{Endpoint, IpVersion, Offload, TcpPacket},
+};
+
+use super::{COMMIT_PATIENCE, Mapping, MappingRecord, Phase, Place, Queue, Transfer, capture};
+use crate::{
+    balance::ServerId,
+    counters::Counter,
+    opening::Meeting,
+    proxy::{Leaving, Proxy, Release},
+    replication::change::Change,
+    session::Seconds,
+};
+
+impl Proxy {
+    // ── before the decision
+
+    /// Begins to move the connection in `slot` to `server`. False if that has no agent that can be reached: it may still be proxied
+    /// there.
+    pub(crate) fn begin_transfer(&mut self, now: Time, slot: usize, server: ServerId) -> bool {
+        let opening = &self.openings[slot];
+        let version = IpVersion::of(opening.tuple.source.addr);
+        let address = self.pools.address(server);
+        let Some(agent) = self.config.migration.agent_of(address) else { return false };
+        let control = agent.control;
+        let Some(target) = agent.tunnel_of(version) else { return false };
+        let Some(tunnel) = self.tunnel_to(target) else { return false };
+        let migrations = &mut self.migrations;
+        let tellable = migrations.standby_understands || self.posture.release == Release::Now;
+        let room = migrations.by_id.len() < migrations.limit;
+        let settled = self.posture.leaving != Leaving::No;
+        if !migrations.agents.is_ready(control, target) || !tellable || !room || settled {
+            return false;
+        }
+        let by_flow = &migrations.by_flow;
+        let Some(flow) = migrations.flows.next(|flow| by_flow.contains_key(&flow)) else {
+            return false;
+        };
+        let clock_us = self.clock.micros(now);
+        let id = migrations.next_id(self.config.node, clock_us);
+        let queue = Queue::default();
+        let transfer = Transfer { id, flow, server, agent: control, tunnel, queue };
+        let Some(blob) = self.capture(now, slot, &transfer) else { return false };
+        let patience = self.openings[slot]
+            .pool
+            .map_or(Duration::ZERO, |p| self.pools.config(p).connect_timeout);
+        let migrations = &mut self.migrations;
+        migrations.by_flow.insert(flow, Place::Opening(slot));
+        migrations.by_id.insert(id, Place::Opening(slot));
+        let epoch = migrations.epoch;
+        migrations.agents.say(control, &Message::Prepare { epoch, id, blob });
+        self.pools.session_began(server);
+        self.openings[slot].transfer = Some(Box::new(transfer));
+        self.openings.set_timer(slot, now + patience);
+        self.counters.count(Counter::MigrationsBegun);
+        true
+    }
+
+    /// The opening does not go to that target: nothing will have happened there.
+    pub(crate) fn give_up_transfer(&mut self, transfer: &Transfer) {
+        let migrations = &mut self.migrations;
+        let (epoch, id) = (migrations.epoch, transfer.id);
+        migrations.agents.say(transfer.agent, &Message::Abort { epoch, id });
+        self.transfer_over(transfer);
+    }
+
+    fn transfer_over(&mut self, transfer: &Transfer) {
+        let migrations = &mut self.migrations;
+        migrations.by_flow.remove(&transfer.flow);
+        migrations.by_id.remove(&transfer.id);
+        migrations.queued -= transfer.queue.bytes();
+        self.pools.session_ended(transfer.server);
+    }
+
+    /// The target refuses, or does not answer: the next one, or a splice. Whatever the client has said meanwhile goes along.
+    pub(crate) fn transfer_failed(&mut self, now: Time, slot: usize, why: Counter) {
+        let Some(transfer) = self.openings[slot].transfer.take() else { return };
+        self.counters.count(why);
+        if why == Counter::MigrationTimeout
+            && let Some(pool) = self.openings[slot].pool
+        {
+            self.pools.failed(transfer.server, pool, now);
+        }
+        self.give_up_transfer(&transfer);
+        for (mut bytes, offload) in transfer.queue.packets {
+            let end = bytes.len();
+            if let Ok(packet) = TcpPacket::parse(&mut bytes, 0, end, offload) {
+                self.take_data(slot, &packet);
+            }
+        }
+        self.try_server(now, slot);
+    }
+
+    /// The target has the connection, mute. From here on it is decided, as soon as the standby knows.
+    pub(super) fn prepared(&mut self, now: Time, id: MigrationId) {
+        let Some(Place::Opening(slot)) = self.migrations.by_id.get(&id).copied() else { return };
+        if !self.decides() {
+            return;
+        }
+        let Some(mut transfer) = self.openings[slot].transfer.take() else { return };
+        let (server, agent) = (transfer.server, transfer.agent);
+        let mut queue = std::mem::take(&mut transfer.queue);
+        self.transfer_over(&transfer);
+        let Some(opening) = self.remove_opening(slot) else { return };
+        let Meeting::Answered { iss, .. } = &opening.meeting else { return };
+        let record = MappingRecord {
+            ends: opening.tuple,
+            server: self.pools.address(server),
+            agent,
+            tunnel: transfer.tunnel.target,
+            flow: transfer.flow,
+            id,
+            irs: opening.irs,
+            iss: *iss,
+        };
+        if let Some(fin) = capture::fin_of(&opening) {
+            queue.packets.push_front((fin, Offload::default()));
+        }
+        self.pools.session_began(server);
+        self.pools.is_up(server);
+        self.migrations.queued += queue.bytes();
+        let slot = self.migrations.insert(Mapping {
+            record,
+            phase: Phase::Deciding,
+            server,
+            last_seen: Seconds::of(now),
+            since: now,
+            queue,
+            picture: 0,
+        });
+        let change = self.journal.append(&Change::Migrated { record: &record });
+        if self.posture.release == Release::Now {
+            self.commit(now, slot);
+        } else {
+            self.migrations.awaiting.push_back((change, now, id));
+        }
+    }
+
+    // ── the decision
+
+    /// The standby holds everything up to change `number`; or, without a number, there is none, and this node may go on.
+    pub(crate) fn decisions_confirmed(&mut self, now: Time, number: Option<u64>) {
+        let known = |change: u64| number.is_none_or(|number| change <= number);
+        while let Some((_, _, id)) =
+            self.migrations.awaiting.pop_front_if(|(change, ..)| known(*change))
+        {
+            if let Some(slot) = self.migrations.mapping_of(id) {
+                self.commit(now, slot);
+            }
+        }
+    }
+
+    /// This node serves no longer. What it has decided and nobody has confirmed is the other node's to decide.
+    pub(crate) fn abandon_decisions(&mut self) {
+        for (_, _, id) in std::mem::take(&mut self.migrations.awaiting) {
+            if let Some(slot) = self.migrations.mapping_of(id) {
+                // No word to the target: the other node may know the decision, and carry it out.
+                let mapping = self.migrations.remove(slot);
+                self.pools.session_ended(mapping.server);
+            }
+        }
+    }
+
+    /// The client has given up before the target was told to speak.
+    pub(super) fn undo(&mut self, slot: usize) {
+        let mapping = self.migrations.remove(slot);
+        let MappingRecord { id, agent, ends, .. } = mapping.record;
+        let migrations = &mut self.migrations;
+        migrations.awaiting.retain(|(_, _, awaiting)| *awaiting != id);
+        let epoch = migrations.epoch;
+        migrations.agents.say(agent, &Message::Abort { epoch, id });
+        self.pools.session_ended(mapping.server);
+        self.journal.append(&Change::MigrationEnded { client: ends });
+    }
+
+    // ── after the decision
+
+    fn commit(&mut self, now: Time, slot: usize) {
+        let mapping = &mut self.migrations.mappings[slot];
+        if mapping.phase != Phase::Deciding {
+            return;
+        }
+        (mapping.phase, mapping.since) = (Phase::Committing, now);
+        self.migrations.timers.set(slot, now + COMMIT_PATIENCE);
+        self.say_commit(slot);
+    }
+
+    pub(super) fn say_commit(&mut self, slot: usize) {
+        let record = &self.migrations.mappings[slot].record;
+        let (epoch, agent) = (self.migrations.epoch, record.agent);
+        let message =
+            Message::Commit { epoch, id: record.id, flow: record.flow, ends: record.ends };
+        self.migrations.agents.say(agent, &message);
+    }
+
+    /// The target speaks. What has waited goes to it as if it came now.
+    pub(super) fn committed(&mut self, now: Time, id: MigrationId) {
+        let Some(slot) = self.migrations.mapping_of(id) else { return };
+        if !self.decides() || self.migrations.mappings[slot].phase != Phase::Committing {
+            return;
+        }
+        let mapping = &mut self.migrations.mappings[slot];
+        mapping.phase = Phase::Migrated;
+        let (client, queue) = (mapping.record.ends, std::mem::take(&mut mapping.queue));
+        self.migrations.queued -= queue.bytes();
+        self.journal.append(&Change::MigrationCommitted { client });
+        self.counters.count(Counter::MigrationsCompleted);
+        for (packet, offload) in queue.packets {
+            if !self.arrived.push(now, packet, offload) {
+                self.counters.count(Counter::DropMigrating);
+            }
+        }
+        self.arm_mapping(now, slot);
+    }
+
+    /// A target says no.
+    pub(super) fn refused(&mut self, now: Time, epoch: Epoch, id: MigrationId, reason: Refusal) {
+        if !self.decides() {
+            return;
+        }
+        match self.migrations.by_id.get(&id).copied() {
+            Some(Place::Opening(slot)) => {
+                self.transfer_failed(now, slot, Counter::MigrationRefused);
+            }
+            Some(Place::Mapping(slot)) if reason != Refusal::StaleEpoch => {
+                self.mapping_lost(now, slot);
+            }
+            // Asked before the present epoch began.
+            Some(Place::Mapping(slot)) if epoch < self.migrations.epoch => self.say_commit(slot),
+            // This node was succeeded, and whoever succeeded it asks.
+            Some(Place::Mapping(_)) | None => {}
+        }
+    }
+
+    /// A target says that a connection is over.
+    pub(super) fn migrated_ended(
+        &mut self,
+        now: Time,
+        control: Endpoint,
+        id: MigrationId,
+        how: HowEnded,
+    ) {
+        if !self.decides() {
+            return;
+        }
+        if let Some(slot) = self.migrations.mapping_of(id) {
+            self.counters.count(match how {
+                HowEnded::Closed => Counter::MigratedFinished,
+                HowEnded::Reset => Counter::MigratedReset,
+                HowEnded::Idle => Counter::MigratedIdle,
+                HowEnded::Lost => Counter::MigrationsLost,
+            });
+            self.forget_mapping(now, slot);
+        }
+        let epoch = self.migrations.epoch;
+        self.migrations.agents.say(control, &Message::Gone { epoch, id });
+    }
+
+    /// The target does not have the connection any more, and did not say how it ended. Nobody else may answer its client.
+    fn mapping_lost(&mut self, now: Time, slot: usize) {
+        let record = self.migrations.mappings[slot].record;
+        self.counters.count(Counter::MigrationsLost);
+        // Right if the target has never spoken; else the client ignores it, and is told when it speaks.
+        self.reset_answered(record.ends, record.iss + 1);
+        self.forget_mapping(now, slot);
+    }
+
+    fn forget_mapping(&mut self, now: Time, slot: usize) {
+        let client = self.migrations.mappings[slot].record.ends;
+        self.journal.append(&Change::MigrationEnded { client });
+        self.drop_mapping(now, slot);
+    }
+
+    /// Removes a mapping; its client's cookie is spent.
+    pub(super) fn drop_mapping(&mut self, now: Time, slot: usize) {
+        let mapping = self.migrations.remove(slot);
+        self.pools.session_ended(mapping.server);
+        self.spent.insert(now, &mapping.record.ends, mapping.record.irs);
+    }
+
+    pub(super) fn arm_mapping(&mut self, now: Time, slot: usize) {
+        let mapping = &self.migrations.mappings[slot];
+        let idle = mapping.last_seen.time() + self.idle_of(mapping.record.ends.destination);
+        self.migrations.timers.set(slot, idle.max(now + Duration::from_secs(1)));
+    }
+
+    fn idle_of(&self, listener: Endpoint) -> Duration {
+        const DEFAULT: Duration = Duration::from_secs(3 * 3_600);
+        let listener = self.listener_at(listener).and_then(|index| self.listener(index));
+        listener.map_or(DEFAULT, |listener| listener.idle_timeout)
+    }
+
+    pub(super) fn mapping_expired(&mut self, now: Time, slot: usize) {
+        let Some(mapping) = self.migrations.mappings.get(slot) else { return };
+        let idle = mapping.last_seen.time() + self.idle_of(mapping.record.ends.destination);
+        match mapping.phase {
+            // The active node decides how long a mapping lives.
+            _ if !self.decides() => self.arm_mapping(now, slot),
+            Phase::Committing if now >= mapping.since + COMMIT_PATIENCE => {
+                self.mapping_lost(now, slot);
+            }
+            Phase::Migrated if now >= idle => {
+                self.counters.count(Counter::MigratedIdle);
+                self.forget_mapping(now, slot);
+            }
+            Phase::Committing => {
+                let until = mapping.since + COMMIT_PATIENCE;
+                self.migrations.timers.set(slot, until);
+            }
+            Phase::Deciding | Phase::Migrated => self.arm_mapping(now, slot),
+        }
+    }
+}

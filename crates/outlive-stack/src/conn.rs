@@ -1,0 +1,293 @@
+//! A connection with what its program and the standby have to do with it.
+
+use bytes::Bytes;
+use outlive_tcp::{
+    endpoint::{Connection, Contents, Read, State},
+    seq::Seq,
+    time::Time,
+    wire::{Endpoint, FourTuple},
+};
+
+use crate::{
+    id::ConnectionId,
+    outcome::{Chunk, Closed, CommitError},
+    transaction::{Batch, Transaction},
+};
+
+/// How far a connection is on its way to its program, and from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// The handshake is not complete.
+    Opening,
+    /// The standby has not confirmed that it knows of it.
+    Announced,
+    /// It waits to be accepted.
+    Queued,
+    /// It is the program's.
+    Open,
+    /// The program has let it go.
+    Released,
+}
+
+/// One connection.
+///
+/// What the program decides goes into `waiting`. While a standby must know of it first, that becomes
+/// `under_way` with the number of the record that tells it, and takes effect when the number is
+/// confirmed; what comes meanwhile waits, and is told together.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) id: ConnectionId,
+    /// The other end's initial sequence number.
+    pub(crate) irs: Seq,
+    pub(crate) tcp: Connection,
+    pub(crate) stage: Stage,
+    pub(crate) resumed: bool,
+    /// Where the next byte that is read stands in the other end's stream.
+    pub(crate) read: u64,
+    /// Up to where that stream is acknowledged, or may be.
+    pub(crate) acknowledged: u64,
+    /// How much was sent, or may be.
+    pub(crate) written: u64,
+    /// The program's state, with all that waits.
+    pub(crate) state: Bytes,
+    pub(crate) waiting: Batch,
+    pub(crate) under_way: Option<(u64, Batch)>,
+    /// The numbers of the last transaction, and of the last one that has taken effect.
+    pub(crate) issued: u64,
+    pub(crate) effective: u64,
+    /// The program was told that there is no room.
+    pub(crate) wants_room: bool,
+    /// The program has read the end of the stream.
+    pub(crate) end_read: bool,
+    /// Own stream ended, or about to be.
+    pub(crate) ending: bool,
+    pub(crate) end_acknowledged: bool,
+    pub(crate) closed: Option<Closed>,
+    /// Since when received bytes wait for their acknowledgment.
+    pub(crate) withheld_since: Option<Time>,
+    /// What the standby has, if anything.
+    pub(crate) told: Option<Told>,
+    /// It is in the queue of what is to be told.
+    pub(crate) to_be_told: bool,
+    /// More is to be told once what is under way is confirmed.
+    pub(crate) again: bool,
+    /// The standby must be told of it before it has everything.
+    pub(crate) missing: bool,
+    /// It is in the queue of what may have something to send.
+    pub(crate) ready: bool,
+}
+
+/// What the standby has of a connection, once it has read everything that was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    /// How much output.
+    pub(crate) written: u64,
+    /// It has the program's latest state.
+    pub(crate) state: bool,
+    /// Bytes of output that it holds.
+    pub(crate) held: usize,
+}
+
+impl Conn {
+    pub(crate) fn new(id: ConnectionId, irs: Seq, tcp: Connection, stage: Stage) -> Self {
+        Conn {
+            id,
+            irs,
+            tcp,
+            stage,
+            resumed: false,
+            read: 0,
+            acknowledged: 0,
+            written: 0,
+            state: Bytes::new(),
+            waiting: Batch::default(),
+            under_way: None,
+            issued: 0,
+            effective: 0,
+            wants_room: false,
+            end_read: false,
+            ending: false,
+            end_acknowledged: false,
+            closed: None,
+            withheld_since: None,
+            told: None,
+            to_be_told: false,
+            again: false,
+            missing: false,
+            ready: false,
+        }
+    }
+
+    /// As packets sent have them.
+    pub(crate) fn tuple(&self) -> FourTuple {
+        self.tcp.tuple()
+    }
+
+    pub(crate) fn local(&self) -> Endpoint {
+        self.tuple().source
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.tcp.state() == State::Closed || self.closed.is_some()
+    }
+
+    /// It goes on at the other node: nothing may be sent on it here.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.closed == Some(Closed::Moved)
+    }
+
+    /// The next bytes for the program.
+    pub(crate) fn read(&mut self, max: usize) -> Result<Chunk, Closed> {
+        let position = self.read;
+        if self.has_moved() {
+            return Err(Closed::Moved);
+        }
+        match self.tcp.read(max) {
+            Read::Data(bytes) => {
+                self.read += bytes.len() as u64;
+                Ok(Chunk::Data { position, bytes })
+            }
+            Read::End => {
+                self.end_read = true;
+                Ok(Chunk::End { position })
+            }
+            Read::Blocked => Ok(Chunk::Blocked),
+            Read::Closed(end) => Err(self.closed.unwrap_or(Closed::of(end))),
+        }
+    }
+
+    /// Bytes that the program has read and not acknowledged.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.read - self.acknowledged - u64::from(self.pending(|batch| batch.acknowledge as usize))
+    }
+
+    fn pending(&self, of: impl Fn(&Batch) -> usize) -> u32 {
+        let under_way = self.under_way.as_ref().map_or(0, |(_, batch)| of(batch));
+        (under_way + of(&self.waiting)) as u32
+    }
+
+    /// Bytes that the program can send now.
+    pub(crate) fn room(&self) -> usize {
+        let taken = self.pending(|batch| batch.output_len) as usize;
+        self.tcp.write_capacity().saturating_sub(taken)
+    }
+
+    /// Whether `transaction` can be. `state_limit` in bytes; `send_buffer` is the most there can be
+    /// room for.
+    pub(crate) fn check(
+        &self,
+        transaction: &Transaction,
+        state_limit: usize,
+        send_buffer: usize,
+    ) -> Result<(), CommitError> {
+        if let Some(closed) = self.closed {
+            return Err(closed.into());
+        }
+        let outstanding = self.outstanding();
+        let wanted = transaction.acknowledge;
+        if u64::from(wanted) > outstanding {
+            return Err(CommitError::BeyondRead { wanted, outstanding });
+        }
+        if transaction.acknowledge_end && !(self.end_read && outstanding == u64::from(wanted)) {
+            return Err(CommitError::NotAtEnd);
+        }
+        let state = transaction.state.as_ref().map_or(0, Bytes::len);
+        if state > state_limit {
+            return Err(CommitError::StateTooLong { len: state, limit: state_limit });
+        }
+        let len = transaction.output.len();
+        if len > 0 && self.ending {
+            return Err(CommitError::Ended);
+        }
+        if len > send_buffer {
+            return Err(CommitError::OutputTooLong { len, limit: send_buffer });
+        }
+        if len > self.room() {
+            return Err(CommitError::NoRoom);
+        }
+        Ok(())
+    }
+
+    /// Takes a transaction that [can be](Self::check). Gives its number.
+    pub(crate) fn add(&mut self, transaction: Transaction) -> u64 {
+        self.ending |= transaction.end;
+        self.end_acknowledged |= transaction.acknowledge_end;
+        if let Some(state) = &transaction.state {
+            self.state = state.clone();
+            if let Some(told) = &mut self.told {
+                told.state = false;
+            }
+        }
+        self.issued += 1;
+        self.waiting.add(transaction, self.issued);
+        self.issued
+    }
+
+    /// Everything that waits takes effect.
+    pub(crate) fn release_all(&mut self) {
+        if let Some((_, batch)) = self.under_way.take() {
+            self.take_effect(batch);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        self.take_effect(waiting);
+    }
+
+    /// What is under way was not confirmed, and never will be: it waits again.
+    pub(crate) fn take_back(&mut self) {
+        if let Some((_, mut batch)) = self.under_way.take() {
+            batch.append(std::mem::take(&mut self.waiting));
+            self.waiting = batch;
+        }
+    }
+
+    /// A batch takes effect.
+    pub(crate) fn take_effect(&mut self, batch: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        self.effective = batch.last;
+        if self.is_over() {
+            return;
+        }
+        self.acknowledged += u64::from(batch.acknowledge);
+        self.written += batch.output_len as u64;
+        apply(&mut self.tcp, &batch);
+    }
+
+    /// The state that the connection has once what waits has taken effect, with all output that is not
+    /// acknowledged then; and up to where it is acknowledged and written. `None`: it is over.
+    pub(crate) fn capture(&self, now: Time) -> Option<(Vec<u8>, u64, u64)> {
+        let (acknowledged, written) = (
+            self.acknowledged + u64::from(self.waiting.acknowledge),
+            self.written + self.waiting.output_len as u64,
+        );
+        let bytes = if self.waiting.is_empty() {
+            self.tcp.capture(now, Contents::COMMITTED)
+        } else {
+            let mut then = self.tcp.clone();
+            apply(&mut then, &self.waiting);
+            then.capture(now, Contents::COMMITTED)
+        };
+        Some((bytes.ok()?, acknowledged, written))
+    }
+}
+
+/// The connection itself does what was decided. All of it was checked before.
+fn apply(tcp: &mut Connection, batch: &Batch) {
+    let acknowledged = tcp.acknowledge(batch.acknowledge);
+    debug_assert!(acknowledged.is_ok(), "{acknowledged:?}");
+    for output in &batch.output {
+        let written = tcp.write(output.clone());
+        debug_assert!(written.is_err() || written == Ok(output.len()), "there was room");
+    }
+    if batch.end {
+        tcp.shutdown();
+    }
+    if batch.acknowledge_end {
+        let acknowledged = tcp.acknowledge_end();
+        debug_assert!(acknowledged.is_ok(), "{acknowledged:?}");
+    }
+    if batch.release {
+        tcp.close();
+    }
+}

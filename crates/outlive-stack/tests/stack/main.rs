@@ -1,0 +1,6 @@
+//! Stacks in virtual time: see `world`.
+
+mod alone;
+mod bounds;
+mod pair;
+mod world;
