@@ -13,6 +13,7 @@
 //! | [`traffic`] | verified connections of all kinds, with the waits of each |
 //! | [`crowd`] | the same in many processes, for many connections |
 //! | [`synthetic`] | peers without sockets, for very many |
+//! | [`endpoint`] | Outlive's own TCP against the kernel's |
 //! | [`load`] | as much as goes, counted, for benchmarks |
 //! | [`attack`] | forged segments and an eavesdropper |
 //! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
@@ -50,6 +51,7 @@ pub mod clock;
 mod congestion;
 pub mod crowd;
 pub mod demo;
+pub mod endpoint;
 pub mod error;
 pub mod host;
 pub mod impairment;

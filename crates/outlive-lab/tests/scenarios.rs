@@ -40,3 +40,8 @@ fn every_stall_is_seen() {
 fn forged_segments_have_no_effect() {
     run("forged-routing");
 }
+
+#[test]
+fn the_endpoint_and_the_kernel_understand_each_other() {
+    run("endpoint-streams");
+}

@@ -42,6 +42,7 @@ pub enum Unavailable {
 pub struct KernelPath {
     table: Rc<RefCell<Table>>,
     serving: bool,
+    count: Count,
 }
 
 impl KernelPath {
@@ -66,8 +67,18 @@ impl KernelPath {
             return Err(Unavailable::NoEthernet);
         }
         let owners = vec![(0, 0); sessions as usize];
-        let table = Table { path, places: HashMap::new(), owners, of_withdrawn: Passed::default() };
-        Ok(KernelPath { table: Rc::new(RefCell::new(table)), serving: false })
+        let table = Table {
+            path,
+            places: HashMap::new(),
+            owners,
+            of_withdrawn: Passed::default(),
+            news: None,
+        };
+        Ok(KernelPath {
+            table: Rc::new(RefCell::new(table)),
+            serving: false,
+            count: Count::default(),
+        })
     }
 
     /// What the core is given.
@@ -75,8 +86,10 @@ impl KernelPath {
         Box::new(ForCore(self.table.clone()))
     }
 
-    /// Lets the program go on until `until` (by [`monotonic`](kernel::monotonic)), or, with `None`, no longer.
+    /// Lets the program go on until `until` (by [`monotonic`](kernel::monotonic)), or, with `None`, no longer. Every
+    /// packet that the core has handled must have been written.
     pub fn serve(&mut self, until: Option<Duration>) {
+        self.table.borrow_mut().tell_news();
         match until {
             Some(until) => self.table.borrow().path.serve_until(until),
             None if self.serving => self.table.borrow().path.stop(),
@@ -101,15 +114,43 @@ impl KernelPath {
         true
     }
 
-    /// What the program has passed.
+    /// What the program has passed, when that was [counted](Self::count_passed) last.
     pub fn passed(&self) -> Passed {
-        let table = self.table.borrow();
-        let mut sum = table.of_withdrawn;
-        for place in table.places.values() {
-            sum += table.path.passed(*place);
-        }
-        sum
+        self.count.last
     }
+
+    /// Goes on with counting what the program has passed, over up to `places` of its places: a million sessions must not
+    /// hold up the packets of any. Returns whether that was all.
+    pub fn count_passed(&mut self, places: usize) -> bool {
+        let (table, count) = (self.table.borrow(), &mut self.count);
+        if count.next == 0 {
+            count.sum = table.of_withdrawn;
+        }
+        let end = count.next.saturating_add(places).min(table.owners.len());
+        for index in count.next..end {
+            let place = table.places.get(&table.owners[index].0);
+            if let Some(place) = place.filter(|place| place.index as usize == index) {
+                count.sum += table.path.passed(*place);
+            }
+        }
+        count.next = if end == table.owners.len() { 0 } else { end };
+        if count.next > 0 {
+            return false;
+        }
+        // Sessions that were taken back before their turn came are missing until the next time.
+        count.last.packets = count.last.packets.max(count.sum.packets);
+        count.last.bytes = count.last.bytes.max(count.sum.bytes);
+        true
+    }
+}
+
+/// A count of what the program has passed, under way.
+#[derive(Debug, Default)]
+struct Count {
+    /// The place to go on with.
+    next: usize,
+    sum: Passed,
+    last: Passed,
 }
 
 #[derive(Debug)]
@@ -121,6 +162,18 @@ struct Table {
     owners: Vec<(u32, u32)>,
     /// What had passed of sessions that were taken back.
     of_withdrawn: Passed,
+    /// What the core has learnt of a session from the packet that it handles at the moment.
+    news: Option<(Place, [Stream; 2])>,
+}
+
+impl Table {
+    /// Tells the program what the core had learnt from an earlier packet. Not before that has been written: the program
+    /// would let the next one overtake it.
+    fn tell_news(&mut self) {
+        if let Some((place, streams)) = self.news.take() {
+            self.path.learn(place, &streams);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -129,31 +182,40 @@ struct ForCore(Rc<RefCell<Table>>);
 impl core::FastPath for ForCore {
     fn install(&mut self, slot: u32, splice: &Splice) -> bool {
         let mut table = self.0.borrow_mut();
+        table.tell_news();
         let directions = [direction(&splice.directions[0]), direction(&splice.directions[1])];
         let streams = [&splice.directions[0], &splice.directions[1]].map(|d| stream(&d.stream));
-        let Some(place) = table.path.install(&directions, &streams, splice.opening) else {
+        // With the packet at hand still to come, as far as the program knows.
+        let before = streams.map(|stream| Stream { next: stream.acked, ..stream });
+        let Some(place) = table.path.install(&directions, &before, splice.opening) else {
             return false;
         };
+        if !splice.opening {
+            table.news = Some((place, streams));
+        }
         table.owners[place.index as usize] = (slot, splice.serial);
         table.places.insert(slot, place);
         true
     }
 
     fn progress(&self, slot: u32) -> ([StreamProgress; 2], Option<Duration>) {
+        self.0.borrow_mut().tell_news();
         let table = self.0.borrow();
         let Some(place) = table.places.get(&slot) else { return Default::default() };
         (table.path.streams(*place).map(progress), table.path.idle_for(*place))
     }
 
     fn learn(&mut self, slot: u32, streams: &[StreamProgress; 2]) {
-        let table = self.0.borrow();
-        if let Some(place) = table.places.get(&slot) {
-            table.path.learn(*place, &[stream(&streams[0]), stream(&streams[1])]);
+        let mut table = self.0.borrow_mut();
+        table.tell_news();
+        if let Some(place) = table.places.get(&slot).copied() {
+            table.news = Some((place, [stream(&streams[0]), stream(&streams[1])]));
         }
     }
 
     fn withdraw(&mut self, slot: u32) {
         let mut table = self.0.borrow_mut();
+        table.tell_news();
         if let Some(place) = table.places.remove(&slot) {
             let passed = table.path.passed(place);
             table.of_withdrawn += passed;

@@ -28,6 +28,7 @@ use outlive_proxy::{
     event::{Event, LogEvent, Severity},
     pair::{heartbeat::Role, order::Outcome},
     status::Survival as CoreSurvival,
+    survey::Survey,
 };
 use outlive_tcp::time::Time;
 use tracing::{debug, info, warn};
@@ -65,6 +66,8 @@ const IDLE_TURN: Duration = Duration::from_secs(1);
 const OVERLOOKED: Duration = Duration::from_millis(1);
 /// What a node that is told to stop takes at most to hand over first.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Places of the session table, and of the fast path, that are looked at in a turn to count them.
+const COUNTED: usize = 4_096;
 /// Turns that the judgement of the peer is put off while the state connection still has something to read.
 const PATIENT_TURNS: u32 = 16;
 
@@ -100,8 +103,10 @@ pub struct Runtime {
     targets_wait: bool,
     /// Heartbeats have arrived that have not been read.
     overlooked: bool,
-    /// Sessions are being counted for the metrics.
+    /// Sessions are being counted for the metrics, or for a command.
     measures: bool,
+    /// How far that has come for a command.
+    survey: Option<Survey>,
 }
 
 /// Ends a node's [`run`](Runtime::run), or has it reload, from another thread.
@@ -241,6 +246,7 @@ impl Runtime {
         // What the peer has said in time must not be overlooked because it was much, or because this machine is busy.
         let behind = self.behind > 0 && self.behind <= PATIENT_TURNS;
         if !behind && !self.overlooks_heartbeats(now) {
+            self.node.note_backlog(self.packets.is_readable());
             self.node.handle_timeout(now);
             self.settle(now);
         }
@@ -448,37 +454,64 @@ impl Runtime {
 
     /// Tells operators, and the metrics, how the node is, and obeys them, if somebody asks.
     fn answer(&mut self, now: Time) {
-        let Runtime { admin, metrics, node, settings, edge, poll, targets, .. } = self;
+        let Runtime {
+            admin, metrics, node, settings, edge, poll, targets, fast_path, survey, ..
+        } = self;
         let (state, heartbeats) = (self.state.as_ref(), self.heartbeats.as_ref());
-        let (detector, fast_path) = (self.detector.as_ref(), self.fast_path.as_ref());
-        let packets = &self.packets;
+        let (detector, packets) = (self.detector.as_ref(), &self.packets);
         let targets = &*targets;
-        let known = Sources { state, targets, heartbeats, detector, fast_path, packets };
-        admin.drive(|request| match request {
-            Request::Status => Box::new(gather(now, &node.status(now), settings, &known)).into(),
-            Request::Reload => match reload(now, settings, node, edge, poll.registry()) {
-                Ok(changes) => {
-                    info!(%changes, "the configuration was read again");
-                    node.ask_peer_to_reload();
-                    Answer::done(changes)
+        let told = |node: &Node, path: &Result<_, _>, settings: &Settings, survey: &Survey| {
+            let fast_path = path.as_ref();
+            let known = Sources { state, targets, heartbeats, detector, fast_path, packets };
+            gather(now, &node.status_with(now, survey), settings, &known)
+        };
+        self.measures = admin.drive(|request| {
+            Some(match request {
+                Request::Status => {
+                    let counting = survey.get_or_insert_default();
+                    if !count(node, fast_path, counting) {
+                        return None;
+                    }
+                    let report = told(node, fast_path, settings, counting);
+                    *survey = None;
+                    Box::new(report).into()
                 }
-                Err(problems) => {
-                    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                    Answer::refusal(format!("nothing was changed\n{}", told.join("\n")))
-                }
-            },
-            Request::Drain { pool, server } => drain(now, node, &pool, server, true),
-            Request::Undrain { pool, server } => drain(now, node, &pool, server, false),
-            Request::HandOver => match node.hand_over(now) {
-                Ok(()) => Answer::done("handing over"),
-                Err(reason) => Answer::refusal(reason),
-            },
+                Request::Reload => match reload(now, settings, node, edge, poll.registry()) {
+                    Ok(changes) => {
+                        info!(%changes, "the configuration was read again");
+                        node.ask_peer_to_reload();
+                        Answer::done(changes)
+                    }
+                    Err(problems) => {
+                        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                        Answer::refusal(format!("nothing was changed\n{}", told.join("\n")))
+                    }
+                },
+                Request::Drain { pool, server } => drain(now, node, &pool, server, true),
+                Request::Undrain { pool, server } => drain(now, node, &pool, server, false),
+                Request::HandOver => match node.hand_over(now) {
+                    Ok(()) => Answer::done("handing over"),
+                    Err(reason) => Answer::refusal(reason),
+                },
+            })
         });
-        if let Some(metrics) = metrics {
-            let report = |survey: &_| gather(now, &node.status_with(now, survey), settings, &known);
-            self.measures = metrics.turn(node, report);
+        if let Some(metrics) = metrics
+            && let Some(survey) = metrics.wanted()
+        {
+            if count(node, fast_path, survey) {
+                let report = told(node, fast_path, settings, survey);
+                metrics.give(report);
+            } else {
+                self.measures = true;
+            }
         }
     }
+}
+
+/// Goes on with counting the sessions, and what the fast path has passed. Returns whether that is complete.
+fn count(node: &Node, fast_path: &mut Result<KernelPath, String>, survey: &mut Survey) -> bool {
+    let sessions = node.survey(survey, COUNTED);
+    sessions && fast_path.as_mut().map_or(true, |path| path.count_passed(COUNTED))
 }
 
 impl Drop for Runtime {

@@ -139,6 +139,11 @@ pub enum LogEvent {
         /// The active node's epoch.
         epoch: Epoch,
     },
+    /// A node that started without its peer has held sessions for a while: from now on it outranks one that starts.
+    Established {
+        /// The epoch that begins.
+        epoch: Epoch,
+    },
     /// This node has taken over.
     TookOver {
         /// The epoch that begins.
@@ -290,6 +295,9 @@ impl fmt::Display for LogEvent {
             LogEvent::PeerHeard => f.write_str("the peer is alive"),
             LogEvent::PeerGone { silent } => write!(f, "the peer is gone: silent for {silent:?}"),
             LogEvent::Started { epoch } => write!(f, "active, without a peer, in epoch {epoch}"),
+            LogEvent::Established { epoch } => {
+                write!(f, "still without a peer, with sessions, in epoch {epoch}")
+            }
             LogEvent::Joined { epoch } => {
                 write!(f, "joined the active node as standby in epoch {epoch}")
             }

@@ -170,6 +170,11 @@ impl Node {
         self.proxy.use_fast_path(path);
     }
 
+    /// Whether there are more packets than were handled in this turn. What can wait does, as long as there are.
+    pub fn note_backlog(&mut self, more: bool) {
+        self.proxy.posture.backlog = more;
+    }
+
     /// The [fast path](crate::fast_path) says that the session in `slot`, if it is still the one with that
     /// serial, wants to be looked at.
     pub fn handle_fast_path(&mut self, now: Time, slot: u32, serial: u32) {
@@ -331,7 +336,7 @@ impl Node {
     /// Appends the next message of the state connection to `out`, at most
     /// [`MAX_STATE_MESSAGE`](crate::MAX_STATE_MESSAGE) bytes; false if there is nothing to say.
     pub fn poll_state_message(&mut self, now: Time, out: &mut Vec<u8>) -> bool {
-        let epoch = self.pair.epoch().next_of_active(self.proxy.config.node);
+        let epoch = self.pair.epoch_of_pair();
         let entropy = self.entropy.0;
         let key = || EpochKey { epoch, key: entropy.derive(b"cookie", epoch.0) };
         let said = self.link.is_up() && self.link.poll(now, &mut self.proxy, key, out);
@@ -350,6 +355,10 @@ impl Node {
         self.turn(now);
         self.follow(now, Hearing::Everything);
         self.check_standby(now);
+        if let Some(epoch) = self.pair.holds(now, self.proxy.sessions.len() > 0) {
+            self.begin_epoch(epoch);
+            self.log(LogEvent::Established { epoch });
+        }
         self.advance_handover(now);
         // What is due waits until it is certain that this node is still the one to do it (invariant 7).
         if !self.proxy.posture.unsure {

@@ -92,6 +92,11 @@ impl TimerWheel {
         self.insert(id as u32, ticks);
     }
 
+    /// Whether `id` has a timer.
+    pub(crate) fn is_set(&self, id: usize) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.deadline != 0)
+    }
+
     /// Forgets the timer of `id`, if it has one.
     pub fn cancel(&mut self, id: usize) {
         let Some(entry) = self.entries.get(id).copied().filter(|e| e.deadline != 0) else {

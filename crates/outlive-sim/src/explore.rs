@@ -34,7 +34,14 @@ pub fn setup(seed: u64) -> Setup {
     if rng.chance(200) {
         scenario = scenario.v6();
     }
-    let stacks = (stack(rng), stack(rng));
+    let mut stacks = (stack(rng), stack(rng));
+    // With dice of their own, so that the rest of a seed's world stays what it was.
+    let mut kinds = Rng::new(seed ^ 0x656e_6470_6f69_6e74);
+    for stack in [&mut stacks.0, &mut stacks.1] {
+        if kinds.chance(200) {
+            stack.kind = Kind::Outlive;
+        }
+    }
     scenario = scenario.stacks(stacks.0, stacks.1).paces(pace(rng), pace(rng)).link(link(rng));
     if rng.chance(200) {
         let at = rng.duration(Duration::from_millis(500));
@@ -53,7 +60,30 @@ pub fn setup(seed: u64) -> Setup {
     for _ in 0..rng.below(3) {
         scenario = scenario.fault(rng.duration(Duration::from_millis(2_500)), Fault::BreakState);
     }
+    // Likewise.
+    let mut rng = Rng::new(seed ^ 0x7468_6972_6400_0000);
+    if rng.chance(200) {
+        scenario = watched(scenario, &mut rng);
+    }
     scenario.aftermath(AFTERMATH).protection(protection(&mut rng)).setup(seed)
+}
+
+/// An external detector decides, and may be cut off from one of the nodes, or deaf to it.
+fn watched(mut scenario: Scenario, rng: &mut Rng) -> Scenario {
+    for _ in 0..rng.below(3) {
+        let at = rng.duration(Duration::from_millis(2_500));
+        let (here, there) = (Place::Detector, Place::Node(rng.below(2) as usize));
+        let ways = 1 + rng.below(3);
+        if ways & 1 != 0 {
+            scenario = scenario.fault(at, Fault::Cut(here, there));
+        }
+        if ways & 2 != 0 {
+            scenario = scenario.fault(at, Fault::Cut(there, here));
+        }
+        let lasts = rng.duration(Duration::from_millis(900));
+        scenario = scenario.fault(at + lasts, Fault::Heal);
+    }
+    scenario.detector()
 }
 
 fn protection(rng: &mut Rng) -> Protection {
@@ -352,6 +382,7 @@ const EXAMPLES: usize = 20;
 /// A run that never met one of these has not shown much.
 pub const REQUIRED: &[&str] = &[
     "a clock jumped",
+    "acknowledged late",
     "both nodes active",
     "cookies_adopted",
     "drop_cookie",
@@ -369,6 +400,7 @@ pub const REQUIRED: &[&str] = &[
     "icmp_translated",
     "late_segments_passed",
     "old duplicates",
+    "order refused",
     "packets_relayed_in",
     "passed by the kernel",
     "passed by the kernel of a frozen node",
@@ -387,6 +419,7 @@ pub const REQUIRED: &[&str] = &[
     "still active after a standstill",
     "stood still",
     "taken over: as planned",
+    "taken over: ordered",
     "taken over: process gone",
     "taken over: restarted",
     "taken over: silent",

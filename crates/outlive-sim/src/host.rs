@@ -12,6 +12,7 @@ use outlive_tcp::{
 
 use crate::{
     content::{self, FlowId, InstanceId},
+    endpoint::Endpoints,
     ledger::{Ledger, Rule},
     linux::Linux,
     packet::Seen,
@@ -64,6 +65,7 @@ impl Host {
         let ends: Box<dyn Ends> = match stack.kind {
             Kind::Linux => Box::new(Linux::new(stack, address.is_ipv4(), seed)),
             Kind::Smoltcp => Box::new(Smoltcp::new(address, stack, seed)),
+            Kind::Outlive => Box::new(Endpoints::new(stack, seed)),
         };
         Host { address, ends, conversations: Vec::new(), services: Vec::new() }
     }

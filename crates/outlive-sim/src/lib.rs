@@ -10,7 +10,8 @@
 //! | `channel`, `records` | the state connection, and what it tells |
 //! | [`network`] | links, cuts, and who is believed to have the virtual addresses |
 //! | [`host`], [`script`] | hosts and their applications |
-//! | [`stack`], `linux`, `smoltcp` | their TCP |
+//! | [`stack`], `linux`, `smoltcp`, `endpoint` | their TCP |
+//! | `detector` | the external detector, and what is said between it and the nodes |
 //! | `device` | what a TUN device does to packets |
 //! | `capture` | a file of packets for Wireshark |
 //! | [`content`], [`ledger`], `wire` | what has to be said, and the rules |
@@ -30,7 +31,9 @@ mod capture;
 pub mod channel;
 pub mod content;
 pub mod crash_points;
+mod detector;
 mod device;
+mod endpoint;
 pub mod explore;
 mod faults;
 mod forge;

@@ -16,6 +16,8 @@ pub enum Place {
     Host(usize),
     /// A node.
     Node(NodeIndex),
+    /// The external detector.
+    Detector,
 }
 
 /// How packets fare between two places.
@@ -61,6 +63,8 @@ pub(crate) struct Network {
     path_cuts: BTreeSet<(NodeIndex, usize)>,
     /// By host: which node is believed to have the virtual addresses, and since when.
     neighbours: Vec<Option<(NodeIndex, Time)>>,
+    /// A router leads packets to this node, whoever says that it has the virtual addresses.
+    led_to: Option<NodeIndex>,
     /// By pair of places: when the last packet arrives, for links that keep the order.
     last: std::collections::BTreeMap<(Place, Place), Time>,
 }
@@ -72,6 +76,7 @@ impl Network {
             cuts: BTreeSet::new(),
             path_cuts: BTreeSet::new(),
             neighbours: vec![None; hosts],
+            led_to: None,
             last: Default::default(),
         }
     }
@@ -86,6 +91,11 @@ impl Network {
 
     pub(crate) fn is_path_cut(&self, from: NodeIndex, path: usize) -> bool {
         self.path_cuts.contains(&(from, path))
+    }
+
+    /// From now on a router leads every packet to this node.
+    pub(crate) fn lead_to(&mut self, node: NodeIndex) {
+        self.led_to = Some(node);
     }
 
     pub(crate) fn heal(&mut self) {
@@ -132,6 +142,9 @@ impl Network {
         host: usize,
         claims: [bool; 2],
     ) -> Option<NodeIndex> {
+        if let Some(node) = self.led_to {
+            return Some(node);
+        }
         if let Some((node, since)) = self.neighbours[host]
             && now.since(since) < NEIGHBOUR_LIFETIME
         {

@@ -12,6 +12,7 @@ use outlive_tcp::{time::Time, wire::Offload};
 
 use crate::{
     channel::{Item, Tail},
+    detector::Question,
     device,
     ledger::Rule,
     machine::{Machine, Process, RING},
@@ -45,6 +46,7 @@ pub(crate) enum Input {
     Heartbeat(Time, usize, Heartbeat),
     Refused,
     State(Item),
+    Asked(Question),
     Time,
 }
 
@@ -273,6 +275,7 @@ impl World {
             Input::State(Item::Opened) => self.machine(node).node.handle_state_connected(now),
             Input::State(Item::Closed) => self.machine(node).node.handle_state_closed(now),
             Input::State(Item::Message(message)) => self.tell_message(node, &message),
+            Input::Asked(question) => self.obey_detector(node, question),
             Input::Time => {}
         }
         Vec::new()

@@ -68,9 +68,14 @@ impl World {
                 && m.node.beliefs().role == Role::Active
                 && m.node.handover() == HandoverProgress::None
         };
-        if other.is_some_and(acts) {
+        let beside = other.filter(|other| acts(other)).map(|other| other.node.beliefs().epoch);
+        if beside.is_some() {
             self.situations.insert(BOTH_ACTIVE);
             self.wire.both_acted = true;
+        }
+        if beside.is_some_and(|epoch| epoch > self.machine(node).node.beliefs().epoch) {
+            // It takes nothing over: it will yield, and the other one goes on.
+            return;
         }
         // One that takes over as planned has been told of everything that could have had an effect.
         let as_planned = std::mem::take(&mut self.machine(node).took_over);
@@ -114,9 +119,12 @@ impl World {
 
     /// What must be true of a takeover.
     pub(crate) fn check_takeover(&mut self, node: NodeIndex, event: &LogEvent) {
-        let LogEvent::TookOver { cause: TakeoverCause::Silence(_), complete, .. } = event else {
-            return;
-        };
+        let LogEvent::TookOver { cause, complete, .. } = event else { return };
+        if self.setup.detector && *cause != TakeoverCause::Ordered {
+            let detail = format!("node {node} without an order of the detector: {cause}");
+            self.ledger.violate(Rule::Takeover, detail);
+        }
+        let TakeoverCause::Silence(_) = cause else { return };
         let machine = self.machine(node);
         let pair = &machine.config.pair;
         let patience = if *complete { pair.detection_timeout } else { pair.join_timeout };

@@ -6,8 +6,8 @@ use std::{
 };
 
 use outlive_proxy::config::{
-    Balance, Config, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId, Protection,
-    ProxyProtocol, Route, Server, Timeouts,
+    Balance, Config, Detector, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId,
+    Protection, ProxyProtocol, Route, Server, Timeouts,
 };
 use outlive_tcp::wire::Endpoint;
 
@@ -51,6 +51,7 @@ pub struct Scenario {
     retry_after: Duration,
     protection: Protection,
     fast_path: usize,
+    detector: bool,
     clocks: [Clocks; 2],
     paths: u8,
     quiet_time: Duration,
@@ -81,6 +82,7 @@ impl Scenario {
             retry_after: Duration::from_secs(5),
             protection: Protection::default(),
             fast_path: 0,
+            detector: false,
             clocks: [Clocks::default(), STANDBY_CLOCKS],
             paths: 1,
             quiet_time: PairConfig::default().quiet_time,
@@ -171,6 +173,13 @@ impl Scenario {
     #[must_use]
     pub fn fast_path(mut self, sessions: usize) -> Self {
         self.fast_path = sessions;
+        self
+    }
+
+    /// An external detector decides who serves.
+    #[must_use]
+    pub fn detector(mut self) -> Self {
+        self.detector = true;
         self
     }
 
@@ -300,6 +309,7 @@ impl Scenario {
             pair: PairConfig {
                 paths: self.paths,
                 quiet_time: self.quiet_time,
+                detector: if self.detector { Detector::External } else { Detector::Automatic },
                 ..PairConfig::default()
             },
             timeouts: self.timeouts.clone(),
@@ -344,10 +354,12 @@ impl Scenario {
             pace: self.client_pace,
             proxy_protocol: self.proxy_protocol,
         });
+        // Who starts alone gives up waiting, or is told to serve by a detector that has observed for a while.
+        let waits = self.standby_joins.is_some() || self.detector;
         Setup {
             seed,
             configs: [self.config(NodeId::A), self.config(NodeId::B)],
-            prelude: self.standby_joins.map_or(MEETING, |_| WAITING),
+            prelude: if waits { WAITING } else { MEETING },
             starts: [Duration::ZERO, self.standby_joins.map_or(Duration::ZERO, |at| WAITING + at)],
             hosts,
             flows: flows.collect(),
@@ -357,6 +369,7 @@ impl Scenario {
             clocks: self.clocks,
             aftermath: self.aftermath,
             fast_path: self.fast_path,
+            detector: self.detector,
             trace: false,
             capture: None,
         }

@@ -1,5 +1,6 @@
 //! The list of scenarios whose every crash point is tried.
 
+mod detector;
 mod protections;
 
 use std::time::Duration;
@@ -71,6 +72,18 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ),
         ("smoltcp-to-linux", upload(Scenario::direct, &PLAIN).stacks(other(), big())),
         ("linux-to-smoltcp", requests(Scenario::direct, &PLAIN).stacks(big(), other())),
+        ("endpoint-download", download(Scenario::direct, &PLAIN).stacks(own(), own())),
+        (
+            "endpoint-upload-loss",
+            upload(Scenario::inspect, &HTTP).stacks(own(), own()).link(lossy()),
+        ),
+        ("endpoint-server", requests(Scenario::inspect, &HTTP).stacks(big(), own())),
+        ("endpoint-server-first", server_first().stacks(own(), big())),
+        (
+            "endpoint-proxy",
+            proxied(Scenario::inspect, &TLS, ProxyProtocol::V2).stacks(other(), own()),
+        ),
+        ("endpoint-both-ways", both_ways().stacks(own(), big())),
         ("no-sack", download(Scenario::inspect, &HTTP).stacks(without_sack(), big())),
         ("no-sack-server", upload(Scenario::inspect, &HTTP).stacks(big(), without_sack())),
         ("small-mtu", download(Scenario::inspect, &HTTP).stacks(narrow(), big())),
@@ -120,8 +133,10 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("state-breaks-slow", state_breaks_slow()),
         ("standstill", standstill()),
         ("first-words-lost", first_words_lost()),
+        ("begins-cut-off", begins_cut_off()),
     ];
     all.extend(protections::all());
+    all.extend(detector::all());
     all
 }
 
@@ -167,6 +182,10 @@ fn big() -> StackSetup {
 
 fn other() -> StackSetup {
     StackSetup { kind: Kind::Smoltcp, ..StackSetup::default() }
+}
+
+fn own() -> StackSetup {
+    StackSetup { kind: Kind::Outlive, ..StackSetup::default() }
 }
 
 fn without_sack() -> StackSetup {
@@ -400,6 +419,30 @@ fn state_breaks_slow() -> Scenario {
     let scenario = Scenario::direct(&server).client(NOW, PLAIN, &client);
     let scenario = scenario.client(Start::At(ms(3)), PLAIN, &client);
     (1..4).fold(scenario, |s, i| s.fault(ms(100 * i), Fault::BreakState))
+}
+
+/// A node that starts cut off from everybody serves nobody; when it can hear the other one again, that one goes on. Its
+/// wall clock is ahead.
+fn begins_cut_off() -> Scenario {
+    let asked = len(&PLAIN);
+    let (mut server, mut client) = (vec![Await(asked), Send(100)], vec![Send(asked), Await(100)]);
+    for i in 2..=8 {
+        client.extend([Sleep(ms(900)), Send(asked), Await(i * 100)]);
+        server.extend([Await(i * asked), Send(100)]);
+    }
+    server.extend([AwaitEnd, Close]);
+    client.extend([Close, AwaitEnd]);
+    let scenario = Scenario::direct(&server)
+        .client(NOW, PLAIN, &client)
+        .fault(ms(5), Fault::Kill(1))
+        .fault(ms(10), Fault::WallClock(1, 60_000_000));
+    let others = [Place::Node(0), Place::Host(0), Place::Host(1)];
+    let cut = others.iter().fold(scenario, |scenario, other| {
+        scenario
+            .fault(ms(15), Fault::Cut(*other, Place::Node(1)))
+            .fault(ms(15), Fault::Cut(Place::Node(1), *other))
+    });
+    cut.fault(ms(20), Fault::Restart(1)).fault(ms(4_500), Fault::Heal)
 }
 
 /// The active node stands still while it waits for a server that is cut off, and the other takes over.

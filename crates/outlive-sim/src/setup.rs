@@ -41,6 +41,8 @@ pub struct Setup {
     pub aftermath: Duration,
     /// Sessions for which the kernel of each node has room; zero: no node leaves any to it.
     pub fast_path: usize,
+    /// An external detector watches the pair, and a router leads the packets where it says.
+    pub detector: bool,
     /// Print what happens.
     pub trace: bool,
     /// Write every packet to this file.

@@ -1,4 +1,4 @@
-//! What a host needs of a TCP: `linux` and `smoltcp` provide it.
+//! What a host needs of a TCP: `linux`, `smoltcp` and `endpoint` provide it.
 
 use outlive_tcp::{time::Time, wire::FourTuple};
 
@@ -9,6 +9,8 @@ pub enum Kind {
     Linux,
     /// `smoltcp`, which shares nothing with Outlive.
     Smoltcp,
+    /// Outlive's own, which acknowledges what its program has made safe.
+    Outlive,
 }
 
 /// What kind of TCP a host has.

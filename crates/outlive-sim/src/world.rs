@@ -22,6 +22,7 @@ use crate::{
     capture::Capture,
     channel::Channel,
     content::FlowId,
+    detector::{Answer, Detector, Question},
     host::Host,
     ledger::{Ledger, Rule, Violation},
     machine::Machine,
@@ -31,6 +32,7 @@ use crate::{
     roles::Reigns,
     setup::{Fault, Forgery, Setup, Start},
     situations::{self, Situations},
+    stack::Kind,
     wire::Wire,
 };
 
@@ -95,6 +97,19 @@ pub(crate) enum Happening {
     },
     FlowBegins {
         flow: usize,
+    },
+    DetectorLooks,
+    /// The router leads packets to this node.
+    Switched {
+        to: NodeIndex,
+    },
+    Asked {
+        node: NodeIndex,
+        question: Question,
+    },
+    Answered {
+        node: NodeIndex,
+        answer: Answer,
     },
     Fault(Fault),
 }
@@ -161,6 +176,7 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) machines: [Option<Machine>; 2],
     pub(crate) channel: Channel,
+    pub(crate) detector: Option<Detector>,
     pub(crate) hosts: Vec<Host>,
     wakes: Vec<Option<Time>>,
     pub(crate) ledger: Ledger,
@@ -208,6 +224,7 @@ impl World {
             network: Network::new(setup.link, hosts.len()),
             machines: [None, None],
             channel: Channel::default(),
+            detector: setup.detector.then(Detector::default),
             wakes: vec![None; hosts.len()],
             hosts,
             ledger: Ledger::default(),
@@ -233,6 +250,9 @@ impl World {
         };
         let late = |l: &Listener| l.protection.synchronise == Synchronise::FirstData;
         world.wire.first_data = world.setup.configs[0].listeners.iter().any(late);
+        if world.setup.hosts.iter().any(|host| host.stack.kind == Kind::Outlive) {
+            world.situations.insert("acknowledged late");
+        }
         world.schedule_setup();
         world
     }
@@ -242,6 +262,9 @@ impl World {
             self.after(self.setup.starts[node], Happening::StartNode { node });
         }
         self.after(Duration::from_millis(10), Happening::Dial { again: true });
+        if self.setup.detector {
+            self.after(Duration::ZERO, Happening::DetectorLooks);
+        }
         for (flow, setup) in self.setup.flows.clone().iter().enumerate() {
             if let Start::At(at) = setup.start {
                 self.at(LOAD + at, Happening::FlowBegins { flow });
@@ -411,6 +434,10 @@ impl World {
             }
             Happening::StartNode { .. } => {}
             Happening::FlowBegins { flow } => self.flow_begins(flow),
+            Happening::DetectorLooks => self.detector_looks(),
+            Happening::Switched { to } => self.switched(to),
+            Happening::Asked { node, question } => self.asked(node, question),
+            Happening::Answered { node, answer } => self.answered(node, answer),
             Happening::Fault(fault) => {
                 self.trace(|| format!("FAULT {fault:?}"));
                 self.faults_left -= 1;
@@ -522,7 +549,8 @@ impl World {
                     Happening::ToHost { host, packet, sender: (node, incarnation) }
                 }
                 (_, Place::Node(node)) => Happening::ToNode { node, packet },
-                (Place::Host(_), Place::Host(_)) => continue,
+                // Hosts speak with nodes, and nobody else with hosts.
+                _ => continue,
             };
             self.at(at, happening);
         }

@@ -4,6 +4,7 @@ mod arena;
 mod chaos;
 pub mod compare;
 pub mod course;
+mod endpoint;
 mod endurance;
 pub mod experiment;
 mod failover;
@@ -208,6 +209,16 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "endurance",
         about: "one change of the active node after the other; memory at the end as at the beginning",
         run: endurance::run,
+    },
+    Scenario {
+        name: "endpoint",
+        about: "no proxy: Outlive's own TCP against the kernel's; goodput with loss, fairness",
+        run: endpoint::run,
+    },
+    Scenario {
+        name: "endpoint-streams",
+        about: "the same over bad links, in every role; no byte wrong, nothing stalls",
+        run: endpoint::streams,
     },
     Scenario {
         name: "handover",

@@ -84,6 +84,11 @@ impl Gate {
         Ok(Self { tun, buffer: vec![0; BUFFER_LEN], refused: 0 })
     }
 
+    /// The device itself, for who brings peers of another kind.
+    pub(crate) fn into_device(self) -> Tun {
+        self.tun
+    }
+
     /// The next segment that has arrived; what is no TCP segment is passed over.
     pub(super) fn receive(&mut self) -> Option<Segment> {
         loop {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::attack::{ACK, PSH, Segment};
 
 pub use self::client::{Clients, Tally};
-pub use self::gate::{CLIENTS, Gate, SERVERS};
+pub use self::gate::{CLIENTS, Gate, Range, SERVERS};
 pub use self::server::Servers;
 
 /// Bytes of each question and of its answer.

@@ -100,8 +100,10 @@ impl AdminServer {
         }
     }
 
-    /// Accepts, reads and answers as far as that is possible now. `fulfil` is asked for each request.
-    pub fn drive(&mut self, mut fulfil: impl FnMut(Request) -> Answer) {
+    /// Accepts, reads and answers as far as that is possible now. `fulfil` is asked for each request, and again later
+    /// if it has no answer yet. Returns whether somebody waits for one.
+    pub fn drive(&mut self, mut fulfil: impl FnMut(Request) -> Option<Answer>) -> bool {
+        let mut waits = false;
         while self.acceptable {
             match self.listener.accept() {
                 Ok((stream, _)) => self.accepted(stream),
@@ -110,15 +112,18 @@ impl AdminServer {
             }
         }
         for place in &mut self.clients {
-            if let Some(client) = place
-                && client.ready
-                && client.drive(&mut fulfil).is_err()
-                && let Some(mut client) = place.take()
-            {
-                // Closing the descriptor would do, too.
-                let _ = self.registry.deregister(&mut client.stream);
+            let Some(client) = place.as_mut().filter(|client| client.ready) else { continue };
+            match client.drive(&mut fulfil) {
+                Ok(()) => waits |= client.ready,
+                Err(()) => {
+                    if let Some(mut client) = place.take() {
+                        // Closing the descriptor would do, too.
+                        let _ = self.registry.deregister(&mut client.stream);
+                    }
+                }
             }
         }
+        waits
     }
 
     fn accepted(&mut self, mut stream: UnixStream) {
@@ -145,9 +150,10 @@ impl Drop for AdminServer {
 impl Client {
     /// # Errors
     /// The client is done, or not one of ours.
-    fn drive(&mut self, fulfil: &mut impl FnMut(Request) -> Answer) -> Result<(), ()> {
+    fn drive(&mut self, fulfil: &mut impl FnMut(Request) -> Option<Answer>) -> Result<(), ()> {
         let mut buffer = [0; 1_024];
         let mut ended = false;
+        let mut waits = self.answer(fulfil)?;
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(0) => {
@@ -159,7 +165,7 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(()),
             }
-            self.answer(fulfil)?;
+            waits = self.answer(fulfil)?;
         }
         while !self.answers.is_empty() {
             match self.stream.write(&self.answers) {
@@ -169,22 +175,24 @@ impl Client {
                 Err(_) => return Err(()),
             }
         }
-        self.ready = false;
-        if ended && self.answers.is_empty() { Err(()) } else { Ok(()) }
+        self.ready = waits;
+        if ended && !waits && self.answers.is_empty() { Err(()) } else { Ok(()) }
     }
 
-    fn answer(&mut self, fulfil: &mut impl FnMut(Request) -> Answer) -> Result<(), ()> {
+    /// Answers what has been asked, in order. Returns whether the answer to something has to be waited for.
+    fn answer(&mut self, fulfil: &mut impl FnMut(Request) -> Option<Answer>) -> Result<bool, ()> {
         while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.received.drain(..=end).collect();
-            let answer = match serde_json::from_slice(&line) {
+            let answer = match serde_json::from_slice(&self.received[..end]) {
                 Ok(request) => fulfil(request),
-                Err(error) => Answer::refusal(error),
+                Err(error) => Some(Answer::refusal(error)),
             };
+            let Some(answer) = answer else { return Ok(true) };
+            self.received.drain(..=end);
             self.answers.extend(serde_json::to_vec(&answer).map_err(|_| ())?);
             self.answers.push(b'\n');
         }
         let too_much = self.received.len() > MAX_REQUEST || self.answers.len() > MAX_BACKLOG;
-        if too_much { Err(()) } else { Ok(()) }
+        if too_much { Err(()) } else { Ok(false) }
     }
 }
 
@@ -217,7 +225,7 @@ fn remove_leftover(path: &Path) -> Result<(), OpenError> {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::atomic::{AtomicBool, Ordering},
+        sync::atomic::{AtomicBool, AtomicU32, Ordering},
         time::Duration,
     };
 
@@ -232,7 +240,7 @@ mod tests {
         let path = directory.path().join("made").join("admin.sock");
         let mut poll = Poll::new().unwrap();
         let mut server = AdminServer::open(&path, poll.registry(), 5).unwrap();
-        let done = AtomicBool::new(false);
+        let (done, looks) = (AtomicBool::new(false), AtomicU32::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 ask_it(&path);
@@ -242,12 +250,18 @@ mod tests {
             while !done.load(Ordering::Acquire) {
                 poll.poll(&mut events, Some(Duration::from_millis(5))).unwrap();
                 events.iter().for_each(|event| server.handle_ready(event.token()));
-                server.drive(|request| match request {
-                    Request::Status => Box::new(example()).into(),
-                    Request::Reload => Answer::done("nothing is different"),
-                    Request::Drain { .. } | Request::Undrain { .. } => Answer::done("0"),
-                    Request::HandOver => Answer::refusal("not now"),
-                });
+                while server.drive(|request| {
+                    Some(match request {
+                        // It takes some looking.
+                        Request::Status if looks.fetch_add(1, Ordering::Relaxed) % 3 < 2 => {
+                            return None;
+                        }
+                        Request::Status => Box::new(example()).into(),
+                        Request::Reload => Answer::done("nothing is different"),
+                        Request::Drain { .. } | Request::Undrain { .. } => Answer::done("0"),
+                        Request::HandOver => Answer::refusal("not now"),
+                    })
+                }) {}
             }
         });
         drop(server);

@@ -26,12 +26,9 @@ use std::{
 };
 
 use mio::Waker;
-use outlive_proxy::{Node, survey::Survey};
+use outlive_proxy::survey::Survey;
 
 use crate::admin::Report;
-
-/// Places of the session table that are looked at in a turn of the event loop.
-const SLOTS: usize = 4_096;
 
 /// The event loop's side. Dropping it ends the thread.
 pub struct Metrics {
@@ -65,20 +62,19 @@ impl Metrics {
         Ok(Metrics { shared, reports, survey: None, waker, thread: Some(thread) })
     }
 
-    /// Goes on with what was asked for. `report` is called when the sessions have been counted. Costs next to nothing
-    /// when nobody asks. Returns whether it wants to be called again at once.
-    pub fn turn(&mut self, node: &Node, report: impl FnOnce(&Survey) -> Report) -> bool {
+    /// The survey to go on with, if somebody wants a report. When it is complete, [`give`](Self::give) one.
+    pub fn wanted(&mut self) -> Option<&mut Survey> {
         if self.survey.is_none() && self.shared.wanted.swap(false, Ordering::Acquire) {
             self.survey = Some(Survey::new());
         }
-        let Some(survey) = &mut self.survey else { return false };
-        if !node.survey(survey, SLOTS) {
-            return true;
-        }
+        self.survey.as_mut()
+    }
+
+    /// A report for whoever asked.
+    pub fn give(&mut self, report: Report) {
         // The thread ends only with this.
-        let _ = self.reports.send(report(survey));
+        let _ = self.reports.send(report);
         self.survey = None;
-        false
     }
 }
 

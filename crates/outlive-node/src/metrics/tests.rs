@@ -9,7 +9,7 @@ use std::{
 
 use mio::{Events, Poll, Token};
 use outlive_proxy::{
-    Entropy,
+    Entropy, Node,
     config::{Config, Limits, NodeId, PairConfig, Timeouts},
 };
 use outlive_tcp::time::Time;
@@ -60,8 +60,8 @@ fn while_it_runs(lives: bool, scrape: impl FnOnce(SocketAddr) + Send) {
         while !scraping.is_finished() {
             // A signal may interrupt it.
             let _ = poll.poll(&mut Events::with_capacity(4), Some(Duration::from_millis(20)));
-            if lives {
-                metrics.turn(&node, |_| example());
+            if lives && metrics.wanted().is_some_and(|survey| node.survey(survey, 1)) {
+                metrics.give(example());
             }
         }
     });

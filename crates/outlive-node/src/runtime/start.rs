@@ -170,6 +170,7 @@ impl Runtime {
             targets_wait: false,
             overlooked: false,
             measures: false,
+            survey: None,
         })
     }
 }

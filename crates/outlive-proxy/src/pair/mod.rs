@@ -7,6 +7,8 @@
 //! * A standby takes over when the peer is gone, or has started anew.
 //! * Where an external detector decides, neither follows from silence: the node waits for its order.
 //! * An active node that hears of a higher epoch stops at once.
+//! * A node that serves because there was no peer holds nothing: until it has held sessions for a while, its epoch is
+//!   below any other, and it yields to whoever serves.
 //! * An active node that loses its standby begins a new epoch, and gives new sessions effects only when the
 //!   peer has confirmed that it knows of the epoch, or is gone.
 //! * An active node that stood still asks before it sends another packet.
@@ -33,6 +35,10 @@ use crate::{
     config::{Detector, NodeId, PairConfig},
     event::TakeoverCause,
 };
+
+/// A node that started without its peer must have held sessions for so long before it outranks others: meeting them may
+/// have been a matter of heartbeats.
+const PROVING: Duration = Duration::from_secs(1);
 
 /// What a node has to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +107,8 @@ pub struct Pair {
     order: Option<Order>,
     last_turn: Time,
     peer_was_gone: bool,
+    /// Since when a node that started without its peer has held sessions.
+    proving: Option<Time>,
 }
 
 impl Pair {
@@ -127,6 +135,7 @@ impl Pair {
             order: None,
             last_turn: now,
             peer_was_gone: true,
+            proving: None,
         }
     }
 
@@ -304,6 +313,26 @@ impl Pair {
         Some(self.epoch)
     }
 
+    /// Active: the epoch that the pair begins when the standby holds everything. Never one that this node begins alone.
+    pub(crate) fn epoch_of_pair(&self) -> Epoch {
+        self.epoch.max(self.floor.next_of_active(self.node)).next_of_active(self.node)
+    }
+
+    /// Whether this node holds sessions. Returns an epoch that it begins because it does, having started with none.
+    pub(crate) fn holds(&mut self, now: Time, sessions: bool) -> Option<Epoch> {
+        let alone = self.state == State::Active(Standing::Alone) && self.doubt.is_none();
+        if !alone || !sessions || self.epoch > self.floor {
+            self.proving = None;
+            return None;
+        }
+        let since = *self.proving.get_or_insert(now);
+        if now.since(since) < PROVING {
+            return None;
+        }
+        self.epoch = self.floor.next_of_active(self.node);
+        Some(self.epoch)
+    }
+
     // ── what follows
 
     /// The next thing to do; [`done`](Self::done) tells when it has been done.
@@ -403,15 +432,16 @@ impl Pair {
         let order = self.order.take();
         match decision {
             Decision::Start => {
-                self.epoch = self.floor.next_of_active(self.node);
+                // Of the wall clock only where there is nobody to be outranked: see `holds`.
+                let before = if self.config.enabled { Epoch::NONE } else { self.floor };
+                self.epoch = before.next_of_active(self.node);
                 self.state = State::Active(Standing::Alone);
                 self.synchronised = false;
             }
             Decision::TakeOver(_) => {
-                if let Some(order) = order {
-                    // Above everything that anybody has seen, also where this node has just started.
-                    self.epoch = self.epoch.max(order.epoch).max(self.floor);
-                }
+                // Above everything that anybody has seen, also where this node has just started.
+                let seen = order.map_or(Epoch::NONE, |order| order.epoch);
+                self.epoch = self.epoch.max(seen).max(self.floor);
                 self.epoch = self.epoch.next_of_takeover(self.node);
                 self.state = State::Active(Standing::Alone);
                 self.synchronised = false;
@@ -474,6 +504,28 @@ mod tests {
         pair.done(Decision::Start);
         pair.paired(pair.epoch().next_of_active(NodeId::A), 7);
         pair
+    }
+
+    #[test]
+    fn who_begins_with_nothing_outranks_nobody_before_it_holds_something() {
+        let mut pair = Pair::new(PairConfig::default(), NodeId::A, 3, Epoch(1_000), START);
+        pair.done(Decision::Start);
+        let begun = pair.epoch();
+        let serving = Epoch(500).next_of_active(NodeId::B);
+        assert!(begun < serving && pair.epoch_of_pair() > Epoch(1_000));
+        assert_eq!(pair.holds(START, true), None, "for how long?");
+        assert_eq!(pair.holds(START + PROVING / 2, false), None);
+        assert_eq!(pair.holds(START + PROVING, true), None, "not all the time");
+        let now = START + PROVING * 2;
+        assert_eq!(pair.holds(now, true), Some(pair.epoch()));
+        assert!(pair.epoch() > Epoch(1_000) && pair.epoch() < pair.epoch_of_pair());
+        assert_eq!(pair.holds(now + PROVING, true), None, "once");
+
+        // Whoever takes over holds something.
+        let mut pair = Pair::new(PairConfig::default(), NodeId::A, 3, Epoch(1_000), START);
+        pair.done(Decision::Join(begun));
+        pair.done(Decision::TakeOver(TakeoverCause::Restarted));
+        assert!(pair.epoch() > Epoch(1_000));
     }
 
     #[test]

@@ -10,6 +10,9 @@ use outlive_tcp::{
 use super::Proxy;
 use crate::{counters::Counter, event::End, replication::change::Change, session::Phase};
 
+/// Sessions whose timers are obeyed in one turn; those of more wait for the next.
+const EXPIRED_AT_ONCE: usize = 2_048;
+
 impl Proxy {
     /// The next instant at which [`expire`](Self::expire) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
@@ -30,7 +33,7 @@ impl Proxy {
         for slot in slots.drain(..) {
             self.opening_expired(now, slot);
         }
-        self.sessions.expire(now, &mut slots);
+        self.sessions.expire(now, EXPIRED_AT_ONCE, &mut slots);
         for slot in slots {
             self.session_expired(now, slot);
         }
@@ -68,7 +71,7 @@ impl Proxy {
                 self.send_prefix(now, slot);
             }
             _ => {
-                let idle_until = session.last_seen.time() + self.idle_timeout(session);
+                let idle_until = self.idle_deadline(slot, session.last_seen.time());
                 if idle_until > now {
                     self.sessions.set_timer(slot, idle_until);
                 } else {

@@ -88,6 +88,8 @@ pub(crate) struct Posture {
     pub(crate) release: Release,
     /// Whether it is about to stop serving, or has stopped a moment ago.
     pub(crate) leaving: Leaving,
+    /// There are more packets than have been handled so far.
+    pub(crate) backlog: bool,
 }
 
 /// How far a planned handover has come, for packets.
@@ -220,6 +222,7 @@ impl Proxy {
                 silent_until: Time::NEVER,
                 release,
                 leaving: Leaving::No,
+                backlog: false,
             },
             counters: Counters::default(),
             opened: BTreeMap::new(),
@@ -396,6 +399,16 @@ impl Proxy {
     fn idle_timeout(&self, session: &Session) -> Duration {
         const DEFAULT: Duration = Duration::from_secs(3 * 3_600);
         self.listener(session.listener).map_or(DEFAULT, |l| l.idle_timeout)
+    }
+
+    /// When the session in `slot` counts as idle if nothing is heard after `since`: after the timeout, and up to a
+    /// sixteenth more, different for neighbouring slots. What was synchronised or set up at once would else expire at
+    /// once, too.
+    fn idle_deadline(&self, slot: usize, since: Time) -> Time {
+        let timeout = self.idle_timeout(&self.sessions[slot]);
+        // Multiplicative hashing: consecutive numbers are spread evenly.
+        let spread = (slot as u32).wrapping_mul(0x9e37_79b9) >> 16;
+        since + timeout + timeout / 16 * spread / 0x1_0000
     }
 
     /// Removes a session and everything that hangs on it, without a word to anybody.

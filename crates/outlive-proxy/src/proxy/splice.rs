@@ -358,8 +358,8 @@ impl Proxy {
     }
 
     pub(crate) fn arm_idle(&mut self, now: Time, slot: usize) {
-        let timeout = self.idle_timeout(&self.sessions[slot]);
-        self.sessions.set_timer(slot, now + timeout);
+        let deadline = self.idle_deadline(slot, now);
+        self.sessions.set_timer(slot, deadline);
     }
 
     /// Tells the standby where the streams stand (a hint; see [`PROGRESS_SHIFT`](crate::fast_path::PROGRESS_SHIFT)).

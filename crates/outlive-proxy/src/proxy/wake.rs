@@ -27,6 +27,9 @@ use crate::{
 /// device's queue.
 const BATCH: usize = 256;
 const PAUSE: Duration = Duration::from_millis(1);
+/// While the device has more packets than can be handled, these go first: most of them have been repeated, and are lost
+/// again if the queue overflows. But after so long the next are woken nevertheless.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// How long an answer to a probe may take.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
 
@@ -35,6 +38,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(3);
 pub(crate) struct WakeUp {
     /// Next slot, and when.
     next: Option<(usize, Time)>,
+    /// Until then, it waits as long as there is too much else to do.
+    waits_until: Time,
     /// Until then, an answer to a probe may come.
     answers_until: Time,
     /// Until then, a handshake that the old active node began may be completed here.
@@ -84,6 +89,11 @@ impl Proxy {
 
     pub(crate) fn wake_some(&mut self, now: Time) {
         let Some((mut slot, _)) = self.wake_up.next.take_if(|(_, at)| *at <= now) else { return };
+        if self.posture.backlog && now < self.wake_up.waits_until {
+            self.wake_up.next = Some((slot, now + PAUSE));
+            return;
+        }
+        self.wake_up.waits_until = now + PATIENCE;
         self.wake_up.answers_until = now + ANSWER_TIME;
         for _ in 0..BATCH {
             let Some((found, session)) = self.sessions.next_from(slot) else { return };

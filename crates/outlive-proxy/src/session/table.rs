@@ -18,6 +18,8 @@ pub(crate) struct Sessions {
     limit: usize,
     serial: u32,
     half_open: usize,
+    /// Slots whose timers were due, and are to be told of.
+    due: VecDeque<u32>,
     /// Slots and serials of sessions that are over, oldest first; some may be gone already.
     over: VecDeque<(u32, u32)>,
 }
@@ -30,6 +32,7 @@ impl Sessions {
             limit: limit as usize,
             serial: 0,
             half_open: 0,
+            due: VecDeque::new(),
             over: VecDeque::new(),
         }
     }
@@ -115,11 +118,28 @@ impl Sessions {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.timers.next_deadline()
+        match self.due.is_empty() {
+            true => self.timers.next_deadline(),
+            false => Some(Time::ZERO),
+        }
     }
 
-    pub(crate) fn expire(&mut self, now: Time, expired: &mut Vec<usize>) {
-        self.timers.expire(now, expired);
+    /// Up to `limit` slots whose timers are due.
+    pub(crate) fn expire(&mut self, now: Time, limit: usize, expired: &mut Vec<usize>) {
+        if self.due.is_empty() {
+            self.timers.expire(now, expired);
+            let more = expired.drain(limit.min(expired.len())..);
+            self.due.extend(more.map(|slot| slot as u32));
+            return;
+        }
+        while expired.len() < limit
+            && let Some(slot) = self.due.pop_front()
+        {
+            // Whoever set it again since, or the next session there, did not mean this instant.
+            if !self.timers.is_set(slot as usize) {
+                expired.push(slot as usize);
+            }
+        }
     }
 
     /// The first session at or after `slot`, for walks that are done a little at a time.
@@ -142,5 +162,39 @@ impl Index<usize> for Sessions {
 impl IndexMut<usize> for Sessions {
     fn index_mut(&mut self, slot: usize) -> &mut Session {
         &mut self.slab[slot]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A million of them at once would hold up every packet.
+    #[test]
+    fn timers_that_are_due_together_are_obeyed_a_few_at_a_time() {
+        let now = Time::from_micros(1_000_000);
+        let mut sessions = Sessions::new(10, now);
+        let due = now + Duration::from_secs(1);
+        (0..5).for_each(|slot| sessions.set_timer(slot, due));
+        let later = due + Duration::from_secs(1);
+        let expired = |sessions: &mut Sessions| {
+            let mut slots = Vec::new();
+            sessions.expire(later, 2, &mut slots);
+            slots
+        };
+        let first = expired(&mut sessions);
+        assert_eq!(first.len(), 2);
+        assert!(sessions.next_deadline().is_some_and(|at| at <= later), "it goes on at once");
+        // One of the others is set anew meanwhile.
+        let again = (0..5).find(|slot| !first.contains(slot)).unwrap();
+        sessions.set_timer(again, later + Duration::from_secs(9));
+        let mut rest = expired(&mut sessions);
+        rest.extend(expired(&mut sessions));
+        let mut all = [first, rest].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..5).filter(|slot| *slot != again).collect::<Vec<_>>());
+        assert!(sessions.next_deadline().is_some_and(|at| at > later));
     }
 }

@@ -119,13 +119,17 @@ impl Ends for Linux {
         let Some(seen) = Seen::of(&mut packet).filter(|s| s.checksum_ok) else { return };
         let tuple = seen.tuple.reversed();
         let syn = seen.has(Flags::SYN) && seen.ack.is_none();
-        if let Some(connection) = self.connections.get(&tuple)
-            && (connection.state == State::Closed
-                || syn && connection.state == State::TimeWait && connection.gives_way(&seen))
-        {
+        let gives_way = |c: &Connection| match c.state {
+            State::Closed => true,
+            State::TimeWait => c.gives_way(&seen),
+            _ => false,
+        };
+        if syn && self.connections.get(&tuple).is_some_and(gives_way) {
             self.connections.remove(&tuple);
         }
         match self.connections.get_mut(&tuple) {
+            // What it has received can still be read.
+            Some(connection) if connection.state == State::Closed => self.stranger(now, &seen),
             Some(connection) => {
                 let before = connection.state;
                 connection.receive(now, &seen, &packet[seen.payload.clone()]);

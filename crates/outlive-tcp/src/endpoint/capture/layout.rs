@@ -298,6 +298,8 @@ impl Snapshot {
         let output_end = self.output_start() + self.output.len() as u32 + u32::from(self.ended);
         let input_end = self.read + self.input.len() as u32;
         let received = input_end + u32::from(self.peer_ended);
+        // The other end has acknowledged the FIN of a former node, and the program has not written so far again.
+        let passed = |end: Seq| self.skip > 0 && end + 1 == self.una;
         let scales = self.agreed.send_scale.max(self.agreed.receive_scale) <= MAX_WINDOW_SCALE;
         let peer_ended_by_state = matches!(
             self.state,
@@ -320,7 +322,7 @@ impl Snapshot {
             && self.send_window <= MOST_BYTES
             && around(self.una, self.send_edge)
             && self.skip <= MOST_BYTES
-            && self.output_end.is_none_or(|end| !self.ended && near(self.output_start(), end))
+            && self.output_end.is_none_or(|end| !self.ended && (near(self.una, end) || passed(end)))
             && self.receive_limit <= MOST_BYTES
             && near(self.acknowledged.earlier(self.read), received)
             && self.acknowledged.at_or_before(received)

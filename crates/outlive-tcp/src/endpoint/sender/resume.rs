@@ -54,6 +54,10 @@ impl Sender {
         self.nxt = snapshot.nxt.earlier(held).later(self.una);
         let beyond = self.window.edge + sent_beyond.min(1 << 30);
         self.ack_limit = snapshot.ack_limit.later(snapshot.nxt).later(beyond);
+        if let Some(end) = self.output_end {
+            // The former node has ended the stream there, and sent nothing behind its FIN.
+            self.ack_limit = end + 1;
+        }
         if self.una.before(self.nxt) {
             self.board.push(Sent {
                 start: self.una,

@@ -333,6 +333,27 @@ fn acknowledgments_are_believed_up_to_the_right_edge() {
     assert_eq!(trace.conn.poll_event(), Some(Event::OutputSkipped(20_000)));
 }
 
+/// But not beyond the end of the stream, if that is known.
+#[test]
+fn acknowledgments_are_not_believed_beyond_the_end() {
+    let mut trace = Trace::established(plain());
+    trace.write(1_000);
+    trace.conn.shutdown();
+    trace.send(data(ISS + 1, 1_000).fin());
+    let mut trace = moved(trace, Contents::NUMBERS, ms(300));
+    trace.next().unwrap();
+    trace.recv_dropped(seg(IRS + 1, ISS + 1_003), crate::endpoint::Drop::BadAcknowledgment);
+    trace.send(ack(IRS + 1));
+    trace.recv(seg(IRS + 1, ISS + 1_002));
+    assert_eq!(trace.conn.poll_event(), Some(Event::OutputSkipped(1_001)));
+    // The next node knows it, too.
+    let mut trace = moved(trace, Contents::NUMBERS, ms(300));
+    trace.next().unwrap();
+    assert_eq!(trace.conn.write(bytes(ISS + 1, 1_000)), Ok(1_000));
+    trace.conn.shutdown();
+    assert_eq!(trace.conn.state(), State::FinWait2);
+}
+
 #[test]
 fn every_state_is_restored() {
     type Make = fn(Config) -> Trace;
