@@ -185,6 +185,11 @@ impl Edge {
             let net = IpNet::from(address);
             self.netlink.replace_address(LOOPBACK, net, options)?;
             self.addresses.push(net);
+            if address.is_ipv4() {
+                // A device without any address passes no reverse-path filter, not even a loose one. It goes with
+                // the device; the other stays.
+                self.netlink.replace_address(&settings.tun.value, net, options)?;
+            }
         }
         Ok(())
     }
@@ -251,7 +256,7 @@ fn configure_device(settings: &Settings, name: &str) -> Result<(), SysctlError> 
         set("ipv4", "forwarding", "1")?;
         // Packets to the client come out of the device with an address that is this machine's own.
         set("ipv4", "accept_local", "1")?;
-        // The stricter of this and the setting for all interfaces counts, where loose (2) is stricter than strict (1).
+        // The larger of this and the setting for all interfaces counts: strict (1) becomes loose (2).
         let all = sysctl::read("net/ipv4/conf/all/rp_filter")?;
         set("ipv4", "rp_filter", if all == "0" { "0" } else { "2" })?;
     }

@@ -13,11 +13,14 @@ use std::{
 
 use outlive_accept::Incoming;
 use outlive_migration::message::{Message, Refusal};
+use outlive_net::netns::Namespace;
 use outlive_tcp::{
     segment::{DEFAULT_HOP_LIMIT, Segment},
     seq::Seq,
     wire::{Endpoint, Flags, FourTuple, Options},
 };
+
+use socket2::{Domain, Socket, Type};
 
 use self::stage::{
     Asked, CLIENT, PATIENCE, Running, Stage, TUNNEL_BALANCER, TUNNEL_TARGET, VIRTUAL,
@@ -512,4 +515,70 @@ fn a_connection_in_the_kernel_outlives_the_agent() {
     reads(&mut client, b"third");
     drop((client, server));
     agent.wait("migrations.ended", 1);
+}
+
+/// The answer to a request, of which the client reads no more than the beginning before the path to it gets narrow.
+fn narrows_meanwhile(
+    stage: &Stage,
+    agent: &impl Asked,
+    far: &[Namespace; 2],
+    ipv6: bool,
+    large: &[u8],
+) {
+    let [router, client] = far;
+    let mtu = |bytes| {
+        router.netlink().unwrap().set_mtu("far", bytes).unwrap();
+        // What a router of before has told is no longer so.
+        let flush = || outlive_net::sysctl::write("net/ipv4/route/flush", "1");
+        let _ = stage.target.run(flush);
+    };
+    mtu(1_500);
+    let connect = || {
+        let address = virtual_address(ipv6, 80);
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        // So that most of it cannot be on its way yet.
+        socket.set_recv_buffer_size(30_000).unwrap();
+        socket.connect(&address.into()).unwrap();
+        TcpStream::from(socket)
+    };
+    let mut stream = client.run(connect).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /large HTTP/1.0\r\n\r\n").unwrap();
+    let mut found = vec![0; 20_000];
+    stream.read_exact(&mut found).unwrap();
+    let before = agent.number("packets.errors");
+    mtu(1_300);
+    stream.read_to_end(&mut found).unwrap();
+    assert!(found.ends_with(large), "{} bytes", found.len());
+    assert!(agent.number("packets.errors") > before, "{}", agent.status());
+}
+
+#[test]
+fn the_path_may_narrow_in_mid_response() {
+    if !has("nginx") {
+        return;
+    }
+    let large = content(3_000_000);
+    for services in [REPLAY, KERNEL] {
+        let Some(stage) = Stage::new() else { return };
+        let far = stage.far();
+        let agent = stage.agent(services);
+        let _balancer = Balancer::start(&stage);
+        let (_nginx, _) = nginx(&stage);
+        let socket = stage.path("server.sock");
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = stage.target.run(bind).unwrap();
+        let incoming = Incoming::new(listener, &socket).unwrap();
+        let answer = large.clone();
+        std::thread::spawn(move || {
+            while let Ok((mut connection, _)) = incoming.accept() {
+                let mut request = [0; 23];
+                connection.read_exact(&mut request).unwrap();
+                connection.write_all(&answer).unwrap();
+            }
+        });
+        for ipv6 in [false, true] {
+            narrows_meanwhile(&stage, &agent, &far, ipv6, &large);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use outlive_net::{
     netns::Namespace,
     repair::{Connection, ReceiveHalf, RepairError, Scales, SendHalf, capture, infuse},
 };
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 const CLIENT: [&str; 2] = ["10.7.0.1", "fd07::1"];
 const SERVER: [&str; 2] = ["10.7.9.9", "fd07:9::9"];
@@ -215,6 +215,12 @@ fn moves(world: &World, kind: &Kind) {
     let [client, server] = kind.ends();
     let mut client = world.infuse_at_client(&client);
     let mut server = world.infuse_at_server(0, &server);
+    // Not the default. The kernel's number leaves room for timestamps, whether they are used or not.
+    let path = if kind.ipv6 { 1_440 } else { 1_460 };
+    for stream in [&client, &server] {
+        let found = SockRef::from(stream).tcp_mss().unwrap();
+        assert_eq!(found, u32::from(kind.mss).min(path) - 12, "segment size");
+    }
     exchange(&mut client, &mut server, 300_000);
 
     client.write_all(b"asked before").unwrap();

@@ -7,7 +7,10 @@ use outlive_net::tun::{BUFFER_LEN, Tun, VirtioNetHeader};
 use outlive_node::packets::{header_for, offload_of};
 use outlive_tcp::{
     time::Time,
-    wire::{Kind as PacketKind, Offload, TcpPacket, classify, icmp},
+    wire::{
+        IcmpErrorKind, Kind as PacketKind, Offload, TcpPacket, classify,
+        icmp::{self, IcmpMessage},
+    },
 };
 
 use super::{
@@ -268,22 +271,26 @@ impl Agent {
             Ok(flow) => flow,
             Err(stray) => return self.stray(stray),
         };
-        let source = outlive_tcp::wire::addresses(packet).map(|(source, _)| source);
-        let how = match self.connections.of_flow(flow) {
-            Some((_, Connection { kind: Kind::Kernel, .. })) => None,
+        let Ok(IcmpMessage::Error(error)) = icmp::parse_icmp(&about_client) else { return };
+        let mut out = Vec::new();
+        match self.connections.of_flow(flow) {
+            Some((_, Connection { kind: Kind::Kernel, .. })) => out = about_client,
             Some((_, Connection { kind: Kind::Replay { replay, .. }, .. })) => {
-                match source.ok().and_then(|source| replay.error_for_server(source)) {
-                    Some(how) => Some(how),
-                    None => return self.packets.counts.mute += 1,
+                if let IcmpErrorKind::TooBig { mtu } = error.what {
+                    let believed = replay.too_big(error.quoted_seq, mtu);
+                    let counts = &mut self.packets.counts;
+                    *(if believed { &mut counts.errors } else { &mut counts.other }) += 1;
+                    return;
+                }
+                let source = outlive_tcp::wire::addresses(packet).map(|(source, _)| source).ok();
+                let Some(how) = source.and_then(|source| replay.error_for_server(source)) else {
+                    return self.packets.counts.mute += 1;
+                };
+                if icmp::readdress_error(&about_client, &how, &mut out).is_err() {
+                    return self.packets.counts.other += 1;
                 }
             }
             _ => return self.packets.counts.mute += 1,
-        };
-        let mut out = Vec::new();
-        match how {
-            None => out = about_client,
-            Some(how) if icmp::readdress_error(&about_client, &how, &mut out).is_ok() => {}
-            Some(_) => return self.packets.counts.other += 1,
         }
         self.packets.counts.errors += 1;
         self.packets.transmit(&self.edge.tun, &out);

@@ -17,6 +17,7 @@
 //! where an option has to be inserted.
 
 mod close;
+mod path;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ use outlive_tcp::{
     wire::{Endpoint, Flags, FourTuple, Options, TcpPacket, Timestamps, icmp::IcmpReaddress},
 };
 
-use self::close::Closing;
+use self::{close::Closing, path::Path};
 
 /// No client is taken at its word when it announces a smaller segment size: see CVE-2019-11479.
 const MIN_MSS: u16 = 88;
@@ -49,6 +50,7 @@ pub struct Replay {
     inner: FourTuple,
     phase: Phase,
     closing: Closing,
+    path: Path,
     /// The client's latest TSval, for timestamps that are made up.
     recent: u32,
 }
@@ -110,6 +112,7 @@ impl Replay {
             inner: FourTuple::new(blob.ends.source, server),
             phase: Phase::Opening,
             closing: Closing::default(),
+            path: Path::new(blob.tcp.snd_nxt),
             recent,
             blob,
         }
@@ -238,6 +241,9 @@ impl Replay {
         {
             self.recent = timestamps.value;
         }
+        if packet.flags().contains(Flags::ACK) {
+            self.path.acknowledged(packet.ack());
+        }
         let translation = self.to_server(&server);
         match packet.translate(&translation) {
             Ok(()) => {
@@ -259,29 +265,37 @@ impl Replay {
         // Before the translation: the closing is followed in the server's numbers.
         let closing = self.closing.after_server(now, packet);
         let translation = self.to_client(&server, now.since(since).as_millis() as u32);
-        if matches!(translation.timestamps, TimestampTranslation::Insert { .. }) {
+        let inserts = matches!(translation.timestamps, TimestampTranslation::Insert { .. });
+        if inserts {
             packet.limit_segments(self.blob.tcp.client_mss.max(MIN_MSS) - TIMESTAMPS_LEN);
         }
+        self.path.fit(packet, if inserts { TIMESTAMPS_LEN } else { 0 });
         match packet.translate(&translation) {
             Ok(()) => {
                 self.closing = closing;
+                self.path.sent(packet.seq() + packet.segment_len());
                 Verdict::Forward
             }
             Err(why) => Verdict::Drop(Dropped::Untranslatable(why)),
         }
     }
 
-    /// How an ICMP error about a packet to the client becomes one about the server's packet: it comes from `source`, and quotes the
+    /// A router says that a packet to the client was longer than its path takes. The local kernel need not know: its packets are cut from now
+    /// on. Whether that is believed; `seq` is the packet's, as quoted.
+    pub fn too_big(&mut self, seq: Seq, mtu: u32) -> bool {
+        self.path.too_big(seq, mtu, self.blob.ends.source.addr.is_ipv6())
+    }
+
+    /// How another ICMP error about a packet to the client becomes one about the server's packet: it comes from `source`, and quotes the
     /// reverse of [`ends`](Self::ends). `None` before the connection speaks.
     pub fn error_for_server(&self, source: std::net::IpAddr) -> Option<IcmpReaddress> {
         let Phase::Speaking { server, .. } = self.phase else { return None };
-        let inserted = self.blob.tcp.timestamps.is_some() && server.timestamp.is_none();
         Some(IcmpReaddress {
             source,
             destination: self.inner.destination.addr,
             quoted: self.inner.reversed(),
             seq_delta: server.first.distance(self.blob.tcp.snd_nxt),
-            mtu_reduction: if inserted { TIMESTAMPS_LEN } else { 0 },
+            mtu_reduction: 0,
         })
     }
 

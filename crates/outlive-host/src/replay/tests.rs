@@ -232,7 +232,7 @@ fn packets_are_translated_both_ways() {
 
     let how = replay.error_for_server("10.9.0.1".parse().unwrap()).unwrap();
     assert_eq!(SHOWN + 200 + how.seq_delta, SERVER + 200);
-    assert_eq!((how.quoted, how.mtu_reduction), (replay.inner().reversed(), 0));
+    assert_eq!(how.quoted, replay.inner().reversed());
 }
 
 #[test]
@@ -262,8 +262,6 @@ fn a_server_with_fewer_options_is_bridged() {
     assert_eq!(packet.window(), (60_000u32 >> 8) as u16);
     let cut = Segmentation::Tcp { size: 1_448, ecn: false };
     assert_eq!(packet.offload().segmentation, cut, "with the option it would be too long");
-    let how = replay.error_for_server("10.9.0.1".parse().unwrap()).unwrap();
-    assert_eq!(how.mtu_reduction, TIMESTAMPS_LEN);
 }
 
 #[test]
@@ -332,4 +330,33 @@ fn only_a_reset_that_the_server_believes_is_an_end() {
     replay.reset(&mut out);
     let (tuple, seq, _, flags, _, _) = made(&out);
     assert_eq!((tuple, seq, flags), (replay.inner(), CLIENT + 18, Flags::RST));
+}
+
+#[test]
+fn segments_are_cut_for_a_path_that_has_become_narrow() {
+    let plain = Options { mss: Some(1_460), ..Options::default() };
+    for (options, size) in [(everything(), 1_300 - 52), (plain, 1_300 - 52)] {
+        let mut replay = speaking(blob(), options);
+        let payload = vec![7; 1_400];
+        let timestamps = options.timestamps.map(|_| Timestamps { value: 340, echo: 500 });
+        let options = Options { timestamps, ..Options::default() };
+        let send = |replay: &mut Replay| {
+            let sent = Sent { options, payload: &payload, ..Sent::default() };
+            let mut buffer = bytes(replay.inner().reversed(), sent);
+            let mut packet = parse(&mut buffer);
+            assert_eq!(replay.server_packet(NOW, &mut packet), Verdict::Forward);
+            packet.offload().segmentation
+        };
+        assert_eq!(send(&mut replay), Segmentation::None);
+        assert!(!replay.too_big(SHOWN + 1_400, 600), "not sent yet: forged");
+        assert!(!replay.too_big(SHOWN - 1, 600), "acknowledged long ago: forged");
+        assert_eq!(send(&mut replay), Segmentation::None);
+        assert!(replay.too_big(SHOWN, 1_300));
+        assert_eq!(send(&mut replay), Segmentation::Tcp { size, ecn: false });
+        assert!(replay.too_big(SHOWN, 1));
+        assert_eq!(send(&mut replay), Segmentation::Tcp { size: 552 - 52, ecn: false });
+        let ack = Sent { seq: CLIENT, ack: SHOWN + 1_400, ..Sent::default() };
+        replay.client_packet(NOW, &mut parse(&mut bytes(replay.ends(), ack)));
+        assert!(!replay.too_big(SHOWN, 1_300), "acknowledged");
+    }
 }

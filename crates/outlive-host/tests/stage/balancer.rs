@@ -35,7 +35,10 @@ use outlive_proxy::config::NodeId;
 use outlive_tcp::{
     segment::{DEFAULT_HOP_LIMIT, Segment},
     seq::Seq,
-    wire::{Flags, FourTuple, Options, TcpPacket, Timestamps},
+    wire::{
+        Flags, FourTuple, Kind as PacketKind, Options, TcpPacket, Timestamps, classify,
+        icmp::{self, IcmpMessage},
+    },
 };
 
 use super::{CHANNEL, PATIENCE, Stage, TUNNEL_BALANCER, TUNNEL_TARGET, VIRTUAL};
@@ -163,6 +166,15 @@ impl Drop for Balancer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Of the IP version of a client.
+fn tunnel(ends: &FourTuple) -> Tunnel {
+    let version = usize::from(ends.source.addr.is_ipv6());
+    Tunnel {
+        balancer: TUNNEL_BALANCER[version].parse().unwrap(),
+        target: TUNNEL_TARGET[version].parse().unwrap(),
     }
 }
 
@@ -315,6 +327,9 @@ impl State {
 
     fn packet(&mut self, buffer: &mut [u8], end: usize) {
         let header = VirtioNetHeader::parse(buffer[HEADROOM..].first_chunk().unwrap());
+        if !matches!(classify(&buffer[START..end]), Ok(PacketKind::Tcp)) {
+            return self.icmp(&buffer[START..end]);
+        }
         let Ok(mut packet) = TcpPacket::parse(buffer, START, end, offload_of(header)) else {
             return;
         };
@@ -326,12 +341,7 @@ impl State {
             Some(Phase::Answered { .. }) if packet.payload_len() > 0 => self.migrate(&packet),
             Some(Phase::Migrating { queue, .. }) => queue.push(packet.bytes().to_vec()),
             Some(Phase::Gone { flow, .. }) => {
-                let version = usize::from(ends.source.addr.is_ipv6());
-                let tunnel = Tunnel {
-                    balancer: TUNNEL_BALANCER[version].parse().unwrap(),
-                    target: TUNNEL_TARGET[version].parse().unwrap(),
-                };
-                tunnel.enter(*flow, &mut packet).unwrap();
+                tunnel(&ends).enter(*flow, &mut packet).unwrap();
                 let (range, offload) = (packet.range(), packet.offload());
                 let header = header_for(&buffer[range.clone()], offload).emit();
                 buffer[HEADROOM..START].copy_from_slice(&header);
@@ -339,6 +349,16 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    /// An error about a packet that the target has sent is the target's.
+    fn icmp(&mut self, packet: &[u8]) {
+        let Ok(IcmpMessage::Error(error)) = icmp::parse_icmp(packet) else { return };
+        let ends = error.quoted.reversed();
+        let Some(Phase::Gone { flow, .. }) = self.connections.get(&ends) else { return };
+        let mut out = Vec::new();
+        icmp::readdress_error(packet, &tunnel(&ends).error_for_target(*flow), &mut out).unwrap();
+        self.transmit(&out);
     }
 
     fn answer(&mut self, syn: &TcpPacket<'_>) {

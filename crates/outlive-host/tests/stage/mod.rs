@@ -18,7 +18,7 @@ use outlive_host::{
     status,
 };
 use outlive_net::{
-    netlink::{AddressOptions, BridgeOptions, Route, RouteTarget},
+    netlink::{AddressOptions, BridgeOptions, Netlink, Route, RouteTarget},
     netns::Namespace,
     program::end_with_starter,
     sysctl, tun,
@@ -31,6 +31,10 @@ use tempfile::TempDir;
 pub(crate) const CLIENT: [&str; 2] = ["10.77.0.10", "fd77::10"];
 const BALANCER: [&str; 2] = ["10.77.0.1", "fd77::1"];
 const TARGET: [&str; 2] = ["10.77.0.7", "fd77::7"];
+/// A client behind a router, and the router's two sides.
+pub(crate) const FAR_CLIENT: [&str; 2] = ["10.88.0.10", "fd88::10"];
+const ROUTER: [&str; 2] = ["10.77.0.3", "fd77::3"];
+const ROUTER_FAR: [&str; 2] = ["10.88.0.3", "fd88::3"];
 pub(crate) const VIRTUAL: [&str; 2] = ["10.78.0.100", "fd78::100"];
 pub(crate) const TUNNEL_BALANCER: [&str; 2] = ["10.79.0.1", "fd79::1"];
 pub(crate) const TUNNEL_TARGET: [&str; 2] = ["10.79.0.7", "fd79::7"];
@@ -43,7 +47,7 @@ pub(crate) struct Stage {
     pub(crate) client: Namespace,
     pub(crate) balancer: Namespace,
     pub(crate) target: Namespace,
-    _bridge: Namespace,
+    bridge: Namespace,
     pub(crate) directory: TempDir,
     pub(crate) key: PairKey,
 }
@@ -67,6 +71,38 @@ pub(crate) fn has(program: &str) -> bool {
     there
 }
 
+/// A host on the bridge.
+fn host(bridge: &Namespace, number: u8, addresses: [&str; 2]) -> Namespace {
+    let host = Namespace::create().unwrap();
+    let (netlink, there) = (bridge.netlink().unwrap(), host.netlink().unwrap());
+    let port = format!("port{number}");
+    netlink.add_veth(&port, "eth0", Some(&host)).unwrap();
+    netlink.set_master(&port, Some("br0")).unwrap();
+    netlink.set_up(&port, true).unwrap();
+    there.set_up("eth0", true).unwrap();
+    addresses.iter().for_each(|it| address(&there, "eth0", it));
+    host
+}
+
+fn address(netlink: &Netlink, dev: &str, address: &str) {
+    let address: IpAddr = address.parse().unwrap();
+    let net = IpNet::new_assert(address, if address.is_ipv4() { 24 } else { 64 });
+    let options = AddressOptions { no_dad: true, ..AddressOptions::default() };
+    netlink.add_address(dev, net, options).unwrap();
+}
+
+fn lead(from: &Namespace, to: &str, via: &str) {
+    let to: IpAddr = to.parse().unwrap();
+    let target = RouteTarget::Gateway { address: via.parse().unwrap(), device: None };
+    from.netlink().unwrap().add_route(&Route::new(to.into(), target)).unwrap();
+}
+
+fn forward() {
+    for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        sysctl::write(key, "1").unwrap();
+    }
+}
+
 impl Stage {
     pub(crate) fn new() -> Option<Self> {
         may().then(|| {
@@ -74,26 +110,11 @@ impl Stage {
             let netlink = bridge.netlink().unwrap();
             netlink.add_bridge("br0", BridgeOptions::default()).unwrap();
             netlink.set_up("br0", true).unwrap();
-            let host = |number: u8, addresses: [&str; 2]| {
-                let host = Namespace::create().unwrap();
-                let (port, there) = (format!("port{number}"), host.netlink().unwrap());
-                netlink.add_veth(&port, "eth0", Some(&host)).unwrap();
-                netlink.set_master(&port, Some("br0")).unwrap();
-                netlink.set_up(&port, true).unwrap();
-                there.set_up("eth0", true).unwrap();
-                for address in addresses {
-                    let address: IpAddr = address.parse().unwrap();
-                    let net = IpNet::new_assert(address, if address.is_ipv4() { 24 } else { 64 });
-                    let options = AddressOptions { no_dad: true, ..AddressOptions::default() };
-                    there.add_address("eth0", net, options).unwrap();
-                }
-                host
-            };
             let stage = Stage {
-                client: host(10, CLIENT),
-                balancer: host(1, BALANCER),
-                target: host(7, TARGET),
-                _bridge: bridge,
+                client: host(&bridge, 10, CLIENT),
+                balancer: host(&bridge, 1, BALANCER),
+                target: host(&bridge, 7, TARGET),
+                bridge,
                 directory: tempfile::tempdir().unwrap(),
                 key: PairKey::generate().unwrap(),
             };
@@ -104,24 +125,35 @@ impl Stage {
     }
 
     fn lead(&self) {
-        let lead = |from: &Namespace, to: &str, via: &str| {
-            let to: IpAddr = to.parse().unwrap();
-            let target = RouteTarget::Gateway { address: via.parse().unwrap(), device: None };
-            from.netlink().unwrap().add_route(&Route::new(to.into(), target)).unwrap();
-        };
         for version in [0, 1] {
             lead(&self.client, VIRTUAL[version], BALANCER[version]);
             lead(&self.balancer, TUNNEL_TARGET[version], TARGET[version]);
             lead(&self.target, TUNNEL_BALANCER[version], BALANCER[version]);
         }
-        let forward = || {
-            for (key, value) in
-                [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")]
-            {
-                sysctl::write(key, value).unwrap();
-            }
-        };
         self.balancer.run(forward).unwrap();
+        // As strict as some distributions are.
+        let strict = || sysctl::write("net/ipv4/conf/all/rp_filter", "1");
+        self.target.run(strict).unwrap().unwrap();
+    }
+
+    /// A client behind a router: the router, with the interface `far` to the client, and the client.
+    pub(crate) fn far(&self) -> [Namespace; 2] {
+        let (router, client) = (host(&self.bridge, 3, ROUTER), Namespace::create().unwrap());
+        let (near, there) = (router.netlink().unwrap(), client.netlink().unwrap());
+        near.add_veth("far", "eth0", Some(&client)).unwrap();
+        near.set_up("far", true).unwrap();
+        there.set_up("eth0", true).unwrap();
+        router.run(forward).unwrap();
+        for version in [0, 1] {
+            address(&near, "far", ROUTER_FAR[version]);
+            address(&there, "eth0", FAR_CLIENT[version]);
+            lead(&router, VIRTUAL[version], BALANCER[version]);
+            lead(&client, VIRTUAL[version], ROUTER_FAR[version]);
+            for host in [&self.balancer, &self.target] {
+                lead(host, FAR_CLIENT[version], ROUTER[version]);
+            }
+        }
+        [router, client]
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

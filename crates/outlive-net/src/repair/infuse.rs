@@ -18,6 +18,9 @@ use crate::Errno;
 /// one place.
 const PIECE: usize = 32 * 1024;
 const LARGEST_SCALE: u8 = 14;
+/// The kernel takes no smaller limit than this (`TCP_MIN_MSS`).
+const LEAST_MSS: u16 = 88;
+const NO_LIMIT: u16 = 0;
 
 /// A connection that is in the kernel and has not been told that it may speak. Dropping it ends it
 /// silently, and so does the end of the process.
@@ -39,9 +42,11 @@ pub fn infuse(connection: &Connection) -> Result<Mute, RepairError> {
     options::enter(&socket).map_err(RepairError::at(Step::Enter))?;
     bind(&socket, connection)?;
     set_sequences(&socket, connection)?;
+    limit_segments(&socket, connection.send_mss.max(LEAST_MSS))?;
     connect(&socket, connection)?;
     // Only now: options belong to an established connection.
     let timestamps = connection.timestamp.is_some();
+    limit_segments(&socket, NO_LIMIT)?;
     let (mss, scales, sack) = (connection.send_mss, connection.scales, connection.sack);
     options::set_negotiated(&socket, mss, scales, sack, timestamps)
         .map_err(RepairError::at(Step::Options))?;
@@ -126,6 +131,12 @@ fn set_sequences(socket: &Socket, connection: &Connection) -> Result<(), RepairE
         .and_then(|()| options::select_queue(socket, Queue::Receive))
         .and_then(|()| options::set_sequence(socket, read))
         .map_err(RepairError::at(Step::Sequence))
+}
+
+/// The size of the segments that are sent is settled while connecting, and what is said later of the other end changes only what is
+/// allowed: without this they would stay at 536 bytes for as long as the path's MTU does not change.
+fn limit_segments(socket: &Socket, mss: u16) -> Result<(), RepairError> {
+    socket.set_tcp_mss(mss.into()).map_err(RepairError::at(Step::Options))
 }
 
 fn connect(socket: &Socket, connection: &Connection) -> Result<(), RepairError> {
