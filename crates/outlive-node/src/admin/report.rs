@@ -533,6 +533,8 @@ pub(crate) mod tests {
              Peer: alive, heard 12 ms ago, on 1 of 2 paths; connected; synchronised.\n\
              \x20 Path 10.0.0.1:7401 to 10.0.0.2:7401 is down: last heard 90 s ago.\n\
              Sessions: 12, and 4 that are over; 1 more being opened.\n\
+             \x20 3 more live at the targets that they were migrated to.\n\
+             \x20 Target web1 is not reached: the peer's port refuses connections.\n\
              \x20 Server 10.0.0.22:443 is passed over: it refused or did not answer.\n\
              If this node failed now, every connection would go on at its peer."
         );
