@@ -103,6 +103,14 @@ pub struct Route {
     pub host: Option<NamePattern>,
     /// Prefix of the HTTP path.
     pub path_prefix: Option<String>,
+    /// HTTP method, as it is written.
+    pub method: Option<String>,
+    /// A header of the HTTP request: its name, compared without case, and its value, if that matters.
+    pub header: Option<(String, Option<String>)>,
+    /// A protocol that the TLS client offers (ALPN).
+    pub alpn: Option<String>,
+    /// How the data begins, whatever it is.
+    pub first_bytes: Option<Vec<u8>>,
     /// Where matching connections go.
     pub pool: PoolId,
     /// They are migrated to the pool's servers, as far as those have agents that can be reached; else they are proxied.
@@ -173,6 +181,9 @@ pub enum Balance {
     RoundRobin,
     /// The one with the fewest sessions at the moment; ties go round.
     LeastConnections,
+    /// By what the client's first data shows (server name, or host and path): the same content meets the same server, as long
+    /// as that is there. Each in turn where it shows nothing.
+    Content,
 }
 
 /// Version of the PROXY protocol header that precedes the client's data.

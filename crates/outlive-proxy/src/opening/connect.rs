@@ -30,7 +30,7 @@ impl Proxy {
         if opening.tried.is_full() {
             return self.out_of_servers(now, slot);
         }
-        let Some(server) = self.pools.choose(pool, &opening.tried, now) else {
+        let Some(server) = self.pools.choose(pool, &opening.tried, now, opening.content) else {
             return self.out_of_servers(now, slot);
         };
         let migrate = opening.migrate;

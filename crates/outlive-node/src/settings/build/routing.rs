@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use outlive_proxy::config::{
     Balance, Listener, NamePattern, OpeningMode, Pool, PoolId, ProxyProtocol, Route, Server,
 };
@@ -80,6 +81,7 @@ impl Builder<'_, '_> {
             &[
                 ("round-robin", Balance::RoundRobin),
                 ("least-connections", Balance::LeastConnections),
+                ("content", Balance::Content),
             ],
         );
         let proxy_protocol = pool.proxy_protocol.as_ref().map(|text| {
@@ -203,17 +205,22 @@ impl Builder<'_, '_> {
         let server_name = self.name_pattern(route.server_name.as_ref());
         let host = self.name_pattern(route.host.as_ref());
         let pool = self.pool_id(&route.pool, pools, v4);
+        let first_bytes = self.first_bytes(route.first_bytes.as_ref());
+        let text = |text: &Option<Text>| text.as_ref().map(|text| text.get_ref().clone());
         let actions = [("proxy", false), ("migrate", true)];
         let migrate = values::word(self.problems, route.action.as_ref(), &actions);
-        if route.server_name.is_none() && route.host.is_none() && route.path_prefix.is_none() {
+        let tls = route.server_name.is_some() || route.alpn.is_some();
+        let http = route.host.is_some()
+            || route.path_prefix.is_some()
+            || route.method.is_some()
+            || route.header.is_some();
+        if !tls && !http && route.first_bytes.is_none() {
             self.once(
                 span,
                 "the route has no condition",
-                "add server_name, host or path_prefix, or name the pool in the listener itself",
+                "add server_name, host, path_prefix, or another, or name the pool in the listener itself",
             );
-        } else if route.server_name.is_some()
-            && (route.host.is_some() || route.path_prefix.is_some())
-        {
+        } else if tls && http {
             self.once(
                 span,
                 "the route can never match: a TLS connection shows no HTTP host or path",
@@ -232,10 +239,37 @@ impl Builder<'_, '_> {
         Some(Route {
             server_name: server_name?,
             host: host?,
-            path_prefix: route.path_prefix.as_ref().map(|text| text.get_ref().clone()),
+            path_prefix: text(&route.path_prefix),
+            method: text(&route.method),
+            header: (route.header.as_ref())
+                .map(|header| (header.name.get_ref().clone(), text(&header.value))),
+            alpn: text(&route.alpn),
+            first_bytes: first_bytes?,
             pool: pool?,
             migrate: migrate?,
         })
+    }
+
+    /// Bytes as text, or behind `hex:` as digits. `Some(None)` if there is no such condition, `None` if it is wrong.
+    fn first_bytes(&mut self, text: Option<&Text>) -> Option<Option<Vec<u8>>> {
+        let Some(text) = text else { return Some(None) };
+        let bytes = match text.get_ref().strip_prefix("hex:") {
+            None => Some(text.get_ref().as_bytes().to_vec()),
+            Some(digits) => {
+                let digits = digits.replace(' ', "");
+                HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()
+            }
+        };
+        // A listener looks at no fewer than 64.
+        let bytes = bytes.filter(|bytes| (1..=64).contains(&bytes.len()));
+        if bytes.is_none() {
+            self.once(
+                text.span(),
+                "these are not 1 to 64 bytes",
+                "write first_bytes = \"SSH-\" or first_bytes = \"hex:05 01\"",
+            );
+        }
+        bytes.map(Some)
     }
 
     /// `Some(None)` if there is no such condition, `None` if it is wrong.
