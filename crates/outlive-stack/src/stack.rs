@@ -328,16 +328,17 @@ impl Stack {
             match told {
                 Told::Established => self.established(now, slot),
                 Told::Readable => self.tell_program(slot, Event::Readable(id)),
-                Told::Writable => self.tell_room(slot),
                 Told::AllAcknowledged => self.output_acknowledged(now, slot),
                 Told::Closed(end) => {
                     let closed = self.table[slot].closed.unwrap_or(Closed::of(end));
                     self.finish(now, slot, closed);
                     return;
                 }
-                Told::Urgent | Told::PathSuspect | Told::OutputSkipped(_) => {}
+                // Room is looked at below: what waits for it may want more than any.
+                Told::Writable | Told::Urgent | Told::PathSuspect | Told::OutputSkipped(_) => {}
             }
         }
+        self.tell_room(slot);
         self.note_withheld(now, slot);
         self.set_timer(slot);
     }
