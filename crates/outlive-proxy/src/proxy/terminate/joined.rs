@@ -21,8 +21,10 @@ pub(super) const SIDES: [Side; 2] = [Side::Client, Side::Server];
 /// What an end has said of itself after a takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Report {
-    /// What it will send next.
+    /// What it will send next, or the end of something that it has sent.
     pub(super) seq: Seq,
+    /// Which of the two.
+    pub(super) next: bool,
     /// What it has received.
     pub(super) ack: Seq,
     /// Its window, in bytes.
@@ -101,9 +103,11 @@ impl Joined {
             passed[0] = start(Side::Client);
         }
         for side in SIDES {
-            let said = at.reports[side as usize].seq;
-            if said.before(passed[side as usize]) || said.distance(passed[side as usize]) > at.reach
-            {
+            let (said, passed) = (&at.reports[side as usize], passed[side as usize]);
+            // What is sent again may lie before what has arrived.
+            let ahead = said.seq.at_or_after(passed) && said.seq.distance(passed) <= at.reach;
+            let again = !said.next && passed.distance(said.seq) <= at.reach;
+            if !ahead && !again {
                 return None;
             }
         }

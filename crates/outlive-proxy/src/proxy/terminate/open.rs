@@ -282,7 +282,8 @@ fn record(
         answered,
         syn_ack: SynAck {
             window: packet.window(),
-            timestamp: 0,
+            // Not what the client was shown, as in a splice, but what the server has said.
+            timestamp: packet.timestamps().unwrap_or_default().value,
             echo: opening.timestamp,
             ecn: false,
         },

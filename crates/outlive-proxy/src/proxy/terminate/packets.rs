@@ -43,7 +43,7 @@ impl Proxy {
         }
     }
 
-    fn live_packet(
+    pub(super) fn live_packet(
         &mut self,
         now: Time,
         slot: usize,

@@ -99,14 +99,23 @@ impl Proxy {
 
     /// One byte below what the end has received: it is answered always, and nothing else of it is looked at.
     fn ask(&mut self, now: Time, slot: usize, side: Side) {
-        let entry = &self.terminated[slot];
         let segment = Segment {
             seq: self.received_by(slot, side) - 2,
-            ack: Some(entry.positions[side as usize]),
+            ack: Some(self.arrived_from(slot, side)),
             payload: &[0],
             ..self.plain_segment(now, slot, side)
         };
         self.outbox.send(&segment);
+    }
+
+    /// How much of an end's stream the other has: what that has said, or what the standby was told last. There are
+    /// ends that answer nothing that acknowledges less than they have heard before.
+    fn arrived_from(&self, slot: usize, side: Side) -> Seq {
+        let entry = &self.terminated[slot];
+        let told = entry.positions[side as usize];
+        let Stage::Resuming(resuming) = &entry.stage else { return told };
+        let said = resuming.reports[side.other() as usize];
+        said.map_or(told, |report| told.later(report.ack - shift(&entry.record, side)))
     }
 
     /// What the end is known to have received of the other's stream.
@@ -122,7 +131,12 @@ impl Proxy {
     fn plain_segment(&self, now: Time, slot: usize, side: Side) -> Segment<'static> {
         let entry = &self.terminated[slot];
         let leg = entry.record.leg(side);
-        let timestamps = Timestamps { value: self.clock.timestamp(now), echo: 0 };
+        // An end whose handshake is not complete looks at the echo.
+        let echo = match side {
+            Side::Client => entry.record.syn_ack.echo,
+            Side::Server => entry.record.syn_ack.timestamp,
+        };
+        let timestamps = Timestamps { value: self.clock.timestamp(now), echo };
         Segment {
             tuple: leg.tuple().reversed(),
             seq: self.received_by(slot, side),
@@ -153,8 +167,7 @@ impl Proxy {
         if flags.contains(Flags::RST) {
             return self.resuming_reset(now, slot, side, packet);
         }
-        // Only a segment without data says what its sender will send next.
-        if !flags.contains(Flags::ACK) || flags.contains(Flags::FIN) || packet.payload_len() > 0 {
+        if !flags.contains(Flags::ACK) {
             return self.drop(Counter::DropUnconfirmed);
         }
         let entry = &self.terminated[slot];
@@ -166,17 +179,28 @@ impl Proxy {
         if !plausible {
             return self.drop(Counter::DropForeign);
         }
+        let len = packet.payload_len() + u32::from(flags.contains(Flags::FIN));
         let report = Report {
-            seq: packet.seq(),
+            seq: packet.seq() + len,
+            next: len == 0,
             ack: packet.ack(),
             window: u32::from(packet.window()) << leg.end_scale,
             timestamp: packet.timestamps().unwrap_or_default().value,
         };
-        if let Stage::Resuming(resuming) = &mut self.terminated[slot].stage {
-            resuming.reports[side as usize] = Some(report);
+        let Stage::Resuming(resuming) = &mut self.terminated[slot].stage else {
+            return Verdict::Done;
+        };
+        let news = resuming.reports[side as usize].replace(report).is_none();
+        if resuming.reports[side.other() as usize].is_some() {
+            self.go_on(now, slot);
+        } else if news {
+            // Now it can be told what its peer has.
+            self.ask(now, slot, side.other());
         }
-        self.go_on(now, slot);
-        Verdict::Done
+        match self.terminated[slot].stage {
+            Stage::Live(_) if len > 0 => self.live_packet(now, slot, side, packet),
+            _ => Verdict::Done,
+        }
     }
 
     /// Makes the connections anew once both ends have answered.
@@ -216,7 +240,12 @@ impl Proxy {
         let record = &entry.record;
         let leg = record.leg(side);
         let repeated = packet.seq() == leg.end_isn;
+        let timestamps = packet
+            .timestamps()
+            .filter(|_| leg.timestamps)
+            .map(|said| Timestamps { value: self.clock.timestamp(now), echo: said.value });
         let plain = self.plain_segment(now, slot, side);
+        let plain = Segment { options: Options { timestamps, ..Options::default() }, ..plain };
         let segment = match (side, packet.flags().contains(Flags::ACK)) {
             // It has not been answered, or did not hear it.
             (Side::Client, false) if repeated && !record.answered => Segment {
@@ -257,9 +286,9 @@ impl Proxy {
     ) -> Verdict {
         let entry = &self.terminated[slot];
         let Stage::Resuming(resuming) = &entry.stage else { return Verdict::Done };
-        let told = entry.positions[side as usize];
+        let asked_with = [entry.positions[side as usize], self.arrived_from(slot, side)];
         let next = resuming.reports[side as usize].map(|report| report.seq);
-        if packet.seq() != told && Some(packet.seq()) != next {
+        if !asked_with.contains(&packet.seq()) && Some(packet.seq()) != next {
             return self.drop(Counter::ResetOutside);
         }
         if entry.endings.iter().all(Option::is_some) {
