@@ -2,6 +2,7 @@
 
 mod detector;
 mod protections;
+mod terminated;
 
 use std::time::Duration;
 
@@ -139,6 +140,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
     ];
     all.extend(protections::all());
     all.extend(detector::all());
+    all.extend(terminated::all());
     all
 }
 

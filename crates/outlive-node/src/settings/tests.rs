@@ -240,6 +240,13 @@ const WRONG: &[Wrong] = &[
     ),
     wrong(SINGLE, "10.0.0.100:443", "[fd00::100]:443", 8, "no server of pool \"web\" has"),
     wrong(PAIR, "mode = \"inspect\"\ninspect_timeout = \"1s 500ms\"", "", 16, "inspecting mode"),
+    wrong(
+        PAIR,
+        "mode = \"inspect\"",
+        "mode = \"terminate\"\nsynchronise = \"first-data\"",
+        19,
+        "terminates its sessions",
+    ),
     // [[listener.route]]
     wrong(PAIR, "server_name = \"*.example.org\"", "", 21, "no condition"),
     wrong(PAIR, "\"*.example.org\"", "\"www.*.org\"", 22, "is not a name"),

@@ -133,6 +133,7 @@ mod tests {
             default_pool: Some(PoolId(0)),
             idle_timeout: Duration::ZERO,
             protection: Default::default(),
+            termination: Default::default(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use outlive_proxy::config::{
     Balance, Listener, NamePattern, OpeningMode, Pool, PoolId, ProxyProtocol, Route, Server,
+    Termination,
 };
 use toml::Spanned;
 
@@ -154,7 +155,7 @@ impl Builder<'_, '_> {
                 let routes = (listener.route.iter())
                     .filter_map(|route| self.route(route, pools, v4))
                     .collect();
-                let (Some(opening), Some(idle_timeout), Some(protection)) =
+                let (Some((opening, termination)), Some(idle_timeout), Some(protection)) =
                     (opening, idle_timeout, protection)
                 else {
                     continue;
@@ -167,17 +168,26 @@ impl Builder<'_, '_> {
                     default_pool,
                     idle_timeout,
                     protection,
+                    termination,
                 });
             }
         }
         all
     }
 
-    fn opening(&mut self, listener: &file::Listener) -> Option<OpeningMode> {
-        let words = [("direct", false), ("inspect", true)];
-        let inspect = values::word(self.problems, listener.mode.as_ref(), &words)?;
+    /// A listener that terminates looks at data if it is told anything about that.
+    fn opening(&mut self, listener: &file::Listener) -> Option<(OpeningMode, Termination)> {
+        const DIRECT: (bool, Termination) = (false, Termination::Splice);
+        let words = [
+            ("direct", DIRECT),
+            ("inspect", (true, Termination::Splice)),
+            ("terminate", (false, Termination::Terminate)),
+        ];
+        let (inspect, termination) = values::word(self.problems, listener.mode.as_ref(), &words)?;
         let limit = listener.inspect_limit.as_ref();
         let timeout = listener.inspect_timeout.as_ref();
+        let looks = limit.is_some() || timeout.is_some() || !listener.route.is_empty();
+        let inspect = inspect || termination == Termination::Terminate && looks;
         if !inspect {
             let keys = [limit.map(Spanned::span), timeout.map(Spanned::span)];
             for span in keys.into_iter().flatten() {
@@ -187,11 +197,11 @@ impl Builder<'_, '_> {
                     "add mode = \"inspect\", or remove this key",
                 );
             }
-            return Some(OpeningMode::Direct);
+            return Some((OpeningMode::Direct, termination));
         }
         let limit = values::number(self.problems, limit, 64..=16_384, DEFAULT_INSPECT_LIMIT);
         let timeout = values::duration(self.problems, timeout, DEFAULT_INSPECT_TIMEOUT);
-        Some(OpeningMode::Inspect { limit: limit?, timeout: timeout? })
+        Some((OpeningMode::Inspect { limit: limit?, timeout: timeout? }, termination))
     }
 
     fn route(
