@@ -192,6 +192,48 @@ fn what_a_complete_picture_does_not_contain_is_removed() {
     assert_eq!(all_sessions(&duo, 1), 1);
 }
 
+/// Of many sessions one has carried much lately: it waits for nobody.
+#[test]
+fn who_was_busy_is_woken_up_first() {
+    let mut duo = Duo::paired(config(Protection::default()));
+    duo.careful = false;
+    for number in 0..600 {
+        duo.open(0, number);
+    }
+    let busy = duo.open(0, 600);
+    duo.exchange();
+    duo.acknowledge(0, 600);
+    duo.pass(Duration::from_secs(3));
+    // The server acknowledges 40 MiB, as the window lets it.
+    for step in 1..=2_200_u32 {
+        let ack = busy.seq + 1 + step * 19_000;
+        let from = busy.tuple.source;
+        duo.send(0, segment(server(), from, duo::SERVER_ISN + 1, Some(ack), Flags::NONE));
+        let said = segment(
+            duo::client(600),
+            duo::listener(),
+            duo::CLIENT_ISN + 1 + step * 19_000,
+            Some(duo::SERVER_ISN + 1),
+            Flags::NONE,
+        );
+        duo.send(0, said);
+    }
+    duo.exchange();
+    duo.kill_at_once(0);
+    let first = duo.said_by_itself(1);
+    assert_eq!(duo.role(1), Role::Active);
+    assert_eq!(
+        [first[0].tuple.destination, first[1].tuple.destination],
+        [duo::client(600), server()]
+    );
+    assert_eq!(first[1].tuple.source, busy.tuple.source);
+    assert_eq!(first.len(), 2);
+    duo.pass(Duration::from_millis(10));
+    assert_eq!(duo.said_by_itself(1).len(), 2 * 256, "the others follow");
+    duo.pass(Duration::from_millis(40));
+    assert_eq!(duo.counter(1, Counter::WakeUps), 601);
+}
+
 /// A standby that reads and says nothing holds sessions up for the confirmation timeout, and no longer.
 #[test]
 fn a_wedged_standby_is_dropped() {

@@ -325,7 +325,7 @@ impl FastPath {
         Ok((verdict == REDIRECTED).then_some(frame))
     }
 
-    /// The next session that wants to be looked at: it is no longer opening, a FIN was acknowledged, or half a gigabyte passed. `None` if there
+    /// The next session that wants to be looked at: it is no longer opening, a FIN was acknowledged, or 32 MiB passed. `None` if there
     /// is none. To be asked again and again: nobody is woken up, and what does not fit the ring (65,536) is lost.
     pub fn poll_event(&mut self) -> Option<Place> {
         let (index, serial) = self.ring.poll()?;

@@ -33,8 +33,8 @@ pub(super) struct Environment<'a> {
     pub(super) device: u32,
 }
 
-/// Bits of a position that change when the standby has to be told: every 512 MiB.
-const PROGRESS_SHIFT: i32 = 29;
+/// Bits of a position that change when the standby has to be told: every 32 MiB.
+const PROGRESS_SHIFT: i32 = 25;
 
 /// Offsets in the context (`struct __sk_buff`).
 mod context {

@@ -24,9 +24,9 @@ use outlive_tcp::{seq::Seq, translation::Translation, wire::FourTuple};
 
 pub use self::model::{Model, Outcome};
 
-/// Positions are told to the standby at every multiple of this power of two, so that what it knows is never
-/// half of the sequence space old.
-pub const PROGRESS_SHIFT: u32 = 29;
+/// Positions are told to the standby at every multiple of this power of two (32 MiB), so that what it knows is never
+/// half of the sequence space old; and so that it knows who is busy, and is to be woken up first when it takes over.
+pub const PROGRESS_SHIFT: u32 = 25;
 
 /// Translates the packets of established sessions. See the [module](self).
 pub trait FastPath: Debug {

@@ -295,7 +295,7 @@ impl Proxy {
                 }
             }
             ReceivedChange::Progress { client, positions } => {
-                self.adopt_progress(&client, positions)
+                self.adopt_progress(now, &client, positions);
             }
         }
     }
@@ -345,9 +345,12 @@ impl Proxy {
         self.arm_idle(now, slot);
     }
 
-    fn adopt_progress(&mut self, client: &FourTuple, positions: [Seq; 2]) {
+    fn adopt_progress(&mut self, now: Time, client: &FourTuple, positions: [Seq; 2]) {
         let Some(slot) = self.session_of(client) else { return };
-        let streams = &mut self.sessions[slot].streams;
+        let session = &mut self.sessions[slot];
+        // Later than when it was heard of: it is busy (see `wake`).
+        session.last_seen = Seconds::of(now);
+        let streams = &mut session.streams;
         for (side, position) in [Side::Client, Side::Server].into_iter().zip(positions) {
             streams.sent_by_mut(side).move_to(position);
         }

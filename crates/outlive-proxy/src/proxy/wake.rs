@@ -30,6 +30,10 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// While the device has more packets than can be handled, these go first: most of them have been repeated, and are lost
 /// again if the queue overflows. But after so long the next are woken nevertheless.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// Places of the table that are looked at in one go.
+const LOOKED_AT: usize = 16_384;
+/// A session that was told to be busy so long ago may be still.
+const BUSY: Duration = Duration::from_secs(120);
 /// How long an answer to a probe may take.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
 
@@ -38,6 +42,10 @@ const ANSWER_TIME: Duration = Duration::from_secs(3);
 pub(crate) struct WakeUp {
     /// Next slot, and when.
     next: Option<(usize, Time)>,
+    /// All sessions are walked over twice: those that are busy come first.
+    first: bool,
+    /// When this node took over.
+    began: Time,
     /// Until then, it waits as long as there is too much else to do.
     waits_until: Time,
     /// Until then, an answer to a probe may come.
@@ -57,6 +65,8 @@ impl Proxy {
     pub(crate) fn wake_all(&mut self, now: Time) {
         self.wake_up.next = Some((0, now));
         self.resume_all_terminated(now);
+        self.wake_up.first = true;
+        self.wake_up.began = now;
         self.wake_up.cookies_until = now + COOKIE_LIFETIME;
         self.wake_some(now);
     }
@@ -91,26 +101,52 @@ impl Proxy {
 
     pub(crate) fn wake_some(&mut self, now: Time) {
         let Some((mut slot, _)) = self.wake_up.next.take_if(|(_, at)| *at <= now) else { return };
-        if self.posture.backlog && now < self.wake_up.waits_until {
+        if self.posture.backlog && !self.wake_up.first && now < self.wake_up.waits_until {
             self.wake_up.next = Some((slot, now + PAUSE));
             return;
         }
         self.wake_up.waits_until = now + PATIENCE;
         self.wake_up.answers_until = now + ANSWER_TIME;
-        for _ in 0..BATCH {
-            let Some((found, session)) = self.sessions.next_from(slot) else { return };
+        let end = slot + LOOKED_AT;
+        let mut woken = 0;
+        while let Some((found, session)) = self.sessions.next_from(slot) {
+            if found >= end || woken == BATCH {
+                self.wake_up.next = Some((found, now + PAUSE));
+                return;
+            }
             slot = found + 1;
-            if session.phase == Phase::Open || session.phase == Phase::Answering {
-                self.counters.count(Counter::WakeUps);
-                let unsaid = self.prefixes.contains_key(&found);
-                self.outbox.send(&probe(session, Side::Client, unsaid));
-                self.outbox.send(&probe(session, Side::Server, unsaid));
-                if unsaid && session.record.answered {
-                    self.send_prefix(now, found);
-                }
+            if self.wake_up.first == self.was_busy(session) {
+                woken += usize::from(self.wake(now, found));
             }
         }
-        self.wake_up.next = Some((slot, now + PAUSE));
+        if std::mem::take(&mut self.wake_up.first) {
+            self.wake_up.next = Some((0, now + PAUSE));
+        }
+    }
+
+    /// Whether the other node had said, not long before it failed, how far this session of its was, and nothing has
+    /// been seen of it since.
+    fn was_busy(&self, session: &Session) -> bool {
+        let recently = self.wake_up.began - BUSY..=self.wake_up.began;
+        session.is_inherited()
+            && session.last_seen > session.since
+            && recently.contains(&session.last_seen.time())
+    }
+
+    /// Wakes a session up, if it is one that goes on.
+    fn wake(&mut self, now: Time, slot: usize) -> bool {
+        let session = &self.sessions[slot];
+        if !matches!(session.phase, Phase::Open | Phase::Answering) {
+            return false;
+        }
+        self.counters.count(Counter::WakeUps);
+        let unsaid = self.prefixes.contains_key(&slot);
+        self.outbox.send(&probe(session, Side::Client, unsaid));
+        self.outbox.send(&probe(session, Side::Server, unsaid));
+        if unsaid && session.record.answered {
+            self.send_prefix(now, slot);
+        }
+        true
     }
 
     /// Whether a reset may be the answer of an end that has forgotten the connection to our probe, or to what the

@@ -50,6 +50,8 @@ struct Half {
     /// State messages under way to it.
     inbox: VecDeque<Vec<u8>>,
     log: Vec<LogEvent>,
+    /// What it let out when time passed.
+    sent: Vec<Out>,
 }
 
 /// The pair.
@@ -115,6 +117,7 @@ impl Duo {
             heard: 0,
             inbox: VecDeque::new(),
             log: Vec::new(),
+            sent: Vec::new(),
         };
         let halves = [half(NodeId::A, 1), half(NodeId::B, 2)];
         let mut duo =
@@ -195,7 +198,7 @@ impl Duo {
         }
     }
 
-    /// What a node wants done; its own packets are thrown away, its messages stay with it.
+    /// What a node wants done; its messages stay with it.
     fn settle(&mut self, node: usize) {
         let now = self.now;
         let half = &mut self.halves[node];
@@ -204,7 +207,8 @@ impl Duo {
         }
         half.node.handle_timeout(now);
         self.events(node);
-        while self.halves[node].node.poll_transmit().is_some() {}
+        let sent = self.transmitted(node);
+        self.halves[node].sent = sent;
         self.check(node);
     }
 
@@ -339,6 +343,18 @@ impl Duo {
 
     // ── faults
 
+    /// The process of a node dies, and the other one has just noticed.
+    pub(crate) fn kill_at_once(&mut self, node: usize) {
+        self.halves[node].alive = false;
+        self.connected = false;
+        let other = 1 - node;
+        self.halves[other].node.handle_state_closed(self.now);
+        self.halves[other].node.handle_peer_refused(self.now);
+        while self.role(other) != Role::Active {
+            self.pass(Duration::from_millis(10));
+        }
+    }
+
     /// The process of a node dies; what is under way from it arrives if `tail`.
     pub(crate) fn kill(&mut self, node: usize, tail: bool) {
         self.halves[node].alive = false;
@@ -367,6 +383,11 @@ impl Duo {
     }
 
     // ── packets
+
+    /// What a node let out by itself when time passed last.
+    pub(crate) fn said_by_itself(&self, node: usize) -> &[Out] {
+        &self.halves[node].sent
+    }
 
     /// Hands a node a packet; what it lets out.
     pub(crate) fn send(&mut self, node: usize, segment: Segment<'_>) -> Vec<Out> {
