@@ -72,6 +72,8 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     course.wait("the pair to be whole", limit, || pair.is_whole())?;
     let full = [memory(&pair.a), memory(&pair.b)];
     let before = peers.clients.tally();
+    // A node gives up connections to servers whose clients did not complete theirs in time.
+    let given_up = peers.servers.resets();
 
     let ordeal = Ordeal::begin(settings.fault, &mut pair, &mut course, || {
         let busy = || peers.turn(lab.clock().now());
@@ -91,7 +93,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     let lost = report.connections_lost;
     report.require(lost == 0, || format!("{lost} of {sessions} sessions were not served again"));
     report.require(after.wrong == 0, || format!("{} bytes wrong", after.wrong));
-    let resets = peers.servers.resets() + after.reset;
+    let resets = peers.servers.resets() - given_up + after.reset;
     report.require(resets == 0, || format!("{resets} resets"));
     report.measure("subject", "outlive, synthetic peers");
     report.measure("fault", settings.fault);
@@ -100,6 +102,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     report.measure("takeover_to_last_served_ms", milliseconds(last.saturating_sub(took_over_at)));
     let opening = opened_at.saturating_sub(begun).as_secs_f64();
     report.measure("opened_per_second", (before.established as f64 / opening).round());
+    report.measure("refused", after.refused);
     report.measure("repeated", [before.repeated, after.repeated - before.repeated]);
     let grown = |index: usize| {
         let grown = full[index].saturating_sub(empty[index]) * 1024;

@@ -46,8 +46,10 @@ pub struct Tally {
     pub verified: u64,
     /// How many of these were wrong.
     pub wrong: u64,
-    /// Sessions that were reset.
+    /// Established sessions that were reset.
     pub reset: u64,
+    /// Times that a client was refused before its session was established; it tries again.
+    pub refused: u64,
     /// Segments that had to be sent again.
     pub repeated: u64,
 }
@@ -159,7 +161,12 @@ impl Clients {
         let number = self.number(segment.to)?;
         let session = &mut self.sessions[number];
         if segment.flags & RST != 0 {
-            if matches!(session.stage, Stage::Opening | Stage::Asking) {
+            if session.stage == Stage::Opening {
+                // Its SYN is repeated anyway.
+                self.tally.refused += 1;
+                return None;
+            }
+            if session.stage == Stage::Asking {
                 self.outstanding -= 1;
             }
             self.tally.reset += u64::from(session.stage != Stage::Reset);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::attack::RST;
 
 /// Carries everything between both sides, but for what `loses` says.
 fn run(clients: &mut Clients, servers: &mut Servers, loses: impl Fn(u64) -> bool) {
@@ -47,6 +48,25 @@ fn what_is_lost_is_said_again() {
     let tally = clients.tally();
     assert_eq!((tally.answers, tally.verified, tally.wrong), (600, 600 * 16, 0));
     assert!(tally.repeated > 0);
+}
+
+#[test]
+fn a_client_that_is_refused_tries_again() {
+    let (mut clients, mut servers) = (Clients::new(1, targets(), 1), Servers::new(1));
+    clients.ask_all();
+    let syn = clients.poll(Duration::ZERO).unwrap();
+    let refused = Segment {
+        flags: RST | ACK,
+        seq: 0,
+        ack: syn.seq.wrapping_add(1),
+        from: syn.to,
+        to: syn.from,
+        payload: Vec::new(),
+    };
+    assert_eq!(clients.receive(&refused, Duration::ZERO), None);
+    assert_eq!((clients.tally().refused, clients.tally().reset), (1, 0));
+    run(&mut clients, &mut servers, |_| false);
+    assert_eq!((clients.tally().established, clients.tally().answers), (1, 1));
 }
 
 #[test]
