@@ -408,7 +408,6 @@ pub const REQUIRED: &[&str] = &[
     "icmp_translated",
     "late_segments_passed",
     "old duplicates",
-    "order refused",
     "packets_relayed_in",
     "passed by the kernel",
     "passed by the kernel of a frozen node",

@@ -42,6 +42,13 @@ pub struct Link {
 /// What would wait longer than this for its turn on a link is dropped instead.
 const QUEUE: Duration = Duration::from_millis(25);
 
+impl Link {
+    /// The same link, on which nothing goes wrong.
+    pub(crate) fn calm(self) -> Self {
+        Link { delay: self.delay, rate: self.rate, ..Link::default() }
+    }
+}
+
 impl Default for Link {
     fn default() -> Self {
         Link {

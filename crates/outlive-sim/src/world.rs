@@ -309,6 +309,8 @@ impl World {
             }
             if self.now > self.last_fault + SETTLED && self.faults_left == 0 && !self.settled {
                 self.settled = true;
+                // The links' bad luck is over, too: what is left takes as long as the end systems' timers.
+                self.network.link = self.network.link.calm();
                 self.exempt(World::is_beyond_promise);
             }
             self.happen(next.happening);
