@@ -12,8 +12,6 @@ pub(super) struct Cubic {
     /// W_max: the window before the last reduction, or less (fast convergence, section 4.7).
     w_max: u32,
     epoch: Option<Epoch>,
-    /// cwnd_prior: the window when the last congestion began.
-    prior: u32,
     credit: u64,
 }
 
@@ -40,10 +38,10 @@ impl Cubic {
         acked: u32,
         rtt: Duration,
     ) -> u32 {
-        let (w_max, prior) = (self.w_max, self.prior);
+        let w_max = self.w_max;
         let epoch = self.epoch.get_or_insert_with(|| Epoch::start(now, cwnd, w_max, mss));
         epoch.last = now;
-        epoch.grow_reno(cwnd, mss, acked, prior);
+        epoch.grow_reno(cwnd, mss, acked);
 
         let elapsed = now.since(epoch.start);
         let reno = (epoch.reno_milli / 1_000) as u32;
@@ -70,7 +68,6 @@ impl Cubic {
         } else {
             cwnd
         };
-        self.prior = cwnd;
         self.forget_epoch();
         (u64::from(cwnd) * 7 / 10) as u32
     }
@@ -100,10 +97,13 @@ impl Epoch {
     }
 
     /// W_est: what NewReno would have with the same reduction (section 4.3).
-    fn grow_reno(&mut self, cwnd: u32, mss: u32, acked: u32, prior: u32) {
-        // alpha = 3 * (1 - beta) / (1 + beta), or 1 once W_est has caught up.
-        let alpha_milli = if self.reno_milli / 1_000 >= u64::from(prior) { 1_000 } else { 529 };
-        let growth = alpha_milli * u128::from(acked) * u128::from(mss) / u128::from(cwnd.max(1));
+    ///
+    /// Alpha is 3 * (1 - beta) / (1 + beta), also once W_est has caught up, where it should be 1. Linux
+    /// does as this does; with 1, a connection gets a quarter more than Linux's where one packet in
+    /// a hundred is lost.
+    fn grow_reno(&mut self, cwnd: u32, mss: u32, acked: u32) {
+        const ALPHA_MILLI: u128 = 529;
+        let growth = ALPHA_MILLI * u128::from(acked) * u128::from(mss) / u128::from(cwnd.max(1));
         self.reno_milli += growth as u64;
     }
 
@@ -162,9 +162,10 @@ mod tests {
         assert!((115..=135).contains(&at[79]), "{at:?}");
     }
 
-    /// On a short path NewReno would be faster than the cubic function; the window follows it.
+    /// On a short path NewReno would be faster than the cubic function; the window follows it, and
+    /// is no faster than Linux's.
     #[test]
-    fn it_is_never_slower_than_newreno() {
+    fn it_is_never_slower_than_newreno_with_the_same_reduction() {
         let mut cubic = Cubic::default();
         let mut cwnd = cubic.reduce(10 * MSS, MSS);
         let mut now = Time::ZERO;
@@ -172,8 +173,8 @@ mod tests {
             now = now + Duration::from_millis(1);
             cwnd += cubic.growth(now, cwnd, MSS, cwnd, Duration::from_millis(1));
         }
-        // 7 to 10 with 0.53 of a segment per round trip, then one of each.
-        assert!((95 * MSS..106 * MSS).contains(&cwnd), "{cwnd}");
+        // From 7 on, 0.529 of a segment in each round trip.
+        assert!((59 * MSS..61 * MSS).contains(&cwnd), "{cwnd}");
     }
 
     #[test]
@@ -181,6 +182,6 @@ mod tests {
         let mut cubic = Cubic::default();
         cubic.reduce(100 * MSS, MSS);
         cubic.reduce(80 * MSS, MSS);
-        assert_eq!((cubic.w_max, cubic.prior), (68 * MSS, 80 * MSS));
+        assert_eq!(cubic.w_max, 68 * MSS);
     }
 }
