@@ -21,6 +21,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use outlive_migration::{
     id::Balancer,
+    message::HowEnded,
     target::{Limits, Target},
     tunnel::Mappings,
 };
@@ -245,11 +246,26 @@ impl Agent {
                 }
             }
         }
-        let left = self.connections.len();
-        if left > 0 {
-            info!(left, "connections are left behind: those that are replayed are lost");
-        }
+        self.give_up();
         Ok(())
+    }
+
+    /// Nobody will translate for replayed servers any more: they are told so, while the way to them is still there, and so are the
+    /// balancers. What is in the kernel goes on.
+    fn give_up(&mut self) {
+        let lost = self.connections.replayed();
+        if !lost.is_empty() {
+            info!(
+                lost = lost.len(),
+                "connections to servers that know nothing of migrations are lost"
+            );
+        }
+        for id in lost {
+            self.remove(id);
+            self.target.ended(id, HowEnded::Lost);
+        }
+        self.perform();
+        self.channels.flush(self.clock.now(), self.poll.registry());
     }
 
     fn turn(&mut self) {
