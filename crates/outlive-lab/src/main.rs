@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use outlive_lab::crowd;
 use outlive_lab::privilege;
 use outlive_lab::scenario::fault::Fault;
-use outlive_lab::scenario::{Contender, SCENARIOS, Scenario, Settings, SubjectKind};
+use outlive_lab::scenario::{Contender, ListenerMode, SCENARIOS, Scenario, Settings, SubjectKind};
 
 /// Runs a scenario of the Outlive lab: hosts, links and faults in network namespaces.
 #[derive(Parser)]
@@ -52,6 +52,10 @@ struct Arguments {
     /// endurance: how many changes of the active node
     #[arg(long, default_value_t = 50)]
     cycles: u32,
+    /// failover: what the listeners do. compare: with "terminate", listeners that terminate are
+    /// measured beside those that splice
+    #[arg(long, value_enum, default_value = "direct", conflicts_with = "synthetic")]
+    mode: ListenerMode,
     /// failover: peers without kernel sockets, for a million connections
     #[arg(long, conflicts_with = "subject")]
     synthetic: bool,
@@ -102,11 +106,15 @@ fn main() -> ExitCode {
         Subject::Haproxy => SubjectKind::Haproxy,
         Subject::Routing => SubjectKind::Routing,
     };
+    let mut subjects: Vec<_> = arguments.subjects.into_iter().map(subject).collect();
+    if arguments.mode == ListenerMode::Terminate {
+        subjects.push(SubjectKind::Terminating);
+    }
     let settings = Settings {
         seed: arguments.seed,
         svg: arguments.svg,
         program: arguments.program.or_else(neighbour),
-        subjects: arguments.subjects.into_iter().map(subject).collect(),
+        subjects,
         workload: arguments.workload,
         rounds: arguments.rounds,
         seconds: arguments.seconds,
@@ -115,6 +123,7 @@ fn main() -> ExitCode {
         connections: arguments.connections,
         minutes: arguments.minutes,
         cycles: arguments.cycles,
+        mode: arguments.mode,
         synthetic: arguments.synthetic,
         ipv6: arguments.ip.versions(),
         ..Settings::default()

@@ -185,14 +185,14 @@ impl core::FastPath for ForCore {
         table.tell_news();
         let directions = [direction(&splice.directions[0]), direction(&splice.directions[1])];
         let streams = [&splice.directions[0], &splice.directions[1]].map(|d| stream(&d.stream));
-        // With the packet at hand still to come, as far as the program knows.
-        let before = streams.map(|stream| Stream { next: stream.acked, ..stream });
-        let Some(place) = table.path.install(&directions, &before, splice.opening) else {
+        // With the packet at hand still to come, as far as the program knows. (Of a session that is opening nothing is
+        // under way.)
+        let before = |stream: Stream| Stream { next: stream.acked, ..stream };
+        let known = if splice.opening { streams } else { streams.map(before) };
+        let Some(place) = table.path.install(&directions, &known, splice.opening) else {
             return false;
         };
-        if !splice.opening {
-            table.news = Some((place, streams));
-        }
+        table.news = (!splice.opening).then_some((place, streams));
         table.owners[place.index as usize] = (slot, splice.serial);
         table.places.insert(slot, place);
         true

@@ -120,10 +120,9 @@ impl PacketPath {
 
     /// Writes what the core has made itself.
     pub fn transmit(&mut self, tun: &Tun, node: &mut Node) {
-        while let Some(packet) = node.poll_transmit() {
-            // Full checksum, no segmentation: the device's header is zeros.
+        while let Some((packet, offload)) = node.poll_transmit_offloaded() {
             self.made.clear();
-            self.made.resize(VirtioNetHeader::LEN, 0);
+            self.made.extend_from_slice(&header_for(packet, offload).emit());
             self.made.extend_from_slice(packet);
             write(tun, &self.made, &mut self.counters);
         }

@@ -1,11 +1,12 @@
 //! Pools and their servers: who is chosen, who is passed over, what their connections look like.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, hash::Hasher};
 
 use outlive_tcp::{
     time::Time,
-    wire::{Endpoint, Options},
+    wire::{Endpoint, FourTuple, Options},
 };
+use siphasher::sip::SipHasher13;
 
 use crate::{
     config::{Balance, Config, Pool, PoolId},
@@ -193,12 +194,14 @@ impl Pools {
         self.servers[usize::from(server.0)].address
     }
 
-    /// A server of `pool` that is not among `tried`: one that is believed to be up, else any.
+    /// A server of `pool` that is not among `tried`: one that is believed to be up, else any. `content` is the hash of what the client's data
+    /// showed.
     pub(crate) fn choose(
         &mut self,
         pool: PoolId,
         tried: &[ServerId],
         now: Time,
+        content: Option<u64>,
     ) -> Option<ServerId> {
         let state = &mut self.pools[usize::from(pool.0)];
         let count = state.members.len();
@@ -212,6 +215,7 @@ impl Pools {
             let load = match state.config.balance {
                 Balance::RoundRobin => 0,
                 Balance::LeastConnections => server.sessions,
+                Balance::Content => content.map_or(0, |content| rank(content, server.address)),
             };
             (server.down_until > now, load)
         })
@@ -291,6 +295,15 @@ impl Pools {
     }
 }
 
+/// The place of a server among those for this content: the lowest has it (rendezvous hashing). A server that comes or goes
+/// moves only what it gets or had. The same on both nodes, so without a key.
+fn rank(content: u64, server: Endpoint) -> u32 {
+    let mut hasher = SipHasher13::new();
+    hasher.write_u64(content);
+    hasher.write(&FourTuple::new(server, server).to_bytes());
+    (hasher.finish() >> 32) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use std::{net::SocketAddr, time::Duration};
@@ -329,17 +342,17 @@ mod tests {
     fn round_robin_passes_over_a_server_that_is_down() {
         let mut pools = pools(Balance::RoundRobin);
         let now = Time::from_micros(1);
-        let first: Vec<_> = (0..3).map(|_| pools.choose(POOL, &[], now).unwrap().0).collect();
+        let first: Vec<_> = (0..3).map(|_| pools.choose(POOL, &[], now, None).unwrap().0).collect();
         assert_eq!(first, [0, 1, 2]);
         pools.failed(ServerId(0), POOL, now);
         for _ in 0..6 {
-            assert_ne!(pools.choose(POOL, &[], now), Some(ServerId(0)));
+            assert_ne!(pools.choose(POOL, &[], now, None), Some(ServerId(0)));
         }
         // With nobody else left it is tried all the same.
-        assert_eq!(pools.choose(POOL, &[ServerId(1), ServerId(2)], now), Some(ServerId(0)));
-        assert_eq!(pools.choose(POOL, &[ServerId(0), ServerId(1), ServerId(2)], now), None);
+        assert_eq!(pools.choose(POOL, &[ServerId(1), ServerId(2)], now, None), Some(ServerId(0)));
+        assert_eq!(pools.choose(POOL, &[ServerId(0), ServerId(1), ServerId(2)], now, None), None);
         let later = now + Duration::from_secs(6);
-        assert!((0..3).any(|_| pools.choose(POOL, &[], later) == Some(ServerId(0))));
+        assert!((0..3).any(|_| pools.choose(POOL, &[], later, None) == Some(ServerId(0))));
     }
 
     #[test]
@@ -348,11 +361,11 @@ mod tests {
         let address = pools.address(ServerId(1));
         assert!(pools.drain("p", address, true) && !pools.drain("p", address, true));
         for _ in 0..6 {
-            assert_ne!(pools.choose(POOL, &[], Time::ZERO), Some(ServerId(1)));
+            assert_ne!(pools.choose(POOL, &[], Time::ZERO, None), Some(ServerId(1)));
         }
-        assert_eq!(pools.choose(POOL, &[ServerId(0), ServerId(2)], Time::ZERO), None);
+        assert_eq!(pools.choose(POOL, &[ServerId(0), ServerId(2)], Time::ZERO, None), None);
         assert!(pools.drain("p", address, false));
-        assert!((0..3).any(|_| pools.choose(POOL, &[], Time::ZERO) == Some(ServerId(1))));
+        assert!((0..3).any(|_| pools.choose(POOL, &[], Time::ZERO, None) == Some(ServerId(1))));
     }
 
     #[test]
@@ -361,11 +374,27 @@ mod tests {
         pools.session_began(ServerId(0));
         pools.session_began(ServerId(2));
         for _ in 0..4 {
-            assert_eq!(pools.choose(POOL, &[], Time::ZERO), Some(ServerId(1)));
+            assert_eq!(pools.choose(POOL, &[], Time::ZERO, None), Some(ServerId(1)));
         }
         pools.session_began(ServerId(1));
         pools.session_ended(ServerId(2));
-        assert_eq!(pools.choose(POOL, &[], Time::ZERO), Some(ServerId(2)));
+        assert_eq!(pools.choose(POOL, &[], Time::ZERO, None), Some(ServerId(2)));
+    }
+
+    #[test]
+    fn the_same_content_meets_the_same_server_as_long_as_it_is_there() {
+        let mut pools = pools(Balance::Content);
+        let now = Time::from_micros(1);
+        let all: Vec<_> =
+            (0..200).map(|c| pools.choose(POOL, &[], now, Some(c)).unwrap()).collect();
+        assert!((0..3).all(|server| all.iter().filter(|id| id.0 == server).count() > 30));
+        pools.failed(ServerId(0), POOL, now);
+        for (content, before) in (0..200).zip(&all) {
+            let after = pools.choose(POOL, &[], now, Some(content)).unwrap();
+            assert_eq!(after == *before, before.0 != 0, "only what it had goes elsewhere");
+        }
+        let without: Vec<_> = (0..2).map(|_| pools.choose(POOL, &[], now, None)).collect();
+        assert_ne!(without[0], without[1], "in turn");
     }
 
     #[test]

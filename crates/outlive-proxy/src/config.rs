@@ -6,6 +6,7 @@
 mod fingerprint;
 mod migration;
 mod protection;
+mod termination;
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -13,6 +14,7 @@ use outlive_tcp::wire::Endpoint;
 
 pub use self::migration::{Agent, Migration};
 pub use self::protection::{Protection, Replication, Synchronise, WithoutStandby};
+pub use self::termination::Termination;
 
 /// Everything a node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// What becomes of its sessions when the active node fails.
     pub protection: Protection,
+    /// What its sessions are.
+    pub termination: Termination,
 }
 
 /// How a session is opened (see ARCHITECTURE.md, "Two ways to open a session").
@@ -103,6 +107,14 @@ pub struct Route {
     pub host: Option<NamePattern>,
     /// Prefix of the HTTP path.
     pub path_prefix: Option<String>,
+    /// HTTP method, as it is written.
+    pub method: Option<String>,
+    /// A header of the HTTP request: its name, compared without case, and its value, if that matters.
+    pub header: Option<(String, Option<String>)>,
+    /// A protocol that the TLS client offers (ALPN).
+    pub alpn: Option<String>,
+    /// How the data begins, whatever it is.
+    pub first_bytes: Option<Vec<u8>>,
     /// Where matching connections go.
     pub pool: PoolId,
     /// They are migrated to the pool's servers, as far as those have agents that can be reached; else they are proxied.
@@ -173,6 +185,9 @@ pub enum Balance {
     RoundRobin,
     /// The one with the fewest sessions at the moment; ties go round.
     LeastConnections,
+    /// By what the client's first data shows (server name, or host and path): the same content meets the same server, as long
+    /// as that is there. Each in turn where it shows nothing.
+    Content,
 }
 
 /// Version of the PROXY protocol header that precedes the client's data.
@@ -303,6 +318,11 @@ pub enum Invalid {
     /// Times that contradict each other.
     #[error("the detection timeout must be at least twice the heartbeat interval")]
     DetectionTooShort,
+    /// A record that comes with the first data cannot come before a connection of the node's own.
+    #[error(
+        "listener \"{0}\" terminates its sessions, so they are synchronised when they are established"
+    )]
+    TerminatesUntold(String),
     /// A listener that waits for no standby cannot insist on one.
     #[error(
         "listener \"{0}\" refuses connections without a standby, but replicates asynchronously"
@@ -373,6 +393,11 @@ impl Config {
             }
             if listener.opening == OpeningMode::Direct && !listener.routes.is_empty() {
                 return Err(Invalid::RoutesOnDirect(name()));
+            }
+            if listener.termination == Termination::Terminate
+                && listener.protection.synchronise == Synchronise::FirstData
+            {
+                return Err(Invalid::TerminatesUntold(name()));
             }
             if listener.protection.needs_standby() {
                 if !listener.protection.waits() {

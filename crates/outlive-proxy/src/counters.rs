@@ -142,6 +142,8 @@ counters! {
     DropMigrating => "drop_migrating",
     /// Dropped: the session table is full.
     DropTableFull => "drop_sessions_full",
+    /// Dropped: terminated sessions hold as much as they may together; its sender has it still.
+    DropTerminatedMemory => "drop_terminated_memory",
     /// Seen: a reset that does not stand where its stream does (RFC 5961), passed on to the end, which judges it; no effect on the session.
     ResetOutside => "reset_outside_window",
 }

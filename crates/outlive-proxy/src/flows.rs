@@ -36,24 +36,36 @@ pub(crate) enum Flow {
     Session(usize, Side),
     /// A connection that is being opened.
     Opening(usize, Side),
+    /// A terminated session.
+    Terminated(usize, Side),
 }
 
 const OPENING: u32 = 1 << 31;
 const SERVER: u32 = 1 << 30;
+/// Beside [`OPENING`], so that a spliced session is found out with one look.
+const TERMINATED: u32 = 1 << 29;
 
 impl Flow {
     fn pack(self) -> u32 {
         let (base, slot, side) = match self {
             Flow::Session(slot, side) => (0, slot, side),
             Flow::Opening(slot, side) => (OPENING, slot, side),
+            Flow::Terminated(slot, side) => (OPENING | TERMINATED, slot, side),
         };
         base | if side == Side::Server { SERVER } else { 0 } | slot as u32
     }
 
     fn unpack(packed: u32) -> Flow {
         let side = if packed & SERVER == 0 { Side::Client } else { Side::Server };
-        let slot = (packed & !(OPENING | SERVER)) as usize;
-        if packed & OPENING == 0 { Flow::Session(slot, side) } else { Flow::Opening(slot, side) }
+        if packed & OPENING == 0 {
+            return Flow::Session((packed & !SERVER) as usize, side);
+        }
+        let slot = (packed & !(OPENING | SERVER | TERMINATED)) as usize;
+        if packed & TERMINATED == 0 {
+            Flow::Opening(slot, side)
+        } else {
+            Flow::Terminated(slot, side)
+        }
     }
 }
 
@@ -131,7 +143,11 @@ mod tests {
     fn a_flow_survives_packing() {
         for slot in [0, 1, (1 << 28) - 1] {
             for side in [Side::Client, Side::Server] {
-                for flow in [Flow::Session(slot, side), Flow::Opening(slot, side)] {
+                for flow in [
+                    Flow::Session(slot, side),
+                    Flow::Opening(slot, side),
+                    Flow::Terminated(slot, side),
+                ] {
                     assert_eq!(Flow::unpack(flow.pack()), flow);
                 }
             }

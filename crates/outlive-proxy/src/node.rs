@@ -159,10 +159,22 @@ impl Node {
     /// node is not sure that it still may (invariant 7): what its timers, or confirmations that had long arrived,
     /// made it say after a standstill waits for the peer's answer, and is forgotten if that is no.
     pub fn poll_transmit(&mut self) -> Option<&[u8]> {
+        self.poll_transmit_offloaded().map(|(packet, _)| packet)
+    }
+
+    /// The same, with what the device is asked to do to the packet: nothing, unless
+    /// [`use_segmentation`](Self::use_segmentation) was called.
+    pub fn poll_transmit_offloaded(&mut self) -> Option<(&[u8], Offload)> {
         if self.proxy.posture.unsure {
             return None;
         }
         self.proxy.outbox.poll()
+    }
+
+    /// The device cuts super-segments and computes checksums:
+    /// [`poll_transmit_offloaded`](Self::poll_transmit_offloaded) may leave that to it.
+    pub fn use_segmentation(&mut self) {
+        self.proxy.terminated.use_segmentation();
     }
 
     /// From now on the packets of established sessions may be left to `path`, which has none yet.
@@ -409,7 +421,7 @@ impl Node {
 
     /// Sessions in the table, those that are over included.
     pub fn sessions(&self) -> usize {
-        self.proxy.sessions.len()
+        self.proxy.session_count()
     }
 
     /// The node as an operator sees it. Walks over all sessions at once.
@@ -528,7 +540,7 @@ impl Node {
         self.log(LogEvent::TookOver {
             epoch,
             cause,
-            sessions: self.proxy.sessions.len(),
+            sessions: self.proxy.session_count(),
             complete,
         });
         self.activate(now, self.proxy.config.pair.quiet_time);
@@ -636,7 +648,7 @@ impl Node {
         if self.has_asked() {
             self.handover_failed(now);
         }
-        let sessions = self.proxy.sessions.len();
+        let sessions = self.proxy.session_count();
         self.log(LogEvent::Synchronised { epoch: key.epoch, sessions });
     }
 
@@ -645,7 +657,7 @@ impl Node {
         self.pair.synchronised(key.epoch);
         self.proxy.keys.add(key);
         self.proxy.keys.restore(now);
-        let sessions = self.proxy.sessions.len();
+        let sessions = self.proxy.session_count();
         self.log(LogEvent::Synchronised { epoch: key.epoch, sessions });
     }
 

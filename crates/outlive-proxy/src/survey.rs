@@ -31,10 +31,13 @@ impl Survey {
         let end = self.next.saturating_add(slots).min(all);
         for slot in self.next..end {
             if let Some(session) = proxy.sessions.get(slot) {
-                self.count(session);
+                self.count(session.listener, session.phase);
             }
         }
         self.next = end;
+        if end == all {
+            proxy.terminated.kinds().for_each(|(listener, phase)| self.count(listener, phase));
+        }
         end == all
     }
 
@@ -43,16 +46,16 @@ impl Survey {
         self.by_listener.get(usize::from(number)).copied().unwrap_or(0)
     }
 
-    fn count(&mut self, session: &Session) {
-        match session.phase {
+    fn count(&mut self, listener: u16, phase: Phase) {
+        match phase {
             Phase::Unconfirmed | Phase::Answering => self.census.establishing += 1,
             Phase::Quiet | Phase::Open => self.census.open += 1,
             Phase::TimeWait | Phase::Reset(_) => self.census.over += 1,
         }
-        if session.phase.is_over() || session.listener == Session::NO_LISTENER {
+        if phase.is_over() || listener == Session::NO_LISTENER {
             return;
         }
-        let listener = usize::from(session.listener);
+        let listener = usize::from(listener);
         if self.by_listener.len() <= listener {
             self.by_listener.resize(listener + 1, 0);
         }

@@ -20,7 +20,7 @@ use crate::{
     machine::Process,
     network::{NodeIndex, Place},
     pair::Input,
-    world::{Happening, World},
+    world::{DATAGRAM, Happening, World},
 };
 
 /// Time between questions to a node, and how long an answer may take.
@@ -178,7 +178,7 @@ impl World {
         }
         let mut arrivals = Vec::new();
         let way = (Place::Detector, Place::Node(node));
-        self.network.arrivals(self.now, &mut self.rng, way.0, way.1, &mut arrivals);
+        self.network.arrivals(self.now, &mut self.rng, way, DATAGRAM, &mut arrivals);
         for at in arrivals {
             self.at(at, Happening::Asked { node, question });
         }
@@ -203,7 +203,7 @@ impl World {
         };
         let mut arrivals = Vec::new();
         let way = (Place::Node(node), Place::Detector);
-        self.network.arrivals(self.now, &mut self.rng, way.0, way.1, &mut arrivals);
+        self.network.arrivals(self.now, &mut self.rng, way, DATAGRAM, &mut arrivals);
         for at in arrivals {
             self.at(at, Happening::Answered { node, answer });
         }

@@ -42,7 +42,13 @@ pub fn setup(seed: u64) -> Setup {
             stack.kind = Kind::Outlive;
         }
     }
-    scenario = scenario.stacks(stacks.0, stacks.1).paces(pace(rng), pace(rng)).link(link(rng));
+    let paces = (pace(rng), pace(rng));
+    let mut link = link(rng);
+    if kinds.chance(150) {
+        // From 3 to 40 Mbit/s.
+        link.rate = *kinds.pick(&[400, 1_500, 5_000]);
+    }
+    scenario = scenario.stacks(stacks.0, stacks.1).paces(paces.0, paces.1).link(link);
     if rng.chance(200) {
         let at = rng.duration(Duration::from_millis(500));
         scenario = scenario.standby_joins(at);
@@ -226,6 +232,7 @@ fn link(rng: &mut Rng) -> Link {
         duplication: rng.below(30) as u32,
         reordering: rng.below(60) as u32,
         corruption: rng.below(5) as u32,
+        rate: 0,
     }
 }
 
@@ -382,6 +389,7 @@ const EXAMPLES: usize = 20;
 /// A run that never met one of these has not shown much.
 pub const REQUIRED: &[&str] = &[
     "a clock jumped",
+    "a link was full",
     "acknowledged late",
     "both nodes active",
     "cookies_adopted",

@@ -35,7 +35,12 @@ pub struct Link {
     pub reordering: u32,
     /// Out of 1,000, so many have a bit flipped.
     pub corruption: u32,
+    /// So many bytes pass in a millisecond; zero: as many as there are.
+    pub rate: u32,
 }
+
+/// What would wait longer than this for its turn on a link is dropped instead.
+const QUEUE: Duration = Duration::from_millis(25);
 
 impl Default for Link {
     fn default() -> Self {
@@ -46,6 +51,7 @@ impl Default for Link {
             duplication: 0,
             reordering: 0,
             corruption: 0,
+            rate: 0,
         }
     }
 }
@@ -67,6 +73,10 @@ pub(crate) struct Network {
     led_to: Option<NodeIndex>,
     /// By pair of places: when the last packet arrives, for links that keep the order.
     last: std::collections::BTreeMap<(Place, Place), Time>,
+    /// By pair of places: until when a link with a limited rate is taken.
+    taken: std::collections::BTreeMap<(Place, Place), Time>,
+    /// A link had no room.
+    pub(crate) was_full: bool,
 }
 
 impl Network {
@@ -78,6 +88,8 @@ impl Network {
             neighbours: vec![None; hosts],
             led_to: None,
             last: Default::default(),
+            taken: Default::default(),
+            was_full: false,
         }
     }
 
@@ -107,19 +119,20 @@ impl Network {
         self.cuts.contains(&(from, to))
     }
 
-    /// When copies of a packet arrive; none if it is lost.
+    /// When copies of a packet of `len` bytes arrive; none if it is lost.
     pub(crate) fn arrivals(
         &mut self,
         now: Time,
         rng: &mut Rng,
-        from: Place,
-        to: Place,
+        (from, to): (Place, Place),
+        len: usize,
         out: &mut Vec<Time>,
     ) {
         let link = self.link;
         if self.is_cut(from, to) || rng.chance(link.loss) {
             return;
         }
+        let Some(now) = self.turn(now, (from, to), len) else { return };
         let copies = 1 + usize::from(rng.chance(link.duplication));
         for _ in 0..copies {
             let mut at = now + link.delay + rng.duration(link.jitter);
@@ -132,6 +145,21 @@ impl Network {
             }
             out.push(at);
         }
+    }
+
+    /// When a packet has passed a link of limited rate; `None` if too many wait before it.
+    fn turn(&mut self, now: Time, way: (Place, Place), len: usize) -> Option<Time> {
+        if self.link.rate == 0 {
+            return Some(now);
+        }
+        let taken = self.taken.entry(way).or_default();
+        let begins = now.max(*taken);
+        if begins.since(now) > QUEUE {
+            self.was_full = true;
+            return None;
+        }
+        *taken = begins + Duration::from_micros(len as u64 * 1_000 / u64::from(self.link.rate));
+        Some(*taken)
     }
 
     /// Which node a packet of `host` to a virtual address goes to. `claims` tells which nodes answer for

@@ -8,6 +8,8 @@ use outlive_tcp::wire::{Endpoint, FourTuple};
 const SNAPSHOT: u8 = 3;
 const CHANGES: u8 = 4;
 const OPENED: u8 = 1;
+/// A terminated session.
+const JOINED: u8 = 32;
 const ENDPOINT: usize = 18;
 /// Length of a leg: two endpoints, two sequence numbers, the segment size, two scales.
 const LEG: usize = 2 * ENDPOINT + 4 + 4 + 2 + 2;
@@ -26,7 +28,7 @@ pub(crate) fn sessions_opened(message: &[u8], mut found: impl FnMut(ConnectionNa
     while let [kind, high, low, rest @ ..] = changes {
         let len = usize::from(u16::from_be_bytes([*high, *low]));
         let Some((body, rest)) = rest.split_at_checked(len) else { return };
-        if *kind == OPENED {
+        if [OPENED, JOINED].contains(kind) {
             for leg in [0, LEG] {
                 let end = endpoint(body, leg);
                 let own = endpoint(body, leg + ENDPOINT);

@@ -7,7 +7,7 @@ use std::{
 
 use outlive_proxy::config::{
     Balance, Config, Detector, Limits, Listener, NodeId, OpeningMode, PairConfig, Pool, PoolId,
-    Protection, ProxyProtocol, Route, Server, Timeouts,
+    Protection, ProxyProtocol, Route, Server, Termination, Timeouts,
 };
 use outlive_tcp::wire::Endpoint;
 
@@ -50,6 +50,7 @@ pub struct Scenario {
     standby_joins: Option<Duration>,
     retry_after: Duration,
     protection: Protection,
+    termination: Termination,
     fast_path: usize,
     detector: bool,
     clocks: [Clocks; 2],
@@ -81,6 +82,7 @@ impl Scenario {
             standby_joins: None,
             retry_after: Duration::from_secs(5),
             protection: Protection::default(),
+            termination: Termination::Splice,
             fast_path: 0,
             detector: false,
             clocks: [Clocks::default(), STANDBY_CLOCKS],
@@ -123,6 +125,13 @@ impl Scenario {
     #[must_use]
     pub fn protection(mut self, protection: Protection) -> Self {
         self.protection = protection;
+        self
+    }
+
+    /// The listener terminates its sessions.
+    #[must_use]
+    pub fn terminate(mut self) -> Self {
+        self.termination = Termination::Terminate;
         self
     }
 
@@ -299,6 +308,7 @@ impl Scenario {
             default_pool: Some(PoolId(0)),
             idle_timeout: self.idle_timeout,
             protection: self.protection,
+            termination: self.termination,
         };
         let config = Config {
             node,

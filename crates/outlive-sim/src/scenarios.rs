@@ -2,6 +2,7 @@
 
 mod detector;
 mod protections;
+mod terminated;
 
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
         ("loss-upload", upload(Scenario::direct, &PLAIN).link(lossy())),
         ("loss-inspect", requests(Scenario::inspect, &HTTP).link(lossy())),
         ("loss-proxy", proxied(Scenario::direct, &PLAIN, ProxyProtocol::V2).link(lossy())),
+        ("narrow", download(Scenario::direct, &PLAIN).link(narrow_link())),
+        ("narrow-upload", upload(Scenario::inspect, &HTTP).link(narrow_link())),
         ("v6", download(Scenario::direct, &PLAIN).v6()),
         ("v6-inspect", requests(Scenario::inspect, &TLS).v6()),
         ("no-timestamps", upload(Scenario::direct, &PLAIN).stacks(plain(), StackSetup::default())),
@@ -137,6 +140,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
     ];
     all.extend(protections::all());
     all.extend(detector::all());
+    all.extend(terminated::all());
     all
 }
 
@@ -170,6 +174,11 @@ fn lossy() -> Link {
         jitter: Duration::from_micros(200),
         ..Link::default()
     }
+}
+
+/// 8 Mbit/s: a window is longer than its queue.
+fn narrow_link() -> Link {
+    Link { rate: 1_000, ..Link::default() }
 }
 
 fn plain() -> StackSetup {

@@ -48,6 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(150);
 const ROLES_SETTLED: Duration = Duration::from_secs(4);
 /// By then, once faults are over, the roles have settled.
 const SETTLED: Duration = Duration::from_secs(8);
+/// Length of a heartbeat, or of what a detector and a node say, with its headers.
+pub(crate) const DATAGRAM: usize = 120;
 /// The wall clock at the beginning of time, in microseconds.
 pub(crate) const UNIX_US: u64 = 1_700_000_000_000_000;
 
@@ -336,6 +338,7 @@ impl World {
             situations::of_counters(&status, &mut self.situations);
         }
         self.situations.extend(self.wire.situations.iter());
+        self.situations.extend(self.network.was_full.then_some("a link was full"));
         if self.ledger.violations.is_empty() && self.setup.aftermath > ROLES_SETTLED {
             self.check_one_acts();
             self.check_leftovers();
@@ -533,7 +536,8 @@ impl World {
 
     fn travel(&mut self, from: Place, to: Place, packet: Vec<u8>) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
-        self.network.arrivals(self.now, &mut self.rng, from, to, &mut arrivals);
+        let way = (from, to);
+        self.network.arrivals(self.now, &mut self.rng, way, packet.len(), &mut arrivals);
         if arrivals.is_empty() {
             self.trace(|| format!("lost: from {from:?} to {to:?}"));
         }
@@ -585,7 +589,7 @@ impl World {
                 self.situations.insert("heartbeat path cut");
                 continue;
             }
-            self.network.arrivals(self.now, &mut self.rng, places.0, places.1, &mut arrivals);
+            self.network.arrivals(self.now, &mut self.rng, places, DATAGRAM, &mut arrivals);
             for at in arrivals.drain(..) {
                 self.at(at, Happening::HeartbeatArrives { node: peer, path, heartbeat });
             }

@@ -1,4 +1,4 @@
-//! A reduced form of what the commands do at length.
+//! A reduced form of what the commands `crash-points` and `explore` do at length. (`./test` runs `mutants` as it is.)
 
 use outlive_sim::{
     crash_points, explore, scenarios,

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use outlive_proxy::{
-    EpochKey, KeyRing, SpentCookies,
+    EpochKey, KeyRing, SpentCookies, Suspects,
     clock::PairClock,
     node::Entropy,
     pair::{Epoch, Pair},
@@ -57,6 +57,7 @@ pub struct Stack {
     pub(crate) clock: PairClock,
     pub(crate) keys: KeyRing,
     pub(crate) spent: SpentCookies,
+    pub(crate) suspects: Suspects,
     /// Until then handshakes may be completed that have left no state here.
     pub(crate) cookies_until: Time,
     pub(crate) entropy: Secret,
@@ -150,6 +151,7 @@ impl Stack {
             clock: PairClock::new(unix_us, now),
             keys: KeyRing::default(),
             spent: SpentCookies::new(entropy.derive(b"spent", 0), now),
+            suspects: Suspects::new(entropy.derive(b"suspects", 0)),
             cookies_until: Time::ZERO,
             process,
             serial: 0,
@@ -219,6 +221,11 @@ impl Stack {
                 return self.open(now, arrival, None);
             }
             if self.complete_cookie(now, arrival) {
+                return;
+            }
+            // It may be the second segment of a client whose ACK and first segment were lost.
+            if now < self.cookies_until && !self.suspects.persists(now, &arrival.tuple) {
+                self.counters.silent += 1;
                 return;
             }
         }
@@ -328,16 +335,17 @@ impl Stack {
             match told {
                 Told::Established => self.established(now, slot),
                 Told::Readable => self.tell_program(slot, Event::Readable(id)),
-                Told::Writable => self.tell_room(slot),
                 Told::AllAcknowledged => self.output_acknowledged(now, slot),
                 Told::Closed(end) => {
                     let closed = self.table[slot].closed.unwrap_or(Closed::of(end));
                     self.finish(now, slot, closed);
                     return;
                 }
-                Told::Urgent | Told::PathSuspect | Told::OutputSkipped(_) => {}
+                // Room is looked at below: what waits for it may want more than any.
+                Told::Writable | Told::Urgent | Told::PathSuspect | Told::OutputSkipped(_) => {}
             }
         }
+        self.tell_room(slot);
         self.note_withheld(now, slot);
         self.set_timer(slot);
     }

@@ -111,6 +111,8 @@ faults! {
     DeafAfterTheEnd = "deaf-after-the-end",
     /// A node that stood still goes on without asking.
     StandstillIgnored = "standstill-ignored",
+    /// A node takes over by itself though an external detector decides.
+    DetectorNotAwaited = "detector-not-awaited",
     /// Without its standby, a node lets sessions have effects before its peer knows that it goes on alone.
     GoesAloneAtOnce = "goes-alone-at-once",
     /// A flood of SYNs is held, and not challenged.

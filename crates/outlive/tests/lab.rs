@@ -7,7 +7,7 @@ use outlive_lab::{
     crowd::{self, WorkerProgram},
     privilege,
     report::Report,
-    scenario::{Contender, Scenario, Settings, fault::Fault},
+    scenario::{Contender, ListenerMode, Scenario, Settings, fault::Fault},
 };
 use serde_json::Value;
 
@@ -79,6 +79,17 @@ fn two_active_nodes_that_do_not_hear_each_other_do_no_harm() {
 #[test]
 fn a_node_that_returns_empty_joins() {
     survives(Fault::Reboot);
+}
+
+#[test]
+fn connections_that_end_at_the_node_survive_a_kill_and_a_cut() {
+    for fault in [Fault::Kill, Fault::Cut] {
+        let settings = Settings { mode: ListenerMode::Terminate, fault, ..settings() };
+        let Some(report) = run("failover", &settings) else { return };
+        assert!(report.ok, "{report}");
+        assert_eq!((report.connections, report.connections_lost), (60, 0), "{report}");
+        assert!(report.bytes_verified > 0 && report.bytes_wrong == 0, "{report}");
+    }
 }
 
 #[test]

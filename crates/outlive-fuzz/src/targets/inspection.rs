@@ -18,11 +18,11 @@ pub fn run(data: &[u8]) {
         }
     }
     match &decided {
-        Some((_, Inspection::Found(Content::Tls { server_name: Some(name) }))) => {
+        Some((_, Inspection::Found(Content::Tls { server_name: Some(name), .. }))) => {
             assert!(name.is_ascii());
             assert_eq!(data.first(), Some(&22));
         }
-        Some((_, Inspection::Found(Content::Http { host, path }))) => {
+        Some((_, Inspection::Found(Content::Http { host, path, .. }))) => {
             assert!(host.as_ref().is_none_or(|host| !host.is_empty()));
             assert!(path.len() <= data.len());
         }

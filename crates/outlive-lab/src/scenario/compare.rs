@@ -33,10 +33,16 @@ pub struct Row {
     pub haproxy_threads: Option<usize>,
     /// The same without a proxy.
     pub routing: Option<f64>,
+    /// The same with Outlive when its listeners terminate.
+    pub terminating: Option<f64>,
     /// Outlive divided by HAProxy.
     pub vs_haproxy: Option<f64>,
     /// Outlive divided by routing.
     pub vs_routing: Option<f64>,
+    /// Outlive that terminates divided by Outlive that splices.
+    pub terminating_vs_splice: Option<f64>,
+    /// Outlive that terminates divided by HAProxy.
+    pub terminating_vs_haproxy: Option<f64>,
 }
 
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
@@ -97,8 +103,9 @@ impl Entrant {
         let arena = Arena::new(settings.seed, |site| {
             let Site { nodes: (a, b), clients, server } = site;
             Ok(match kind {
-                SubjectKind::Outlive => {
-                    let options = PairOptions::direct(&PORTS);
+                SubjectKind::Outlive | SubjectKind::Terminating => {
+                    let terminate = kind == SubjectKind::Terminating;
+                    let options = PairOptions { terminate, ..PairOptions::direct(&PORTS) };
                     let pair = Pair::start(settings.program()?, (a, b), &[server], &options)?;
                     (Box::new(pair) as Box<dyn Subject>, Vec::new())
                 }
@@ -124,7 +131,8 @@ fn row(workload: &Workload, entrants: &[Entrant], samples: &[Vec<f64>]) -> Row {
     let value = |kind| best(kind).map(|(_, median)| median);
     let outlive = value(SubjectKind::Outlive);
     let (haproxy, routing) = (value(SubjectKind::Haproxy), value(SubjectKind::Routing));
-    let ratio = |other: Option<f64>| Some(outlive? / other?);
+    let terminating = value(SubjectKind::Terminating);
+    let ratio = |one: Option<f64>, other: Option<f64>| Some(one? / other?);
     Row {
         workload: workload.name,
         unit: workload.unit,
@@ -132,8 +140,11 @@ fn row(workload: &Workload, entrants: &[Entrant], samples: &[Vec<f64>]) -> Row {
         haproxy,
         haproxy_threads: best(SubjectKind::Haproxy).map(|(entrant, _)| entrant.threads),
         routing,
-        vs_haproxy: ratio(haproxy),
-        vs_routing: ratio(routing),
+        terminating,
+        vs_haproxy: ratio(outlive, haproxy),
+        vs_routing: ratio(outlive, routing),
+        terminating_vs_splice: ratio(terminating, outlive),
+        terminating_vs_haproxy: ratio(terminating, haproxy),
     }
 }
 
@@ -153,7 +164,11 @@ fn all_samples<'a>(
     let mut all = Vec::new();
     for (workload, samples) in workloads.iter().zip(samples) {
         for (entrant, values) in entrants.iter().zip(samples) {
-            let subject = entrant.arena.subject.name().to_owned();
+            let name = entrant.arena.subject.name();
+            let subject = match entrant.kind {
+                SubjectKind::Terminating => format!("{name}, terminating"),
+                _ => name.to_owned(),
+            };
             all.push(Samples { workload: workload.name, subject, values });
         }
     }

@@ -66,6 +66,8 @@ pub struct Settings {
     pub minutes: f64,
     /// How many changes, for `endurance`.
     pub cycles: u32,
+    /// What the listeners do, for `failover` and `compare`.
+    pub mode: ListenerMode,
     /// Whether the peers are made by the lab, packet by packet, for `failover`.
     pub synthetic: bool,
     /// The IP versions, for `failover`: false for 4, true for 6.
@@ -81,11 +83,22 @@ pub enum Contender {
     Haproxy,
 }
 
+/// What a listener makes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ListenerMode {
+    /// A splice: the node translates.
+    Direct,
+    /// Two connections that end at the node.
+    Terminate,
+}
+
 /// A thing that can stand between clients and servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubjectKind {
     /// A pair of Outlive nodes.
     Outlive,
+    /// The same with listeners that terminate.
+    Terminating,
     /// HAProxy in TCP mode, with one and with two threads.
     Haproxy,
     /// No proxy: the kernel forwards.
@@ -109,6 +122,7 @@ impl Default for Settings {
             connections: 10_000,
             minutes: 5.0,
             cycles: 50,
+            mode: ListenerMode::Direct,
             synthetic: false,
             ipv6: vec![false, true],
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::course::Course;
-use super::{Contender, Settings};
+use super::{Contender, ListenerMode, Settings};
 use crate::crowd::{Crowd, CrowdOptions};
 use crate::error::LabError;
 use crate::host::Host;
@@ -71,7 +71,8 @@ impl Stage {
         let behind: Vec<&Host> = server_hosts.iter().collect();
         let cluster: Box<dyn Cluster> = match settings.contender {
             Contender::Outlive => {
-                let options = PairOptions::direct(&[PORT]);
+                let terminate = settings.mode == ListenerMode::Terminate;
+                let options = PairOptions { terminate, ..PairOptions::direct(&[PORT]) };
                 Box::new(Pair::start(settings.program()?, nodes, &behind, &options)?)
             }
             Contender::Haproxy => Box::new(KeepalivedPair::start(nodes, &behind, &[PORT])?),

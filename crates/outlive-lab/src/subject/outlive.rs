@@ -38,6 +38,8 @@ pub struct PairOptions {
     pub ports: Vec<u16>,
     /// Ports whose listeners look at the first data before they choose a server.
     pub inspected_ports: Vec<u16>,
+    /// The listeners of `ports` terminate connections instead of splicing them.
+    pub terminate: bool,
     /// Further lines of the `[peer]` table, such as `detection_timeout = "100ms"`.
     pub peer_lines: String,
     /// Further lines of each listener.
@@ -56,6 +58,7 @@ impl PairOptions {
         Self {
             ports: ports.to_vec(),
             inspected_ports: Vec::new(),
+            terminate: false,
             peer_lines: String::new(),
             listener_lines: String::new(),
             pool_lines: String::new(),
@@ -286,7 +289,8 @@ admin_socket = "{DIRECTORY}/admin.sock"
 /// What both nodes have in common: listeners and pools.
 fn service_text(servers: &[&Host], options: &PairOptions) -> String {
     let mut text = String::new();
-    let direct = options.ports.iter().map(|&port| (port, "direct"));
+    let mode = if options.terminate { "terminate" } else { "direct" };
+    let direct = options.ports.iter().map(|&port| (port, mode));
     let inspected = options.inspected_ports.iter().map(|&port| (port, "inspect"));
     for (port, mode) in direct.chain(inspected) {
         let listen = addresses(VIRTUAL).map(|ip| format!("\"{}\"", SocketAddr::new(ip, port)));

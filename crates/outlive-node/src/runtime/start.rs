@@ -115,6 +115,7 @@ impl Runtime {
         getrandom::fill(&mut entropy).map_err(|e| StartError::System(io::Error::other(e)))?;
         let mut node = Node::new(config, Entropy(entropy), unix_us(), clock.now());
 
+        node.use_segmentation();
         if let Some(peer) = &settings.peer {
             // Only to see that it can be had, before anything is changed.
             TcpListener::bind(peer.state.local.value).map_err(StartError::State)?;

@@ -130,8 +130,19 @@ pub(super) struct Route {
     pub(super) server_name: Option<Text>,
     pub(super) host: Option<Text>,
     pub(super) path_prefix: Option<Text>,
+    pub(super) method: Option<Text>,
+    pub(super) header: Option<Header>,
+    pub(super) alpn: Option<Text>,
+    pub(super) first_bytes: Option<Text>,
     pub(super) pool: Text,
     pub(super) action: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Header {
+    pub(super) name: Text,
+    pub(super) value: Option<Text>,
 }
 
 #[derive(Deserialize)]

@@ -240,6 +240,13 @@ const WRONG: &[Wrong] = &[
     ),
     wrong(SINGLE, "10.0.0.100:443", "[fd00::100]:443", 8, "no server of pool \"web\" has"),
     wrong(PAIR, "mode = \"inspect\"\ninspect_timeout = \"1s 500ms\"", "", 16, "inspecting mode"),
+    wrong(
+        PAIR,
+        "mode = \"inspect\"",
+        "mode = \"terminate\"\nsynchronise = \"first-data\"",
+        19,
+        "terminates its sessions",
+    ),
     // [[listener.route]]
     wrong(PAIR, "server_name = \"*.example.org\"", "", 21, "no condition"),
     wrong(PAIR, "\"*.example.org\"", "\"www.*.org\"", 22, "is not a name"),
@@ -421,4 +428,27 @@ fn targets_need_tunnel_addresses_servers_in_pools_and_a_key() {
     assert!(told(&elsewhere).contains("no server has an agent"));
     let alone = format!("{SINGLE}{MIGRATING}");
     assert!(told(&alone).contains("key"), "{}", told(&alone));
+}
+
+#[test]
+fn routes_may_ask_for_more_than_names() {
+    let route = |conditions: &str| {
+        let source = format!(
+            "{SINGLE}\n[[listener]]\nname = \"r\"\naddress = \"10.0.0.100:81\"\nmode = \"inspect\"\n\
+             [[listener.route]]\npool = \"web\"\n{conditions}\n"
+        );
+        parse(&source).map(|settings| settings.proxy.listeners[1].routes[0].clone())
+    };
+    let header = route("header = { name = \"X-A\", value = \"7\" }\nmethod = \"PUT\"").unwrap();
+    assert_eq!(header.header, Some(("X-A".into(), Some("7".into()))));
+    assert_eq!(header.method.as_deref(), Some("PUT"));
+    assert_eq!(route("alpn = \"h2\"").unwrap().alpn.as_deref(), Some("h2"));
+    assert_eq!(route("first_bytes = \"SSH-\"").unwrap().first_bytes.unwrap(), b"SSH-");
+    assert_eq!(route("first_bytes = \"hex:05 fF\"").unwrap().first_bytes.unwrap(), [5, 255]);
+    for wrong in
+        ["first_bytes = \"hex:5\"", "first_bytes = \"\"", "alpn = \"h2\"\nmethod = \"GET\""]
+    {
+        let problems = route(wrong).unwrap_err();
+        assert_eq!(problems.len(), 1, "{wrong}: {problems:?}");
+    }
 }

@@ -38,7 +38,16 @@ fn describe(request: &Request<'_, '_>) -> Content {
         std::str::from_utf8(host.value).ok()
     };
     let host = authority.or_else(header).map(|h| without_port(h.trim()).to_owned());
-    Content::Http { host: host.filter(|h| !h.is_empty()), path: path.to_owned() }
+    let headers = request.headers.iter().filter_map(|header| {
+        let value = std::str::from_utf8(header.value).ok()?;
+        Some((header.name.to_owned(), value.trim().to_owned()))
+    });
+    Content::Http {
+        method: request.method.unwrap_or_default().to_owned(),
+        host: host.filter(|h| !h.is_empty()),
+        path: path.to_owned(),
+        headers: headers.collect(),
+    }
 }
 
 /// `example.org:80` and `[::1]:80` without what follows the last colon outside of brackets.
@@ -60,26 +69,43 @@ mod tests {
         }
     }
 
-    fn http(host: Option<&str>, path: &str) -> Content {
-        Content::Http { host: host.map(str::to_owned), path: path.to_owned() }
+    /// Host and path of what was found.
+    fn http(host: Option<&str>, path: &str) -> (Option<String>, String) {
+        (host.map(str::to_owned), path.to_owned())
+    }
+
+    fn place(data: &str) -> (Option<String>, String) {
+        let Content::Http { host, path, .. } = found(data) else { panic!("not HTTP: {data}") };
+        (host, path)
     }
 
     #[test]
     fn host_and_path() {
         assert_eq!(
-            found("GET /a?b HTTP/1.1\r\nHost: x.org:81\r\n\r\nbody"),
+            place("GET /a?b HTTP/1.1\r\nHost: x.org:81\r\n\r\nbody"),
             http(Some("x.org"), "/a?b")
         );
         assert_eq!(
-            found("GET / HTTP/1.1\r\nhost:[fd00::1]:80\r\n\r\n"),
+            place("GET / HTTP/1.1\r\nhost:[fd00::1]:80\r\n\r\n"),
             http(Some("fd00::1"), "/")
         );
-        assert_eq!(found("GET / HTTP/1.0\r\n\r\n"), http(None, "/"));
+        assert_eq!(place("GET / HTTP/1.0\r\n\r\n"), http(None, "/"));
         assert_eq!(
-            found("GET http://y.org:8/p HTTP/1.1\r\nHost: x\r\n\r\n"),
+            place("GET http://y.org:8/p HTTP/1.1\r\nHost: x\r\n\r\n"),
             http(Some("y.org"), "/p")
         );
-        assert_eq!(found("GET http://y.org HTTP/1.1\r\nHost: x\r\n\r\n"), http(Some("y.org"), "/"));
+        assert_eq!(place("GET http://y.org HTTP/1.1\r\nHost: x\r\n\r\n"), http(Some("y.org"), "/"));
+    }
+
+    #[test]
+    fn method_and_headers() {
+        let Content::Http { method, headers, .. } =
+            found("POST / HTTP/1.1\r\nHost: x\r\nX-Shard:  7 \r\n\r\n")
+        else {
+            panic!("not HTTP")
+        };
+        assert_eq!(method, "POST");
+        assert_eq!(headers[1], ("X-Shard".to_owned(), "7".to_owned()));
     }
 
     #[test]

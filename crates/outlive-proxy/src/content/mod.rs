@@ -13,13 +13,19 @@ pub enum Content {
     Tls {
         /// The server name indication, if there is one.
         server_name: Option<String>,
+        /// The protocols that the client offers (ALPN), in its order; those that are not text are left out.
+        alpn: Vec<String>,
     },
     /// The head of an HTTP/1 request.
     Http {
+        /// The method.
+        method: String,
         /// The host header, without port.
         host: Option<String>,
         /// The path with the query.
         path: String,
+        /// The headers in their order; those whose value is not UTF-8 are left out.
+        headers: Vec<(String, String)>,
     },
     /// Something else.
     Unknown,

@@ -1,4 +1,4 @@
-//! The server name in a TLS ClientHello (RFC 8446 section 4.1.2, RFC 6066 section 3), split over records
+//! The server name and the protocols in a TLS ClientHello (RFC 8446 section 4.1.2, RFC 6066 section 3, RFC 7301), split over records
 //! and segments as it may be.
 
 use super::{Content, Inspection};
@@ -7,6 +7,7 @@ use super::{Content, Inspection};
 pub(super) const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
+const ALPN: u16 = 16;
 const HOST_NAME: u8 = 0;
 /// Larger than any ClientHello that a listener's limit lets through.
 const MAX_HELLO: usize = 1 << 16;
@@ -21,13 +22,13 @@ enum Stop {
 
 pub(super) fn inspect(data: &[u8]) -> Inspection {
     match client_hello(data) {
-        Ok(server_name) => Inspection::Found(Content::Tls { server_name }),
+        Ok(content) => Inspection::Found(content),
         Err(Stop::Incomplete) => Inspection::Incomplete,
         Err(Stop::Malformed) => Inspection::Found(Content::Unknown),
     }
 }
 
-fn client_hello(data: &[u8]) -> Result<Option<String>, Stop> {
+fn client_hello(data: &[u8]) -> Result<Content, Stop> {
     let mut message = Vec::new();
     let complete = collect_message(data, &mut message)?;
     if message.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
@@ -37,7 +38,7 @@ fn client_hello(data: &[u8]) -> Result<Option<String>, Stop> {
         return Err(Stop::Incomplete);
     }
     // Whole now: whatever ends too early from here on is malformed.
-    server_name(Reader(&message[4..])).ok_or(Stop::Malformed)
+    describe(Reader(&message[4..])).ok_or(Stop::Malformed)
 }
 
 /// Joins the payloads of the handshake records until one handshake message is there.
@@ -73,32 +74,53 @@ fn collect_message(mut data: &[u8], message: &mut Vec<u8>) -> Result<bool, Stop>
     }
 }
 
-/// The name in the body of a ClientHello; `None` if it is malformed, `Some(None)` if it has no name.
-fn server_name(mut body: Reader<'_>) -> Option<Option<String>> {
+/// What the body of a ClientHello says; `None` if it is malformed.
+fn describe(mut body: Reader<'_>) -> Option<Content> {
     body.take(2 + 32)?;
     body.vector8()?;
     body.vector16()?;
     body.vector8()?;
-    if body.0.is_empty() {
-        return Some(None);
-    }
-    let mut extensions = body.vector16()?;
-    while !extensions.0.is_empty() {
-        let kind = extensions.number16()?;
-        let mut content = extensions.vector16()?;
-        if kind == SERVER_NAME {
-            let mut names = content.vector16()?;
-            while !names.0.is_empty() {
-                let kind = names.take(1)?[0];
-                let name = names.vector16()?.0;
-                if kind == HOST_NAME {
-                    let text = std::str::from_utf8(name).ok().filter(|t| t.is_ascii())?;
-                    return Some(Some(text.to_owned()));
-                }
+    let (mut server_name, mut alpn) = (None, Vec::new());
+    if !body.0.is_empty() {
+        let mut extensions = body.vector16()?;
+        while !extensions.0.is_empty() {
+            let kind = extensions.number16()?;
+            let content = extensions.vector16()?;
+            match kind {
+                SERVER_NAME if server_name.is_none() => server_name = name(content)?,
+                ALPN if alpn.is_empty() => alpn = protocols(content)?,
+                _ => {}
             }
         }
     }
+    Some(Content::Tls { server_name, alpn })
+}
+
+/// The host name in a list of names (RFC 6066, section 3).
+fn name(mut content: Reader<'_>) -> Option<Option<String>> {
+    let mut names = content.vector16()?;
+    while !names.0.is_empty() {
+        let kind = names.take(1)?[0];
+        let name = names.vector16()?.0;
+        if kind == HOST_NAME {
+            let text = std::str::from_utf8(name).ok().filter(|t| t.is_ascii())?;
+            return Some(Some(text.to_owned()));
+        }
+    }
     Some(None)
+}
+
+/// A list of protocol names (RFC 7301, section 3.1).
+fn protocols(mut content: Reader<'_>) -> Option<Vec<String>> {
+    let mut list = content.vector16()?;
+    let mut protocols = Vec::new();
+    while !list.0.is_empty() {
+        // Some are not text on purpose (RFC 8701).
+        if let Ok(protocol) = std::str::from_utf8(list.vector8()?.0) {
+            protocols.push(protocol.to_owned());
+        }
+    }
+    Some(protocols)
 }
 
 /// Reads fields off the front of a slice; `None` when it ends too early.
@@ -139,6 +161,7 @@ mod tests {
         extensions.extend([0, 21]);
         extensions.extend((padding as u16).to_be_bytes());
         extensions.extend(vec![0; padding]);
+        extensions.extend(b"\0\x10\0\x10\0\x0e\x02h2\x08http/1.1\x01\xff");
         if let Some(name) = name {
             let n = name.len() as u16;
             extensions.extend([0, 0]);
@@ -180,14 +203,17 @@ mod tests {
                 assert_eq!(inspect(&data[..end]), Inspection::Incomplete, "{size} {end}");
             }
             let name = Some("www.example.org".to_owned());
-            assert_eq!(inspect(&data), Inspection::Found(Content::Tls { server_name: name }));
+            let alpn = vec!["h2".to_owned(), "http/1.1".to_owned()];
+            let content = Content::Tls { server_name: name, alpn };
+            assert_eq!(inspect(&data), Inspection::Found(content));
         }
     }
 
     #[test]
     fn a_hello_without_a_name_is_tls_all_the_same() {
         let data = records(&hello(None, 3), 500);
-        assert_eq!(inspect(&data), Inspection::Found(Content::Tls { server_name: None }));
+        let found = inspect(&data);
+        assert!(matches!(found, Inspection::Found(Content::Tls { server_name: None, .. })));
     }
 
     #[test]

@@ -190,7 +190,9 @@ impl Migrations {
 
     fn ends_of(&self, flow: Flow) -> FourTuple {
         match flow {
-            Flow::Session(slot, _) | Flow::Opening(slot, _) => self.mappings[slot].record.ends,
+            Flow::Session(slot, _) | Flow::Opening(slot, _) | Flow::Terminated(slot, _) => {
+                self.mappings[slot].record.ends
+            }
         }
     }
 
@@ -199,7 +201,9 @@ impl Migrations {
         let slot = self.mappings.insert(mapping);
         let mappings = &self.mappings;
         self.by_ends.insert(&record.ends, Flow::Session(slot, Side::Client), |flow| match flow {
-            Flow::Session(slot, _) | Flow::Opening(slot, _) => mappings[slot].record.ends,
+            Flow::Session(slot, _) | Flow::Opening(slot, _) | Flow::Terminated(slot, _) => {
+                mappings[slot].record.ends
+            }
         });
         self.by_flow.insert(record.flow, Place::Mapping(slot));
         self.by_id.insert(record.id, Place::Mapping(slot));

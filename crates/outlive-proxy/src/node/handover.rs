@@ -252,7 +252,7 @@ impl Node {
 
     /// The standby has taken over in `epoch`, as it was asked to; this node is the standby now.
     pub(super) fn handed_over(&mut self, now: Time, epoch: Epoch) {
-        let sessions = self.proxy.sessions.len();
+        let sessions = self.proxy.session_count();
         self.proxy.counters.add(Counter::HandedOver, sessions as u64);
         self.log(LogEvent::HandedOver { epoch, sessions });
         // On the connection on which it was asked, the roles are exchanged; any other begins anew.
@@ -287,7 +287,7 @@ impl Node {
         let margin = HANDOVER_MARGIN.as_micros() as u64;
         self.proxy.clock.follow(now, clock_us.saturating_add(margin));
         self.proxy.counters.count(Counter::Takeovers);
-        let sessions = self.proxy.sessions.len();
+        let sessions = self.proxy.session_count();
         self.log(LogEvent::TookOver { epoch, cause, sessions, complete: true });
         self.serve(now, self.proxy.config.pair.quiet_time);
         self.proxy.inherit(now);

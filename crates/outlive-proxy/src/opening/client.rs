@@ -9,7 +9,7 @@ use outlive_tcp::{
 use super::{Meeting, Opening, cookies::FIRST_WINDOW};
 use crate::{
     config::OpeningMode,
-    content::{Inspection, inspect, route},
+    content::route::{self, Choice},
     counters::Counter,
     event::LogEvent,
     flows::{Flow, Side},
@@ -83,6 +83,7 @@ impl Proxy {
             pool: None,
             tried: Default::default(),
             attempt: None,
+            content: None,
             migrate: false,
             transfer: None,
         });
@@ -188,14 +189,13 @@ impl Proxy {
         let Some(listener) = self.listener(opening.listener) else { return };
         let OpeningMode::Inspect { limit, .. } = listener.opening else { return };
         let exhausted = data.len() >= usize::from(limit) || *fin;
-        let content = match inspect(data) {
-            Inspection::Incomplete if !exhausted => return,
-            Inspection::Incomplete => return self.choose_default(now, slot),
-            Inspection::Found(content) => content,
+        let choice = match route::choose(listener, data, exhausted) {
+            Choice::Undecided => return,
+            Choice::Route { route, content } => (Some(route.pool), route.migrate, content),
+            Choice::Default { content } => (listener.default_pool, false, content),
         };
-        let route = route::choose(listener, &content);
-        let pool = route.map(|route| route.pool).or(listener.default_pool);
-        self.openings[slot].migrate = route.is_some_and(|route| route.migrate);
+        let (pool, migrate, content) = choice;
+        (self.openings[slot].migrate, self.openings[slot].content) = (migrate, content);
         self.pool_chosen(now, slot, pool);
     }
 

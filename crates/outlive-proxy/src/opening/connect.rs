@@ -30,7 +30,7 @@ impl Proxy {
         if opening.tried.is_full() {
             return self.out_of_servers(now, slot);
         }
-        let Some(server) = self.pools.choose(pool, &opening.tried, now) else {
+        let Some(server) = self.pools.choose(pool, &opening.tried, now, opening.content) else {
             return self.out_of_servers(now, slot);
         };
         let migrate = opening.migrate;
@@ -40,10 +40,12 @@ impl Proxy {
         }
         let address = self.pools.address(server);
         let (flows, sessions, openings) = (&self.flows, &self.sessions, &self.openings);
+        let terminated = &self.terminated;
         let taken = |tuple: &FourTuple| match flows
-            .find(tuple, |flow| crate::proxy::tuple_of(sessions, openings, flow))
+            .find(tuple, |flow| crate::proxy::tuple_of(sessions, openings, terminated, flow))
         {
             None => Taken::Free,
+            Some(Flow::Terminated(slot, _)) if terminated.gives_way(slot) => Taken::GivesWay,
             Some(Flow::Session(slot, _)) if sessions[slot].phase.is_over() => Taken::GivesWay,
             Some(_) => Taken::InUse,
         };
@@ -53,8 +55,10 @@ impl Proxy {
             return self.try_server(now, slot);
         };
         let tuple = FourTuple { source: address, destination: own };
-        if let Some(Flow::Session(old, _)) = self.find(&tuple) {
-            self.recycle_session(now, old);
+        match self.find(&tuple) {
+            Some(Flow::Session(old, _)) => self.recycle_session(now, old),
+            Some(Flow::Terminated(old, _)) => self.recycle_terminated(now, old),
+            _ => {}
         }
         let iss = initial_sequence(&self.sequence_key, tuple.reversed(), self.clock.micros(now));
         let timestamp_delta = self.clock.timestamp(now).wrapping_sub(self.openings[slot].timestamp);
@@ -82,13 +86,19 @@ impl Proxy {
         attempt.syns += 1;
         let attempt = attempt.clone();
         let opening = &self.openings[slot];
+        let terminates = self.terminates(opening.listener);
+        let (options, window) = if terminates {
+            self.offered_when_terminating(now, opening, &attempt)
+        } else {
+            (offered(opening, &attempt), u16::try_from(opening.window).unwrap_or(u16::MAX))
+        };
         let segment = Segment {
             tuple: attempt.tuple().reversed(),
             seq: attempt.iss,
             ack: None,
-            flags: syn_flags(opening),
-            window: u16::try_from(opening.window).unwrap_or(u16::MAX),
-            options: offered(opening, &attempt),
+            flags: if terminates { Flags::SYN } else { syn_flags(opening) },
+            window,
+            options,
             payload: &[],
             hop_limit: DEFAULT_HOP_LIMIT,
         };

@@ -117,6 +117,7 @@ impl Proxy {
             pool: None,
             tried: Default::default(),
             attempt: None,
+            content: None,
             migrate: false,
             transfer: None,
         });

@@ -28,6 +28,9 @@ impl Proxy {
     /// (invariant 2).
     pub(crate) fn establish(&mut self, now: Time, slot: usize, packet: &TcpPacket<'_>) {
         let opening = &self.openings[slot];
+        if self.terminates(opening.listener) {
+            return self.join(now, slot, packet);
+        }
         if opening.is_half_open() && self.admission(opening.listener) == Admission::Refused {
             if let Some(reset) = reset_for(packet) {
                 self.outbox.send(&reset);

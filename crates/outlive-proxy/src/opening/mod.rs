@@ -89,6 +89,8 @@ pub(crate) struct Opening {
     pub(crate) pool: Option<PoolId>,
     pub(crate) tried: ArrayVec<ServerId, MAX_SERVERS>,
     pub(crate) attempt: Option<Attempt>,
+    /// The hash of what its data showed.
+    pub(crate) content: Option<u64>,
     /// Its route migrates, as long as there is a target to try.
     pub(crate) migrate: bool,
     /// It is being prepared at a target, instead of an attempt.

@@ -416,7 +416,7 @@ impl Pair {
     }
 
     fn waits_for_orders(&self) -> bool {
-        self.config.detector == Detector::External
+        self.config.detector == Detector::External && !fault::on(Fault::DetectorNotAwaited)
     }
 
     /// Whether a node that is active in `epoch` is to be yielded to.

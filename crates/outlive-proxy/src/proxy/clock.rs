@@ -19,6 +19,7 @@ impl Proxy {
         let timers = [
             self.sessions.next_deadline(),
             self.openings.next_deadline(),
+            self.terminated.next_deadline(),
             self.wake_up.deadline(),
             self.retired.deadline(),
             self.migrations.next_deadline(),
@@ -38,6 +39,7 @@ impl Proxy {
             self.session_expired(now, slot);
         }
         self.expire_migrations(now);
+        self.expire_terminated(now);
         self.sweep_some(now);
         self.wake_some(now);
     }

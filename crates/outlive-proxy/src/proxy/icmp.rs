@@ -75,6 +75,7 @@ impl Proxy {
                 }
                 Verdict::Done
             }
+            Some(Flow::Terminated(slot, side)) => self.terminated_icmp(now, slot, side, error),
             Some(Flow::Opening(slot, Side::Server)) => {
                 let attempt = self.openings[slot].attempt.as_ref();
                 let ours = attempt.is_some_and(|a| a.iss == error.quoted_seq);

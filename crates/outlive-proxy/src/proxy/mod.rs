@@ -15,6 +15,7 @@ mod relay;
 mod replica;
 mod splice;
 mod stranger;
+mod terminate;
 mod wake;
 mod withheld;
 
@@ -40,6 +41,7 @@ use self::{
 };
 pub(crate) use self::{
     splice::{Prefix, shown_scale},
+    terminate::Terminated,
     withheld::FirstData,
 };
 use crate::{
@@ -172,6 +174,7 @@ pub(crate) struct Proxy {
     pub(crate) log: VecDeque<LogEvent>,
     pub(crate) flows: FlowTable,
     pub(crate) sessions: Sessions,
+    pub(crate) terminated: Terminated,
     pub(crate) openings: Openings,
     pub(crate) pools: Pools,
     pub(crate) ports: Ports,
@@ -239,6 +242,7 @@ impl Proxy {
                 2 * (config.limits.sessions as usize + config.limits.openings as usize),
             ),
             sessions: Sessions::new(config.limits.sessions, now),
+            terminated: Terminated::new(config.limits.sessions, now),
             openings: Openings::new(&config.limits, now),
             pools: Pools::new(config.mtu),
             ports: Ports::new(config.node, config.source_addresses.clone()),
@@ -328,6 +332,7 @@ impl Proxy {
             Some(Flow::Opening(slot, Side::Server)) => {
                 self.opening_server_packet(now, slot, &packet)
             }
+            Some(Flow::Terminated(slot, side)) => self.terminated_packet(now, slot, side, &packet),
             None => self.stranger(now, &packet),
         }
     }
@@ -338,16 +343,23 @@ impl Proxy {
     }
 
     pub(crate) fn find(&self, tuple: &FourTuple) -> Option<Flow> {
-        self.flows.find(tuple, |flow| tuple_of(&self.sessions, &self.openings, flow))
+        self.flows
+            .find(tuple, |flow| tuple_of(&self.sessions, &self.openings, &self.terminated, flow))
     }
 
     pub(crate) fn enter_flow(&mut self, tuple: &FourTuple, flow: Flow) {
         let (sessions, openings) = (&self.sessions, &self.openings);
-        self.flows.insert(tuple, flow, |flow| tuple_of(sessions, openings, flow));
+        let terminated = &self.terminated;
+        self.flows.insert(tuple, flow, |flow| tuple_of(sessions, openings, terminated, flow));
     }
 
     pub(crate) fn leave_flow(&mut self, tuple: &FourTuple, flow: Flow) {
         self.flows.remove(tuple, flow);
+    }
+
+    /// Sessions in the tables, those that are over included.
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions.len() + self.terminated.len()
     }
 
     /// The listener at `address` and its index.
@@ -397,8 +409,13 @@ impl Proxy {
 
     /// How long the session may be idle.
     fn idle_timeout(&self, session: &Session) -> Duration {
+        self.idle_timeout_of(session.listener)
+    }
+
+    /// How long a session of that listener may be idle.
+    fn idle_timeout_of(&self, listener: u16) -> Duration {
         const DEFAULT: Duration = Duration::from_secs(3 * 3_600);
-        self.listener(session.listener).map_or(DEFAULT, |l| l.idle_timeout)
+        self.listener(listener).map_or(DEFAULT, |l| l.idle_timeout)
     }
 
     /// When the session in `slot` counts as idle if nothing is heard after `since`: after the timeout, and up to a
@@ -495,7 +512,11 @@ impl Proxy {
     pub(crate) fn check_invariants(&self) {
         let with_server = self.openings.slots().into_iter();
         let with_server = with_server.filter(|s| self.openings[*s].attempt.is_some()).count();
-        let entries = 2 * self.sessions.len() + self.openings.len() + with_server;
+        let both = 2 * (self.sessions.len() + self.terminated.len());
+        let entries = both + self.openings.len() + with_server;
+        self.terminated.check_invariants(&mut |tuple, slot, side| {
+            assert_eq!(self.find(&tuple), Some(Flow::Terminated(slot, side)), "{tuple:?}");
+        });
         assert_eq!(self.flows.len(), entries, "every connection is in the index once");
         for (slot, session) in self.sessions.iter() {
             for side in [Side::Client, Side::Server] {
@@ -523,8 +544,14 @@ impl Proxy {
 }
 
 /// The tuple of a flow that is in the index.
-pub(crate) fn tuple_of(sessions: &Sessions, openings: &Openings, flow: Flow) -> FourTuple {
+pub(crate) fn tuple_of(
+    sessions: &Sessions,
+    openings: &Openings,
+    terminated: &Terminated,
+    flow: Flow,
+) -> FourTuple {
     match flow {
+        Flow::Terminated(slot, side) => terminated.tuple(slot, side),
         Flow::Session(slot, side) => sessions[slot].tuple(side),
         Flow::Opening(slot, Side::Client) => openings[slot].tuple,
         Flow::Opening(slot, Side::Server) => {

@@ -86,6 +86,7 @@ impl Proxy {
             }
         }
         self.sessions.limit_to(config.limits.sessions);
+        self.terminated.limit_to(config.limits.sessions);
         self.openings.limit_to(&config.limits);
         self.ports.take_from(config.source_addresses.clone());
         self.retire(now, &config);
@@ -123,7 +124,9 @@ impl Proxy {
     }
 
     fn end_round(&mut self, now: Time) -> bool {
-        let needed = std::mem::take(&mut self.retired.needed);
+        let mut needed = std::mem::take(&mut self.retired.needed);
+        let of_terminated = self.terminated.own_addresses();
+        needed.extend(of_terminated.filter(|own| self.retired.addresses.contains(own)));
         let before = std::mem::replace(&mut self.retired.addresses, needed);
         let needed = &self.retired.addresses;
         let gone = before.len() > needed.len();

@@ -10,7 +10,7 @@ use outlive_tcp::{
     wire::FourTuple,
 };
 
-use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release};
+use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release, terminate};
 use crate::{
     counters::Counter,
     flows::{Flow, Side},
@@ -74,6 +74,7 @@ impl Proxy {
     pub(crate) fn confirmed(&mut self, now: Time, number: u64) {
         self.given_way.confirmed(number);
         self.decisions_confirmed(now, Some(number));
+        self.confirm_terminated(now, number);
         while let Some(awaiting) = self
             .awaiting
             .pop_front_if(|a| a.change <= number || fault::on(Fault::ConfirmationNotCompared))
@@ -85,6 +86,7 @@ impl Proxy {
     /// There is no standby any more, and this node may go on without.
     pub(crate) fn release_all(&mut self, now: Time) {
         self.decisions_confirmed(now, None);
+        self.release_all_terminated(now);
         for awaiting in std::mem::take(&mut self.awaiting) {
             let session = self.sessions.get(awaiting.slot);
             let refused = session.is_some_and(|s| {
@@ -111,18 +113,20 @@ impl Proxy {
 
     /// How many sessions wait for the standby's confirmation.
     pub(crate) fn unconfirmed(&self) -> usize {
-        self.awaiting.len()
+        self.awaiting.len() + self.terminated.unconfirmed()
     }
 
     /// Since when the oldest of them has been waiting.
     pub(crate) fn waiting_since(&self) -> Option<Time> {
         let session = self.awaiting.front().map(|a| a.since);
-        session.into_iter().chain(self.migrations.waiting_since()).min()
+        let others = [self.migrations.waiting_since(), self.terminated.waiting_since()];
+        session.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// This node serves no longer: what is unconfirmed had no effect, and is the client's to say again.
     pub(crate) fn abandon_unconfirmed(&mut self, now: Time) {
         self.abandon_decisions();
+        self.stop_terminating(now);
         for awaiting in std::mem::take(&mut self.awaiting) {
             self.abandon(now, &awaiting);
         }
@@ -164,6 +168,9 @@ impl Proxy {
         const MOST: usize = 512;
         let before = out.len();
         let end = before + room.saturating_sub(MOST);
+        if slot >= terminate::FIRST_SLOT {
+            return self.snapshot_terminated(slot, end, out);
+        }
         if slot < Self::MAPPINGS {
             while let Some((found, session)) = self.sessions.next_from(slot) {
                 if out.len() > end {
@@ -182,9 +189,11 @@ impl Proxy {
             }
             slot = Self::MAPPINGS;
         }
-        let room = room.saturating_sub(out.len() - before);
-        let next = self.mapping_snapshot(slot - Self::MAPPINGS, room, out)?;
-        Some(Self::MAPPINGS + next)
+        let left = room.saturating_sub(out.len() - before);
+        match self.mapping_snapshot(slot - Self::MAPPINGS, left, out) {
+            Some(next) => Some(Self::MAPPINGS + next),
+            None => self.snapshot_terminated(terminate::FIRST_SLOT, end, out),
+        }
     }
 
     fn describe(&self, slot: usize, session: &Session, out: &mut Vec<u8>) {
@@ -220,6 +229,7 @@ impl Proxy {
     /// The picture is complete: what it does not contain does not exist any more.
     pub(crate) fn complete_picture(&mut self, now: Time) {
         self.sweep = Some((0, now));
+        self.sweep_terminated(now);
         self.sweep_some(now);
         self.complete_mappings(now, self.picture.max(1));
     }
@@ -251,8 +261,12 @@ impl Proxy {
 
     /// Applies a change that the active node reports.
     pub(crate) fn apply(&mut self, now: Time, change: ReceivedChange) {
+        let Some(change) = self.apply_terminated(now, change) else { return };
         match change {
-            ReceivedChange::Nothing => {}
+            // The last two were about terminated sessions.
+            ReceivedChange::Nothing
+            | ReceivedChange::Joined { .. }
+            | ReceivedChange::Ending { .. } => {}
             ReceivedChange::Migrated { record } => {
                 self.adopt_migrated(now, &record, self.picture.max(1));
             }
@@ -296,9 +310,7 @@ impl Proxy {
     fn adopt(&mut self, now: Time, record: &Record, prefix: Vec<u8>) {
         // Whatever stands in its way is a session of which the end was not told.
         for tuple in [record.client.tuple(), record.server.tuple()] {
-            if let Some(Flow::Session(slot, _)) = self.find(&tuple) {
-                self.forget_session(now, slot);
-            }
+            self.clear_way(now, &tuple);
         }
         if !self.make_room(now) {
             self.counters.count(Counter::DropTableFull);

@@ -40,7 +40,8 @@ impl Proxy {
             }
         }
         let mode = self.listener(listener).map(|l| l.opening);
-        let challenge = self.openings.must_challenge(self.sessions.half_open());
+        let challenge =
+            self.openings.must_challenge(self.sessions.half_open() + self.terminated.half_open());
         if mode == Some(OpeningMode::Direct) && !challenge {
             self.hold(now, listener, packet, options);
         } else {

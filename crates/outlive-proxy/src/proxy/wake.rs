@@ -56,6 +56,7 @@ impl Proxy {
     /// Begins to wake up every session.
     pub(crate) fn wake_all(&mut self, now: Time) {
         self.wake_up.next = Some((0, now));
+        self.resume_all_terminated(now);
         self.wake_up.cookies_until = now + COOKIE_LIFETIME;
         self.wake_some(now);
     }
@@ -64,6 +65,7 @@ impl Proxy {
     /// have been the other node's to repeat.
     pub(crate) fn inherit(&mut self, now: Time) {
         self.wake_up.cookies_until = now + COOKIE_LIFETIME;
+        self.resume_all_terminated(now);
         let unsaid: Vec<usize> = self.prefixes.keys().copied().collect();
         for slot in unsaid {
             if self.sessions[slot].record.answered {

@@ -38,6 +38,10 @@ pub(crate) enum Change<'a> {
     MigrationCommitted { client: FourTuple },
     /// A migrated connection is over, or does not migrate after all.
     MigrationEnded { client: FourTuple },
+    /// A terminated session was established. With the inserted bytes, which may be none.
+    Joined { record: &'a Record, prefix: &'a [u8] },
+    /// The stream of `side` of a terminated session ends: the sequence number of its FIN, in its own numbers.
+    Ending { client: FourTuple, side: Side, at: Seq },
     /// Nothing: the number was taken by something else.
     Nothing,
 }
@@ -77,6 +81,15 @@ pub(crate) enum ReceivedChange {
     MigrationEnded {
         client: FourTuple,
     },
+    Joined {
+        record: Box<Record>,
+        prefix: Vec<u8>,
+    },
+    Ending {
+        client: FourTuple,
+        side: Side,
+        at: Seq,
+    },
     Nothing,
 }
 
@@ -90,6 +103,9 @@ const HALF_CLOSED: u8 = 6;
 const MIGRATED: u8 = 7;
 const MIGRATION_COMMITTED: u8 = 8;
 const MIGRATION_ENDED: u8 = 9;
+/// Told only to a peer that says that it understands.
+const JOINED: u8 = 32;
+const ENDING: u8 = 33;
 const TUPLE_LEN: usize = 2 * ENDPOINT_LEN;
 /// Bytes of a change besides its body.
 pub(super) const HEADER_LEN: usize = 3;
@@ -104,6 +120,17 @@ impl Change<'_> {
                 record.encode(out);
                 out.extend_from_slice(prefix);
                 OPENED
+            }
+            Change::Joined { record, prefix } => {
+                record.encode(out);
+                out.extend_from_slice(prefix);
+                JOINED
+            }
+            Change::Ending { client, side, at } => {
+                encode_tuple(client, out);
+                out.push(u8::from(*side == Side::Server));
+                out.extend(at.0.to_be_bytes());
+                ENDING
             }
             Change::PrefixDone { client } => {
                 encode_tuple(client, out);
@@ -172,13 +199,14 @@ impl ReceivedChange {
             let record = MappingRecord::decode(body.as_array::<MAPPING_LEN>()?)?;
             return Some(ReceivedChange::Migrated { record: Box::new(record) });
         }
-        let (client, tail) = if header[0] == OPENED {
+        let (client, tail) = if header[0] == OPENED || header[0] == JOINED {
             let (record, prefix) = body.split_first_chunk::<RECORD_LEN>()?;
-            let record = Record::decode(record)?;
+            let record = Box::new(Record::decode(record)?);
             let whole = prefix.is_empty() || prefix.len() == usize::from(record.prefix_len);
-            return whole.then(|| ReceivedChange::Opened {
-                record: Box::new(record),
-                prefix: prefix.to_vec(),
+            let prefix = prefix.to_vec();
+            return whole.then(|| match header[0] {
+                OPENED => ReceivedChange::Opened { record, prefix },
+                _ => ReceivedChange::Joined { record, prefix },
             });
         } else {
             decode_tuple(body)?
@@ -202,6 +230,11 @@ impl ReceivedChange {
             (PROGRESS, &[a, b, c, d, e, f, g, h]) => {
                 let positions = [[a, b, c, d], [e, f, g, h]].map(|p| Seq(u32::from_be_bytes(p)));
                 Some(ReceivedChange::Progress { client, positions })
+            }
+            (ENDING, &[whose @ 0..=1, a, b, c, d]) => {
+                let side = if whose == 0 { Side::Client } else { Side::Server };
+                let at = Seq(u32::from_be_bytes([a, b, c, d]));
+                Some(ReceivedChange::Ending { client, side, at })
             }
             _ => None,
         }
@@ -252,6 +285,10 @@ pub(super) mod tests {
             (Change::HalfClosed { client, side: Side::Server }, format!("060025{tuple}01")),
             (Change::MigrationCommitted { client }, format!("080024{tuple}")),
             (Change::MigrationEnded { client }, format!("090024{tuple}")),
+            (
+                Change::Ending { client, side: Side::Server, at: Seq(0x0102_0304) },
+                format!("210029{tuple}0101020304"),
+            ),
         ];
         for (change, expected) in golden {
             let mut bytes = Vec::new();
@@ -264,7 +301,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..11) {
+        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..40) {
             let mut made = vec![kind, 0, bytes.len().min(255) as u8];
             made.extend(&bytes);
             for mut rest in [bytes.as_slice(), made.as_slice()] {

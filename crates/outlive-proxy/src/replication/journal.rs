@@ -119,7 +119,14 @@ impl Journal {
     pub(crate) fn append(&mut self, change: &Change<'_>) -> u64 {
         self.last += 1;
         if self.audience != Audience::None && !self.overflowed {
-            self.urgent |= matches!(change, Change::Opened { .. } | Change::Migrated { .. });
+            let waited_for = matches!(
+                change,
+                Change::Opened { .. }
+                    | Change::Migrated { .. }
+                    | Change::Joined { .. }
+                    | Change::Ending { .. }
+            );
+            self.urgent |= waited_for;
             let dropped = fault::on(Fault::ChangeDropped) && self.last.is_multiple_of(3);
             if dropped { &Change::Nothing } else { change }.encode(&mut self.bytes);
             self.overflowed = self.unconfirmed() > LIMIT;

@@ -78,6 +78,8 @@ pub(crate) struct Hello {
     pub(crate) tells_passed: bool,
     /// It understands changes about migrated connections.
     pub(crate) migrates: bool,
+    /// It understands changes of terminated sessions.
+    pub(crate) terminates: bool,
 }
 
 /// Why a message cannot be obeyed; the connection is to be closed.
@@ -137,7 +139,8 @@ impl<'a> Message<'a> {
                     | u8::from(hello.hands_over) << 2
                     | u8::from(hello.resumes) << 3
                     | u8::from(hello.tells_passed) << 4
-                    | u8::from(hello.migrates) << 5;
+                    | u8::from(hello.migrates) << 5
+                    | u8::from(hello.terminates) << 6;
                 out.push(flags);
                 out.extend(hello.incarnation.to_be_bytes());
                 out.extend(hello.epoch.0.to_be_bytes());
@@ -268,6 +271,7 @@ impl Hello {
             resumes: flags & 8 != 0,
             tells_passed: flags & 16 != 0,
             migrates: flags & 32 != 0,
+            terminates: flags & 64 != 0,
             incarnation: body.u64()?,
             epoch: Epoch(body.u64()?),
         })
@@ -311,6 +315,7 @@ mod tests {
             hands_over: true,
             tells_passed: true,
             migrates: true,
+            terminates: true,
         };
         let offload = Offload {
             checksum: Checksum::Partial,
@@ -351,7 +356,7 @@ mod tests {
     #[test]
     fn the_layout_is_fixed() {
         let golden: [&[u8]; 8] = [
-            b"\x01OLST\0\x01\x3f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
+            b"\x01OLST\0\x01\x7f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
             b"\x02\0\0\0\0\0\0\0\x01\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\0\0\0\0\0\0\0\x03",
             b"\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x0c",
             b"\x08\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x0c",

@@ -161,6 +161,7 @@ impl Link {
             hands_over: true,
             tells_passed: true,
             migrates: true,
+            terminates: true,
         };
         self.say(&Message::Hello(hello));
     }
@@ -403,6 +404,7 @@ impl Link {
         self.peer_hands_over = hello.hands_over;
         self.peer_tells_passed = hello.tells_passed;
         proxy.migrations.peer_understands(hello.migrates);
+        proxy.terminated_understood(hello.terminates);
         self.say_configuration(proxy.config.fingerprint(), false);
         match (active, hello.active) {
             (true, false) if hello.resumes => self.stage = Stage::Comparing,
@@ -421,10 +423,11 @@ impl Link {
     /// Active: the standby is told everything.
     fn begin(&mut self, now: Time, proxy: &mut Proxy) {
         proxy.journal.start();
+        proxy.tell_all_terminated();
         self.say(&Message::Begin {
             clock_us: proxy.clock.micros(now),
             sequence_key: proxy.sequence_key,
-            sessions: proxy.sessions.len() as u64,
+            sessions: proxy.session_count() as u64,
         });
         self.stage = Stage::Snapshot { slot: 0 };
         self.say_drains(proxy);

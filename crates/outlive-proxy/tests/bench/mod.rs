@@ -50,6 +50,7 @@ pub(crate) fn config() -> Config {
             default_pool: Some(PoolId(0)),
             idle_timeout: IDLE,
             protection: Default::default(),
+            termination: Default::default(),
         }],
         pools: vec![Pool {
             name: "web".into(),

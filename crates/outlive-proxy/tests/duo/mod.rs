@@ -75,6 +75,7 @@ pub(crate) fn config(protection: Protection) -> Config {
             default_pool: Some(PoolId(0)),
             idle_timeout: Duration::from_secs(3_600),
             protection,
+            termination: Default::default(),
         }],
         pools: vec![Pool {
             name: "web".into(),

@@ -13,6 +13,7 @@
 //! | `bad_links` | all of them together, over bad links |
 //! | `stalls` | ends that do not read, half-closed and idle connections |
 //! | `flood`, `forged` | strangers who forge packets |
+//! | `terminate` | listeners that are an endpoint to both ends |
 //!
 //! `OUTLIVE_E2E_FULL=1` moves as much as the project promises; without it, less, so that the suite
 //! stays short. `OUTLIVE_E2E_REQUIRE=1` or `CI=true` makes a missing program a failure.
@@ -29,5 +30,6 @@ mod proxy_protocol;
 mod rsync;
 mod ssh;
 mod stalls;
+mod terminate;
 mod tls;
 mod world;

@@ -285,6 +285,10 @@ impl Builder<'_, '_> {
             Invalid::NoSourceAddress(name, _) => {
                 (of_pool(name), "add one of that version to source_addresses in [node]")
             }
+            Invalid::TerminatesUntold(name) => (
+                listener(name).and_then(|l| l.synchronise.as_ref()).map(Spanned::span),
+                "remove this key: the node's own connections must be known before they say anything",
+            ),
             Invalid::RefusesAsync(name) => (
                 of_without_standby(name),
                 "remove replication = \"async\", or this key: an asynchronous listener waits for no standby",

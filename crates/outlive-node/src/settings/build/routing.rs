@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use outlive_proxy::config::{
     Balance, Listener, NamePattern, OpeningMode, Pool, PoolId, ProxyProtocol, Route, Server,
+    Termination,
 };
 use toml::Spanned;
 
@@ -80,6 +82,7 @@ impl Builder<'_, '_> {
             &[
                 ("round-robin", Balance::RoundRobin),
                 ("least-connections", Balance::LeastConnections),
+                ("content", Balance::Content),
             ],
         );
         let proxy_protocol = pool.proxy_protocol.as_ref().map(|text| {
@@ -152,7 +155,7 @@ impl Builder<'_, '_> {
                 let routes = (listener.route.iter())
                     .filter_map(|route| self.route(route, pools, v4))
                     .collect();
-                let (Some(opening), Some(idle_timeout), Some(protection)) =
+                let (Some((opening, termination)), Some(idle_timeout), Some(protection)) =
                     (opening, idle_timeout, protection)
                 else {
                     continue;
@@ -165,17 +168,26 @@ impl Builder<'_, '_> {
                     default_pool,
                     idle_timeout,
                     protection,
+                    termination,
                 });
             }
         }
         all
     }
 
-    fn opening(&mut self, listener: &file::Listener) -> Option<OpeningMode> {
-        let words = [("direct", false), ("inspect", true)];
-        let inspect = values::word(self.problems, listener.mode.as_ref(), &words)?;
+    /// A listener that terminates looks at data if it is told anything about that.
+    fn opening(&mut self, listener: &file::Listener) -> Option<(OpeningMode, Termination)> {
+        const DIRECT: (bool, Termination) = (false, Termination::Splice);
+        let words = [
+            ("direct", DIRECT),
+            ("inspect", (true, Termination::Splice)),
+            ("terminate", (false, Termination::Terminate)),
+        ];
+        let (inspect, termination) = values::word(self.problems, listener.mode.as_ref(), &words)?;
         let limit = listener.inspect_limit.as_ref();
         let timeout = listener.inspect_timeout.as_ref();
+        let looks = limit.is_some() || timeout.is_some() || !listener.route.is_empty();
+        let inspect = inspect || termination == Termination::Terminate && looks;
         if !inspect {
             let keys = [limit.map(Spanned::span), timeout.map(Spanned::span)];
             for span in keys.into_iter().flatten() {
@@ -185,11 +197,11 @@ impl Builder<'_, '_> {
                     "add mode = \"inspect\", or remove this key",
                 );
             }
-            return Some(OpeningMode::Direct);
+            return Some((OpeningMode::Direct, termination));
         }
         let limit = values::number(self.problems, limit, 64..=16_384, DEFAULT_INSPECT_LIMIT);
         let timeout = values::duration(self.problems, timeout, DEFAULT_INSPECT_TIMEOUT);
-        Some(OpeningMode::Inspect { limit: limit?, timeout: timeout? })
+        Some((OpeningMode::Inspect { limit: limit?, timeout: timeout? }, termination))
     }
 
     fn route(
@@ -203,17 +215,22 @@ impl Builder<'_, '_> {
         let server_name = self.name_pattern(route.server_name.as_ref());
         let host = self.name_pattern(route.host.as_ref());
         let pool = self.pool_id(&route.pool, pools, v4);
+        let first_bytes = self.first_bytes(route.first_bytes.as_ref());
+        let text = |text: &Option<Text>| text.as_ref().map(|text| text.get_ref().clone());
         let actions = [("proxy", false), ("migrate", true)];
         let migrate = values::word(self.problems, route.action.as_ref(), &actions);
-        if route.server_name.is_none() && route.host.is_none() && route.path_prefix.is_none() {
+        let tls = route.server_name.is_some() || route.alpn.is_some();
+        let http = route.host.is_some()
+            || route.path_prefix.is_some()
+            || route.method.is_some()
+            || route.header.is_some();
+        if !tls && !http && route.first_bytes.is_none() {
             self.once(
                 span,
                 "the route has no condition",
-                "add server_name, host or path_prefix, or name the pool in the listener itself",
+                "add server_name, host, path_prefix, or another, or name the pool in the listener itself",
             );
-        } else if route.server_name.is_some()
-            && (route.host.is_some() || route.path_prefix.is_some())
-        {
+        } else if tls && http {
             self.once(
                 span,
                 "the route can never match: a TLS connection shows no HTTP host or path",
@@ -232,10 +249,37 @@ impl Builder<'_, '_> {
         Some(Route {
             server_name: server_name?,
             host: host?,
-            path_prefix: route.path_prefix.as_ref().map(|text| text.get_ref().clone()),
+            path_prefix: text(&route.path_prefix),
+            method: text(&route.method),
+            header: (route.header.as_ref())
+                .map(|header| (header.name.get_ref().clone(), text(&header.value))),
+            alpn: text(&route.alpn),
+            first_bytes: first_bytes?,
             pool: pool?,
             migrate: migrate?,
         })
+    }
+
+    /// Bytes as text, or behind `hex:` as digits. `Some(None)` if there is no such condition, `None` if it is wrong.
+    fn first_bytes(&mut self, text: Option<&Text>) -> Option<Option<Vec<u8>>> {
+        let Some(text) = text else { return Some(None) };
+        let bytes = match text.get_ref().strip_prefix("hex:") {
+            None => Some(text.get_ref().as_bytes().to_vec()),
+            Some(digits) => {
+                let digits = digits.replace(' ', "");
+                HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()
+            }
+        };
+        // A listener looks at no fewer than 64.
+        let bytes = bytes.filter(|bytes| (1..=64).contains(&bytes.len()));
+        if bytes.is_none() {
+            self.once(
+                text.span(),
+                "these are not 1 to 64 bytes",
+                "write first_bytes = \"SSH-\" or first_bytes = \"hex:05 01\"",
+            );
+        }
+        bytes.map(Some)
     }
 
     /// `Some(None)` if there is no such condition, `None` if it is wrong.

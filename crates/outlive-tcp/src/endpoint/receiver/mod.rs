@@ -247,6 +247,12 @@ impl Receiver {
         if data.is_empty() {
             return;
         }
+        // Part of it has come before (RFC 2883, section 4.1).
+        if let Some(overlap) = self.ahead.overlap(start, start + data.len() as u32)
+            && self.duplicate.is_none()
+        {
+            self.note_duplicate(overlap.start, overlap.end);
+        }
         if start == self.received {
             self.append(data);
             self.drain_ahead();
@@ -274,10 +280,8 @@ impl Receiver {
     }
 
     fn hold(&mut self, start: Seq, data: Bytes, progress: &mut Progress) {
-        let end = start + data.len() as u32;
         match self.ahead.insert(start, data, self.pieces_limit) {
-            Insertion::Held => {}
-            Insertion::Duplicate => self.duplicate = Some(SackBlock { start, end }),
+            Insertion::Held | Insertion::Duplicate => {}
             Insertion::NoRoom => progress.dropped = Some(Drop::NoRoom),
         }
         // Without SACK a duplicate acknowledgment says: send me what begins here. While that is

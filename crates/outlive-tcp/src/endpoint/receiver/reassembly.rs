@@ -106,6 +106,15 @@ impl Reassembly {
         Some(SackBlock { start: self.pieces[first].0, end: end_of(&self.pieces[last]) })
     }
 
+    /// The first stretch of what is held that lies between `start` and `end`.
+    pub(super) fn overlap(&self, start: Seq, end: Seq) -> Option<SackBlock> {
+        let end_of = |(at, piece): &(Seq, Bytes)| *at + piece.len() as u32;
+        let i = self.pieces.partition_point(|held| end_of(held).at_or_before(start));
+        let first = self.pieces.get(i)?.0.later(start);
+        let block = self.block_at(first).filter(|_| first.before(end))?;
+        Some(SackBlock { start: first, end: block.end.earlier(end) })
+    }
+
     /// The sequence number behind all that is held.
     pub(super) fn end(&self) -> Option<Seq> {
         self.pieces.last().map(|(at, piece)| *at + piece.len() as u32)

@@ -89,6 +89,24 @@ fn copies_of_acknowledged_data_are_reported() {
     trace.send(ack(IRS + 1_001).sacks(&[(IRS + 501, IRS + 1_001)]));
 }
 
+/// A segment that fills holes may bring what was held behind them once more.
+#[test]
+fn what_comes_twice_in_part_is_reported_too() {
+    let mut trace = Trace::established(plain());
+    trace.recv(seg(IRS + 1_001, ISS + 1).data(1_000));
+    trace.send(ack(IRS + 1).sacks(&[(IRS + 1_001, IRS + 2_001)]));
+    trace.recv(seg(IRS + 3_001, ISS + 1).data(1_000));
+    trace.send(ack(IRS + 1).sacks(&[(IRS + 3_001, IRS + 4_001), (IRS + 1_001, IRS + 2_001)]));
+    trace.recv(seg(IRS + 2_501, ISS + 1).data(1_000));
+    let twice = (IRS + 3_001, IRS + 3_501);
+    let blocks = [twice, (IRS + 2_501, IRS + 4_001), (IRS + 1_001, IRS + 2_001)];
+    trace.send(ack(IRS + 1).sacks(&blocks));
+    trace.recv(seg(IRS + 1, ISS + 1).data(1_500));
+    let twice = (IRS + 1_001, IRS + 1_501);
+    trace.send(ack(IRS + 2_001).sacks(&[twice, (IRS + 2_501, IRS + 4_001)]));
+    trace.nothing();
+}
+
 /// Without SACK a duplicate acknowledgment asks for what begins at SEG.ACK, which is not missing.
 #[test]
 fn without_sack_no_duplicate_asks_for_what_is_withheld() {

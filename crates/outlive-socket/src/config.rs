@@ -1,0 +1,110 @@
+//! What a host is told to do.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use outlive_node::key::PairKey;
+pub use outlive_proxy::config::{NodeId, PairConfig};
+use outlive_stack::StackConfig;
+pub use outlive_tcp::endpoint::Config as TcpConfig;
+
+/// Settings of a [`Host`](crate::Host).
+///
+/// ```
+/// use outlive_socket::HostConfig;
+///
+/// let mut config = HostConfig::new("192.0.2.10".parse()?, "eth0");
+/// config.tcp.receive_buffer = 256 << 10;
+/// config.commit_timeout = Some(std::time::Duration::from_secs(20));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone)]
+pub struct HostConfig {
+    /// The virtual addresses: those that clients connect to. No interface has them; the host answers
+    /// for them while it serves.
+    pub addresses: Vec<IpAddr>,
+    /// The interfaces on which neighbours (clients, or the router in front of them) ask for the
+    /// addresses. None if a router has routes to this machine instead.
+    pub interfaces: Vec<String>,
+    /// Name of the TUN device; `%d` becomes a number.
+    pub device: String,
+    /// The kernel has to forward packets between the interfaces and the device. If it does not, the
+    /// host switches that on; otherwise it refuses to start.
+    pub enable_forwarding: bool,
+    /// Settings of each connection. When bytes are acknowledged is not among them.
+    pub tcp: TcpConfig,
+    /// Connections there may be.
+    pub connections: usize,
+    /// Bytes of a program's state for one connection.
+    pub state_limit: usize,
+    /// How long bytes that have come may be without an acknowledgment of the program before the
+    /// connection is reset.
+    ///
+    /// An acknowledgment that comes later than the sender's retransmission timer (some hundred
+    /// milliseconds) costs a repetition of what is in flight, later than its user timeout (minutes)
+    /// the connection. With a limit below that, it is this end that gives up, and says so
+    /// ([`Closed::CommitTimeout`](crate::Closed::CommitTimeout)).
+    pub commit_timeout: Option<Duration>,
+    /// The other node. Without one, nothing survives this process.
+    pub peer: Option<PeerConfig>,
+}
+
+/// The other node of a pair, on which the same program runs with the same settings.
+#[derive(Clone)]
+pub struct PeerConfig {
+    /// Which of the two this node is.
+    pub node: NodeId,
+    /// The secret that both share.
+    pub key: PairKey,
+    /// Own and peer's address of the state connection.
+    pub state: (SocketAddr, SocketAddr),
+    /// Own and peer's address of each path of heartbeats.
+    pub heartbeat: Vec<(SocketAddr, SocketAddr)>,
+    /// How the two watch each other. What is there about paths does not count.
+    pub watch: PairConfig,
+}
+
+impl HostConfig {
+    /// One virtual address, answered for on one interface, no peer.
+    pub fn new(address: IpAddr, interface: &str) -> Self {
+        let stack = StackConfig::default();
+        HostConfig {
+            addresses: vec![address],
+            interfaces: vec![interface.to_owned()],
+            device: "outlive%d".to_owned(),
+            enable_forwarding: true,
+            tcp: stack.tcp,
+            connections: stack.connections,
+            state_limit: stack.state_limit,
+            commit_timeout: stack.commit_timeout,
+            peer: None,
+        }
+    }
+
+    /// With that peer.
+    #[must_use]
+    pub fn with_peer(mut self, peer: PeerConfig) -> Self {
+        self.peer = Some(peer);
+        self
+    }
+
+    pub(crate) fn stack(&self) -> StackConfig {
+        let (node, pair) = match &self.peer {
+            None => (NodeId::A, PairConfig::alone()),
+            Some(peer) => {
+                let paths = u8::try_from(peer.heartbeat.len()).unwrap_or(u8::MAX);
+                (peer.node, PairConfig { enabled: true, paths, ..peer.watch.clone() })
+            }
+        };
+        StackConfig {
+            node,
+            pair,
+            tcp: self.tcp,
+            connections: self.connections,
+            state_limit: self.state_limit,
+            commit_timeout: self.commit_timeout,
+        }
+    }
+}
