@@ -37,7 +37,7 @@ use tracing::info;
 pub use self::packets::Counts as PacketCounts;
 use self::{connections::Connections, packets::PacketPath};
 use crate::{
-    channel::{Arrival, Channels},
+    channel::Channels,
     edge::{self, Edge, SetUpError},
     kernel::HandOvers,
     settings::Settings,
@@ -288,13 +288,12 @@ impl Agent {
         let now = self.clock.now();
         let Agent { channels, target, poll, .. } = self;
         let hello = target.hello();
-        let mut arrivals = Vec::new();
-        channels.turn(now, poll.registry(), || hello.clone(), |arrival| arrivals.push(arrival));
-        for arrival in arrivals {
-            if let Arrival::Message(from, message) = arrival {
-                target.handle(now, from, message);
-            }
-        }
+        channels.turn(
+            now,
+            poll.registry(),
+            || hello.clone(),
+            |from, message| target.handle(now, from, message),
+        );
     }
 
     /// How long to wait for something to happen.
