@@ -70,17 +70,6 @@ struct Connection {
     writable: bool,
 }
 
-/// What has come.
-#[derive(Debug)]
-pub enum Arrival {
-    /// A node may be talked to.
-    Open(Balancer),
-    /// A message.
-    Message(Balancer, Message),
-    /// A node's connection has ended.
-    Closed(Balancer),
-}
-
 impl Channels {
     /// Tokens that may be used, from the first on.
     pub const TOKENS: usize = 1 << 20;
@@ -134,13 +123,13 @@ impl Channels {
         }
     }
 
-    /// Reads everything that there is. `hello` is what is said first over a new connection.
+    /// Reads everything that there is, and gives what the nodes say. `hello` is what is said first over a new connection.
     pub fn turn(
         &mut self,
         now: Time,
         registry: &Registry,
         hello: impl Fn() -> Message,
-        mut take: impl FnMut(Arrival),
+        mut take: impl FnMut(Balancer, Message),
     ) {
         while self.acceptable {
             match self.listener.accept() {
@@ -164,7 +153,7 @@ impl Channels {
                     connection.write();
                     self.connections.insert(number, connection);
                 }
-                Err(failure) => self.close(registry, connection, Some(failure), &mut take),
+                Err(failure) => self.close(registry, connection, failure),
             }
         }
     }
@@ -185,7 +174,7 @@ impl Channels {
             self.connections.iter().filter(|(_, it)| late(it)).map(|(number, _)| *number).collect();
         for number in numbers {
             if let Some(connection) = self.connections.remove(&number) {
-                self.close(registry, connection, Some(Failure::TimedOut), &mut |_| ());
+                self.close(registry, connection, Failure::TimedOut);
             }
         }
     }
@@ -228,7 +217,7 @@ impl Channels {
         connection: &mut Connection,
         now: Time,
         hello: &impl Fn() -> Message,
-        take: &mut impl FnMut(Arrival),
+        take: &mut impl FnMut(Balancer, Message),
     ) -> Result<(), Failure> {
         while connection.readable {
             let len = match connection.stream.read(&mut self.buffer) {
@@ -258,7 +247,7 @@ impl Channels {
                     }
                     (Some(message), Some(node)) => {
                         self.counts.received += 1;
-                        take(Arrival::Message(node, message));
+                        take(node, message);
                     }
                     (Some(Message::Hello(said)), None) => {
                         let Speaker::Balancer(node) = said.speaker else {
@@ -268,8 +257,7 @@ impl Channels {
                         self.connections.retain(|_, other| other.node != Some(node));
                         connection.node = Some(node);
                         info!(?node, peer = %connection.peer, "a balancer is connected");
-                        take(Arrival::Open(node));
-                        take(Arrival::Message(node, Message::Hello(said)));
+                        take(node, Message::Hello(said));
                     }
                     (Some(_), None) => return Err(Failure::Disobeyed),
                 }
@@ -278,25 +266,17 @@ impl Channels {
         Ok(())
     }
 
-    fn close(
-        &mut self,
-        registry: &Registry,
-        mut connection: Connection,
-        failure: Option<Failure>,
-        take: &mut impl FnMut(Arrival),
-    ) {
+    fn close(&mut self, registry: &Registry, mut connection: Connection, failure: Failure) {
         // What says why to the other end.
         connection.write();
         let _ = registry.deregister(&mut connection.stream);
-        let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
         match connection.node {
             Some(node) => {
-                info!(?node, peer = %connection.peer, why, "a balancer's connection has ended");
-                take(Arrival::Closed(node));
+                info!(?node, peer = %connection.peer, why = %failure, "a balancer's connection has ended");
             }
             None => {
                 self.counts.failures += 1;
-                info!(peer = %connection.peer, why, "a connection of a balancer came to nothing");
+                info!(peer = %connection.peer, why = %failure, "a connection of a balancer came to nothing");
             }
         }
     }

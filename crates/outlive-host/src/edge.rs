@@ -37,7 +37,7 @@ pub struct Edge {
     /// The device.
     pub tun: Tun,
     /// Routes of the tunnel addresses.
-    _tunnel: VirtualAddresses,
+    tunnel: VirtualAddresses,
     netlink: Netlink,
     addresses: Vec<IpNet>,
     rules: Vec<Rule>,
@@ -126,7 +126,7 @@ impl Edge {
         }
         let mut edge = Edge {
             tun,
-            _tunnel: tunnel,
+            tunnel,
             netlink,
             addresses: Vec::new(),
             rules: Vec::new(),
@@ -136,7 +136,7 @@ impl Edge {
         // From here on, an error drops `edge`, which removes what was put.
         edge.lead_out(settings)?;
         edge.take_virtual_addresses(settings)?;
-        edge._tunnel.activate()?;
+        edge.tunnel.activate()?;
         Ok(edge)
     }
 

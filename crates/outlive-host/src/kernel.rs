@@ -74,6 +74,10 @@ pub(crate) struct HandOvers {
     waiting: VecDeque<HandOver>,
 }
 
+/// The connection is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lost;
+
 #[derive(Debug)]
 struct HandOver {
     id: MigrationId,
@@ -93,8 +97,11 @@ impl HandOvers {
         mute: Mute,
         ends: FourTuple,
         socket: &Path,
-    ) -> Result<(), ()> {
-        let stream = mute.speak().map_err(|error| warn!(%error, %ends, "a connection is lost"))?;
+    ) -> Result<(), Lost> {
+        let stream = mute.speak().map_err(|error| {
+            warn!(%error, %ends, "a connection is lost");
+            Lost
+        })?;
         let client: SocketAddr = ends.source.into();
         let announcement = Announcement { client, server: ends.destination.into() };
         let hand_over = HandOver { id, stream, announcement, socket: socket.to_owned() };
@@ -107,7 +114,7 @@ impl HandOvers {
             Err(error) => {
                 warn!(%error, %ends, "a connection is lost: its server has gone");
                 hand_over.reset();
-                Err(())
+                Err(Lost)
             }
         }
     }

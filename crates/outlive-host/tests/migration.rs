@@ -12,7 +12,7 @@ use std::{
 };
 
 use outlive_accept::Incoming;
-use outlive_migration::message::{Message, Refusal};
+use outlive_migration::message::{HowEnded, Message, Refusal};
 use outlive_net::netns::Namespace;
 use outlive_tcp::{
     segment::{DEFAULT_HOP_LIMIT, Segment},
@@ -484,6 +484,29 @@ fn a_killed_agent_leaks_nothing() {
 }
 
 #[test]
+fn an_agent_that_stops_says_so_on_both_sides() {
+    let Some(stage) = Stage::new() else { return };
+    let agent = stage.agent(REPLAY);
+    let balancer = Balancer::start(&stage);
+    let accepted = talkative(&stage);
+    let mut client = request(&stage);
+    reads(&mut client, b"welcome");
+    let mut server = accepted.recv_timeout(PATIENCE).unwrap();
+    reads(&mut server, b"GET /small HTTP/1.0\r\n\r\n");
+    agent.stop();
+    assert!(matches!(balancer.answer(), Message::Prepared { .. }));
+    assert!(matches!(balancer.answer(), Message::Committed { .. }));
+    let ended = balancer.answer();
+    assert!(matches!(ended, Message::Ended { how: HowEnded::Lost, .. }), "{ended:?}");
+    let reset = server.read(&mut [0]).unwrap_err();
+    assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
+    // What becomes of the client is the balancer's business.
+    client.set_nonblocking(true).unwrap();
+    let nothing = client.read(&mut [0]).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn a_connection_in_the_kernel_outlives_the_agent() {
     let Some(stage) = Stage::new() else { return };
     let agent = stage.agent_process("the_agent", KERNEL);
@@ -515,6 +538,46 @@ fn a_connection_in_the_kernel_outlives_the_agent() {
     reads(&mut client, b"third");
     drop((client, server));
     agent.wait("migrations.ended", 1);
+}
+
+/// Every byte of what both ends say at once, over a tunnel that is bad.
+fn echoes(stage: &Stage, ipv6: bool) {
+    let data = content(400_000);
+    let connect = || TcpStream::connect(virtual_address(ipv6, 80)).unwrap();
+    let client = stage.client.run(connect).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (&client).write_all(&data).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut found = Vec::new();
+        (&client).read_to_end(&mut found).unwrap();
+        assert!(found == data, "{} bytes", found.len());
+    });
+}
+
+#[test]
+fn packets_may_be_lost_doubled_and_reordered() {
+    for services in [REPLAY, KERNEL] {
+        let Some(stage) = Stage::new() else { return };
+        let agent = stage.agent(services);
+        let balancer = Balancer::start(&stage);
+        balancer.course(Course { bad_link: true, ..Course::default() });
+        // Its own connections are those of a replayed service.
+        let listener = stage.target.run(|| TcpListener::bind("[::]:8080")).unwrap().unwrap();
+        let incoming = Incoming::new(listener, stage.path("server.sock")).unwrap();
+        std::thread::spawn(move || {
+            while let Ok((connection, _)) = incoming.accept() {
+                std::thread::spawn(move || std::io::copy(&mut &connection, &mut &connection));
+            }
+        });
+        for ipv6 in [false, true] {
+            echoes(&stage, ipv6);
+        }
+        agent.wait("migrations.ended", 2);
+        agent.wait("connections.mapped", 0);
+    }
 }
 
 /// The answer to a request, of which the client reads no more than the beginning before the path to it gets narrow.

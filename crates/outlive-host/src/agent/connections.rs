@@ -57,10 +57,6 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn len(&self) -> usize {
-        self.connections.len()
-    }
-
     /// Whether no connection has these ends or, in front of a server, those.
     pub(super) fn is_free(&self, ends: &FourTuple, inner: Option<&FourTuple>) -> bool {
         !self.by_ends.contains_key(ends)
@@ -133,6 +129,12 @@ impl Connections {
     /// One whose time has come. It is to be removed, or given another deadline.
     pub(super) fn due(&self, now: Time) -> Option<MigrationId> {
         self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
+    }
+
+    /// Those in front of a server that knows nothing of them.
+    pub(super) fn replayed(&self) -> Vec<MigrationId> {
+        let replayed = |it: &Connection| matches!(it.kind, Kind::Replay { .. });
+        self.connections.iter().filter(|(_, it)| replayed(it)).map(|(id, _)| *id).collect()
     }
 
     /// Those that are in the kernel and a server's.

@@ -21,6 +21,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use outlive_migration::{
     id::Balancer,
+    message::HowEnded,
     target::{Limits, Target},
     tunnel::Mappings,
 };
@@ -36,7 +37,7 @@ use tracing::info;
 pub use self::packets::Counts as PacketCounts;
 use self::{connections::Connections, packets::PacketPath};
 use crate::{
-    channel::{Arrival, Channels},
+    channel::Channels,
     edge::{self, Edge, SetUpError},
     kernel::HandOvers,
     settings::Settings,
@@ -245,11 +246,26 @@ impl Agent {
                 }
             }
         }
-        let left = self.connections.len();
-        if left > 0 {
-            info!(left, "connections are left behind: those that are replayed are lost");
-        }
+        self.give_up();
         Ok(())
+    }
+
+    /// Nobody will translate for replayed servers any more: they are told so, while the way to them is still there, and so are the
+    /// balancers. What is in the kernel goes on.
+    fn give_up(&mut self) {
+        let lost = self.connections.replayed();
+        if !lost.is_empty() {
+            info!(
+                lost = lost.len(),
+                "connections to servers that know nothing of migrations are lost"
+            );
+        }
+        for id in lost {
+            self.remove(id);
+            self.target.ended(id, HowEnded::Lost);
+        }
+        self.perform();
+        self.channels.flush(self.clock.now(), self.poll.registry());
     }
 
     fn turn(&mut self) {
@@ -272,13 +288,12 @@ impl Agent {
         let now = self.clock.now();
         let Agent { channels, target, poll, .. } = self;
         let hello = target.hello();
-        let mut arrivals = Vec::new();
-        channels.turn(now, poll.registry(), || hello.clone(), |arrival| arrivals.push(arrival));
-        for arrival in arrivals {
-            if let Arrival::Message(from, message) = arrival {
-                target.handle(now, from, message);
-            }
-        }
+        channels.turn(
+            now,
+            poll.registry(),
+            || hello.clone(),
+            |from, message| target.handle(now, from, message),
+        );
     }
 
     /// How long to wait for something to happen.

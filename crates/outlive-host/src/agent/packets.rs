@@ -2,13 +2,13 @@
 
 use std::io;
 
-use outlive_migration::tunnel::Stray;
+use outlive_migration::{id::MigrationId, tunnel::Stray};
 use outlive_net::tun::{BUFFER_LEN, Tun, VirtioNetHeader};
 use outlive_node::packets::{header_for, offload_of};
 use outlive_tcp::{
     time::Time,
     wire::{
-        IcmpErrorKind, Kind as PacketKind, Offload, TcpPacket, classify,
+        IcmpErrorKind, Kind as PacketKind, Offload, TcpPacket, addresses, classify,
         icmp::{self, IcmpMessage},
     },
 };
@@ -235,7 +235,7 @@ impl Agent {
         false
     }
 
-    fn obey(&mut self, id: outlive_migration::id::MigrationId, verdict: Verdict) -> bool {
+    fn obey(&mut self, id: MigrationId, verdict: Verdict) -> bool {
         let Some(Connection { kind: Kind::Replay { replay, .. }, .. }) =
             self.connections.get_mut(id)
         else {
@@ -282,7 +282,7 @@ impl Agent {
                     *(if believed { &mut counts.errors } else { &mut counts.other }) += 1;
                     return;
                 }
-                let source = outlive_tcp::wire::addresses(packet).map(|(source, _)| source).ok();
+                let source = addresses(packet).map(|(source, _)| source).ok();
                 let Some(how) = source.and_then(|source| replay.error_for_server(source)) else {
                     return self.packets.counts.mute += 1;
                 };

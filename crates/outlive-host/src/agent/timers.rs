@@ -1,6 +1,9 @@
 //! What the passing of time, the kernel and slow servers bring about.
 
-use outlive_migration::message::{HowEnded, Refusal};
+use outlive_migration::{
+    id::MigrationId,
+    message::{HowEnded, Refusal},
+};
 use outlive_net::diag::{self, Ends, Overflow};
 use outlive_tcp::{
     time::Time,
@@ -71,7 +74,7 @@ impl Agent {
         }
     }
 
-    fn due(&mut self, id: outlive_migration::id::MigrationId, now: Time) -> Option<Due> {
+    fn due(&mut self, id: MigrationId, now: Time) -> Option<Due> {
         let settings = &self.settings;
         let connection = self.connections.get_mut(id)?;
         if let Some(how) = connection.ended {

@@ -65,6 +65,8 @@ pub(crate) struct Course {
     pub(crate) commits: bool,
     /// Everything is said twice.
     pub(crate) twice: bool,
+    /// Of tunnelled packets some are lost, some are doubled, and some overtake others.
+    pub(crate) bad_link: bool,
 }
 
 impl Default for Course {
@@ -78,6 +80,7 @@ impl Default for Course {
             timestamps: true,
             commits: true,
             twice: false,
+            bad_link: false,
         }
     }
 }
@@ -131,6 +134,8 @@ impl Balancer {
             begin: Instant::now(),
             counter: FlowCounter::new(Node::A, 7),
             last: None,
+            led: 0,
+            late: Vec::new(),
             connections: HashMap::new(),
             said,
             stop: stop.clone(),
@@ -187,6 +192,10 @@ struct State {
     begin: Instant,
     counter: FlowCounter,
     last: Option<MigrationId>,
+    /// Packets that were led to the target.
+    led: u64,
+    /// Those that are overtaken by the next.
+    late: Vec<Vec<u8>>,
     connections: HashMap<FourTuple, Phase>,
     said: mpsc::Sender<Message>,
     stop: Arc<AtomicBool>,
@@ -345,10 +354,27 @@ impl State {
                 let (range, offload) = (packet.range(), packet.offload());
                 let header = header_for(&buffer[range.clone()], offload).emit();
                 buffer[HEADROOM..START].copy_from_slice(&header);
-                self.tun.send(&buffer[HEADROOM..range.end]).unwrap();
+                let bad_link = self.course.lock().unwrap().bad_link;
+                self.lead(buffer[HEADROOM..range.end].to_vec(), bad_link);
             }
             _ => {}
         }
+    }
+
+    /// To the target, on a link that is good or bad.
+    fn lead(&mut self, packet: Vec<u8>, bad_link: bool) {
+        self.led += 1;
+        match self.led % 11 {
+            3 if bad_link => return,
+            5 if bad_link => self.tun.send(&packet).map(drop).unwrap(),
+            7 if bad_link => {
+                self.late.push(packet);
+                return;
+            }
+            _ => {}
+        }
+        self.tun.send(&packet).unwrap();
+        self.late.drain(..).for_each(|late| self.tun.send(&late).map(drop).unwrap());
     }
 
     /// An error about a packet that the target has sent is the target's.
