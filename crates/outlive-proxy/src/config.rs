@@ -339,6 +339,11 @@ pub enum Invalid {
         "server {0} has an agent, but the node or the agent has no tunnel address of that IP version"
     )]
     NoTunnelAddress(Endpoint),
+    /// A target would take packets from a virtual address for its own.
+    #[error(
+        "server {0} has an agent, so it has the virtual addresses, too: connections to it must come from another source address"
+    )]
+    SourceIsVirtual(Endpoint),
     /// Nowhere to migrate to.
     #[error("listener \"{0}\" has a route that migrates to a pool in which no server has an agent")]
     NoAgent(String),

@@ -411,7 +411,9 @@ action = "migrate"
 
 #[test]
 fn targets_need_tunnel_addresses_servers_in_pools_and_a_key() {
-    let source = format!("{PAIR}{MIGRATING}");
+    let plain = format!("{PAIR}{MIGRATING}");
+    let own = "[node]\nsource_addresses = [\"10.0.0.101\"]\n";
+    let source = plain.replace("[node]\n", own);
     let settings = parse(&source).unwrap();
     let agent = &settings.proxy.migration.agents[0];
     assert_eq!((agent.server.port, agent.control.port), (8_080, 7_410));
@@ -426,6 +428,7 @@ fn targets_need_tunnel_addresses_servers_in_pools_and_a_key() {
     let elsewhere =
         source.replace("servers = [\"10.0.0.77:8080\"] # agent", "servers = [\"10.7.7.7:1\"]");
     assert!(told(&elsewhere).contains("no server has an agent"));
+    assert!(told(&plain).contains("another source address"));
     let alone = format!("{SINGLE}{MIGRATING}");
     assert!(told(&alone).contains("key"), "{}", told(&alone));
 }

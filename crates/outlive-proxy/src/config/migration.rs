@@ -63,6 +63,16 @@ impl Migration {
                 return Err(Invalid::NoTunnelAddress(agent.server));
             }
         }
+        // On the machine of an agent the virtual addresses are its own: it would not answer packets from them.
+        let is_virtual =
+            |address: &IpAddr| config.listeners.iter().any(|l| l.address.addr == *address);
+        for agent in &self.agents {
+            let same = |address: &&IpAddr| address.is_ipv4() == agent.server.addr.is_ipv4();
+            let mut sources = config.source_addresses.iter().filter(same);
+            if sources.any(is_virtual) {
+                return Err(Invalid::SourceIsVirtual(agent.server));
+            }
+        }
         for listener in &config.listeners {
             for route in listener.routes.iter().filter(|route| route.migrate) {
                 let pool = config.pool(route.pool);

@@ -17,6 +17,7 @@ mod transfer;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -174,6 +175,11 @@ impl Migrations {
         self.mappings.len()
     }
 
+    /// The address that each client talks to, as often as there are clients.
+    pub(crate) fn virtual_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.mappings.iter().map(|(_, mapping)| mapping.record.ends.destination.addr)
+    }
+
     /// When the oldest decision began to wait for the standby.
     pub(crate) fn waiting_since(&self) -> Option<Time> {
         self.awaiting.front().map(|(_, since, _)| *since)
@@ -256,7 +262,7 @@ impl Queue {
 
 impl Proxy {
     /// The tunnel to a target of this node's, for connections of that IP version.
-    fn tunnel_to(&self, target: std::net::IpAddr) -> Option<Tunnel> {
+    fn tunnel_to(&self, target: IpAddr) -> Option<Tunnel> {
         let balancer = self.config.migration.tunnel_of(IpVersion::of(target))?;
         Some(Tunnel { balancer, target })
     }

@@ -3,7 +3,9 @@
 use outlive_tcp::{time::Time, wire::FourTuple};
 
 use super::{Mapping, MappingRecord, Phase, Queue};
-use crate::{counters::Counter, proxy::Proxy, replication::change::Change, session::Seconds};
+use crate::{
+    counters::Counter, flows::Flow, proxy::Proxy, replication::change::Change, session::Seconds,
+};
 
 impl Proxy {
     /// Appends mappings from number `from` on, as far as `room` bytes go; returns where to go on, or `None` at the end.
@@ -16,9 +18,8 @@ impl Proxy {
         // A record and a word that it speaks: never more for one.
         const MOST: usize = 256;
         let end = out.len() + room.saturating_sub(MOST);
-        // Vacant places are passed over by the slab itself; the walk begins anew for each message, which are few.
-        for (slot, mapping) in self.migrations.mappings.iter().skip_while(|(slot, _)| *slot < from)
-        {
+        for slot in from..self.migrations.mappings.capacity() {
+            let Some(mapping) = self.migrations.mappings.get(slot) else { continue };
             if out.len() > end {
                 return Some(slot);
             }
@@ -33,6 +34,10 @@ impl Proxy {
     /// The active node has decided to move a connection. Whether it has told the target is not known.
     pub(crate) fn adopt_migrated(&mut self, now: Time, record: &MappingRecord, picture: u8) {
         let record = *record;
+        // Whatever stands in its way is a session of which the end was not told.
+        if let Some(Flow::Session(slot, _)) = self.find(&record.ends) {
+            self.forget_session(now, slot);
+        }
         let same = [
             self.migrations.find(&record.ends),
             self.migrations.mapping_of(record.id),

@@ -125,8 +125,8 @@ impl Proxy {
 
     fn end_round(&mut self, now: Time) -> bool {
         let mut needed = std::mem::take(&mut self.retired.needed);
-        let of_terminated = self.terminated.own_addresses();
-        needed.extend(of_terminated.filter(|own| self.retired.addresses.contains(own)));
+        let others = self.terminated.own_addresses().chain(self.migrations.virtual_addresses());
+        needed.extend(others.filter(|own| self.retired.addresses.contains(own)));
         let before = std::mem::replace(&mut self.retired.addresses, needed);
         let needed = &self.retired.addresses;
         let gone = before.len() > needed.len();

@@ -307,6 +307,10 @@ impl Builder<'_, '_> {
             Invalid::HeaderOnMigration(name) => {
                 (of_listener(name), "remove proxy_protocol, or migrate to another pool")
             }
+            Invalid::SourceIsVirtual(_) => (
+                Some(file.node.span()),
+                "add source_addresses = [\"...\"] here, with addresses that move between the nodes like the virtual ones",
+            ),
             // What the core adds to its list of refusals is told as it says it.
             _ => (None, "see docs/configuration.md for the ranges"),
         };
