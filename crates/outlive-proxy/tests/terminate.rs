@@ -7,6 +7,11 @@ use outlive_proxy::{
     config::{OpeningMode, ProxyProtocol, Server},
     counters::Counter,
 };
+use outlive_tcp::{
+    segment::Segment,
+    seq::Seq,
+    wire::{Endpoint, Flags, FourTuple, Options},
+};
 
 const BOTH: [fn() -> OpeningMode; 2] = [|| OpeningMode::Direct, inspecting];
 
@@ -118,6 +123,30 @@ fn the_proxy_header_comes_before_everything_and_survives() {
             assert!(world.servers.last().unwrap().read.starts_with(b"PROXY TCP4 10.0.0.10 "));
         }
     }
+}
+
+#[test]
+fn a_client_that_has_not_shown_that_it_exists_is_not_announced() {
+    let mut config = config(OpeningMode::Direct);
+    config.pools[0].proxy_protocol = Some(ProxyProtocol::V2);
+    let silent = Work::sending(0, usize::MAX);
+    let mut world = World::new(config, silent, silent);
+    let syn = Segment {
+        tuple: FourTuple::new(Endpoint::new([10, 0, 0, 11].into(), 10_000), joined::listener()),
+        seq: Seq(1_000),
+        ack: None,
+        flags: Flags::SYN,
+        window: 20_000,
+        options: Options::default(),
+        payload: &[],
+        hop_limit: 64,
+    };
+    let mut packet = Vec::new();
+    syn.emit(&mut packet);
+    world.hand_to_node(&packet);
+    world.run(20);
+    assert_eq!(world.servers.len(), 1);
+    assert!(world.servers[0].read.is_empty());
 }
 
 #[test]

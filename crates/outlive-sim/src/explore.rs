@@ -57,7 +57,8 @@ pub fn setup(seed: u64) -> Setup {
     for (at, fault) in faults(rng) {
         scenario = scenario.fault(at, fault);
     }
-    if rng.chance(500) {
+    let fast = rng.chance(500);
+    if fast {
         // Sometimes there is not room for all.
         scenario = scenario.fast_path(*rng.pick(&[1, 2, 64]));
     }
@@ -68,10 +69,17 @@ pub fn setup(seed: u64) -> Setup {
     }
     // Likewise.
     let mut rng = Rng::new(seed ^ 0x7468_6972_6400_0000);
-    if rng.chance(200) {
+    let is_watched = rng.chance(200);
+    if is_watched {
         scenario = watched(scenario, &mut rng);
     }
-    scenario.aftermath(AFTERMATH).protection(protection(&mut rng)).setup(seed)
+    let mut protection = protection(&mut rng);
+    // Likewise, and only where that leaves no other situation out.
+    if !fast && !is_watched && Rng::new(seed ^ 0x656e_6473_0000_0000).chance(400) {
+        protection.synchronise = Synchronise::Establishment;
+        scenario = scenario.terminate();
+    }
+    scenario.aftermath(AFTERMATH).protection(protection).setup(seed)
 }
 
 /// An external detector decides, and may be cut off from one of the nodes, or deaf to it.

@@ -421,7 +421,7 @@ impl World {
             return;
         }
         let serves = tuple.source != client_address() && !self.refusing.contains(&tuple.source);
-        if arrival.flags.contains(Flags::SYN) && serves {
+        if arrival.flags.contains(Flags::SYN) && arrival.ack.is_none() && serves {
             let config = endpoint::Config {
                 acknowledge: Acknowledge::OnReceipt,
                 receive_buffer: self.server_work.buffer,

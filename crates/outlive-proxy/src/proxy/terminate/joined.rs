@@ -64,24 +64,22 @@ pub(super) struct Joined {
 }
 
 impl Joined {
-    /// Joins two connections that have just been opened. `prefix` goes to the server before anything else.
-    pub(super) fn new(
-        record: &Record,
-        client: Connection,
-        server: Connection,
-        prefix: &[u8],
-    ) -> Self {
-        let mut joined = Joined {
+    /// Joins two connections that have just been opened.
+    pub(super) fn new(record: &Record, client: Connection, server: Connection) -> Self {
+        Joined {
             client,
             server,
             shift: SIDES.map(|side| shift(record, side)),
             endings: [Ending::Open; 2],
-        };
+        }
+    }
+
+    /// Sends the server what comes before the client's first byte; before any of those is passed on.
+    pub(super) fn insert(&mut self, prefix: &[u8]) {
         if !prefix.is_empty() {
             // There is room: nothing was written before. It can fail only if the server is gone, which shows.
-            let _ = joined.server.write(Bytes::copy_from_slice(prefix));
+            let _ = self.server.write(Bytes::copy_from_slice(prefix));
         }
-        joined
     }
 
     /// Goes on where the ends have said that they are. `None` if they contradict each other, or the record: one of
@@ -143,9 +141,7 @@ impl Joined {
             shift: shifts,
             endings: SIDES.map(ending),
         };
-        if !prefix.is_empty() {
-            let _ = joined.server.write(Bytes::copy_from_slice(prefix));
-        }
+        joined.insert(prefix);
         Some(joined)
     }
 

@@ -101,7 +101,11 @@ impl Proxy {
             proxy_protocol::header(version, opening.tuple.source, opening.tuple.destination)
         });
         let record = record(&opening, &attempt, packet, [&client, &server], prefix.len() as u16);
-        let joined = Joined::new(&record, client, server, &prefix);
+        let mut joined = Joined::new(&record, client, server);
+        // One that has not shown that it exists has nothing put before its words.
+        if record.answered {
+            joined.insert(&prefix);
+        }
         let slot = self.insert_terminated(Entry {
             positions: [record.client.end_isn + 1, record.server.end_isn + 1],
             record,

@@ -67,6 +67,12 @@ impl Proxy {
                 .is_some_and(|j| j.end(side).state() != State::SynReceived);
             if shown {
                 self.terminated.is_complete(slot);
+                let entry = &mut self.terminated[slot];
+                let prefix = std::mem::take(&mut entry.prefix);
+                if let Some(joined) = entry.joined_mut() {
+                    joined.insert(&prefix);
+                }
+                entry.prefix = prefix;
             }
         }
         self.advance_terminated(now, slot);
