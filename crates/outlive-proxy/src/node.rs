@@ -367,7 +367,7 @@ impl Node {
         self.turn(now);
         self.follow(now, Hearing::Everything);
         self.check_standby(now);
-        if let Some(epoch) = self.pair.holds(now, self.proxy.sessions.len() > 0) {
+        if let Some(epoch) = self.pair.holds(now, self.proxy.session_count() > 0) {
             self.begin_epoch(epoch);
             self.log(LogEvent::Established { epoch });
         }
