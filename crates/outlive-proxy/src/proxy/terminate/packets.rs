@@ -62,6 +62,11 @@ impl Proxy {
         {
             self.counters.count(Counter::ResetOutside);
         }
+        // A window that is shut because the other end's is. That may have opened, and the word of it been lost.
+        let shut = [Drop::NoRoom, Drop::OutsideWindow].map(Heard::Dropped).contains(&heard);
+        if shut && packet.payload_len() > 0 {
+            joined.end_mut(side.other()).ask();
+        }
         if heard == Heard::Dropped(Drop::BadAcknowledgment)
             && self.speaks_of_another(slot, side, packet.ack())
         {
