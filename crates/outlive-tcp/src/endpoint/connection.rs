@@ -120,6 +120,12 @@ impl Connection {
         self.receiver.ask_for_ack(AckDemand::Now);
     }
 
+    /// Makes the other end say where it stands and what its window is, though there is nothing to
+    /// send: it may have said so in a segment that was lost.
+    pub fn ask(&mut self) {
+        self.probe_due |= self.state.is_synchronized() && self.state != State::TimeWait;
+    }
+
     /// The other end shall not be shown a window beyond `edge`, whatever there is room for: the
     /// program passes the stream on, and whoever it is for takes no more. What was shown stays
     /// shown. To be called with every change of that edge; a later one opens the window.

@@ -3,6 +3,7 @@
 use outlive_tcp::{
     endpoint::{Arrival, Drop, End as Cause, State, Transmit, Verdict as Heard},
     segment::{DEFAULT_HOP_LIMIT, Segment},
+    seq::Seq,
     time::Time,
     wire::{Flags, IcmpError, Options, TcpPacket, Timestamps},
 };
@@ -61,6 +62,18 @@ impl Proxy {
         {
             self.counters.count(Counter::ResetOutside);
         }
+        // A window that is shut because the other end's is. That may have opened, and the word of it been lost.
+        let shut = [Drop::NoRoom, Drop::OutsideWindow].map(Heard::Dropped).contains(&heard);
+        if shut && packet.payload_len() > 0 {
+            joined.end_mut(side.other()).ask();
+        }
+        if heard == Heard::Dropped(Drop::BadAcknowledgment)
+            && self.speaks_of_another(slot, side, packet.ack())
+        {
+            self.set_down(slot);
+            self.resume_terminated(now, slot);
+            return Verdict::Done;
+        }
         if side == Side::Client && self.terminated[slot].half_open {
             let shown = self.terminated[slot]
                 .joined()
@@ -77,6 +90,15 @@ impl Proxy {
         }
         self.advance_terminated(now, slot);
         Verdict::Done
+    }
+
+    /// Whether an end acknowledges what this node has not sent, but could have: another node has, which was active
+    /// while this one did not hear it.
+    fn speaks_of_another(&self, slot: usize, side: Side, ack: Seq) -> bool {
+        let Stage::Live(joined) = &self.terminated[slot].stage else { return false };
+        let at = joined.end(side).positions();
+        let edge = at.send_edge + u32::from(self.config.mtu);
+        self.config.pair.enabled && ack.after(at.sent) && ack.at_or_before(edge)
     }
 
     /// Passes on what can be, sends what there is to send, tells the standby what it has to know, and sets the timer.
