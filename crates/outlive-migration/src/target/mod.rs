@@ -115,7 +115,7 @@ pub struct Target {
     adopts: bool,
     table: Table,
     /// Of each node, oldest first.
-    probes: [VecDeque<(MigrationId, FlowId)>; 2],
+    probes: [VecDeque<(Epoch, MigrationId, FlowId)>; 2],
     actions: VecDeque<Action>,
     counts: Counts,
 }
@@ -245,11 +245,10 @@ impl Target {
 
     /// A packet with this flow identifier has come through the tunnel, `len` bytes long. True if it is a probe, and nothing else.
     pub fn probe_arrived(&mut self, flow: FlowId, len: u16) -> bool {
-        let epoch = self.epoch;
         for node in [Balancer::A, Balancer::B] {
             let probes = &self.probes[node.index()];
-            if let Some((id, _)) = probes.iter().find(|(_, probe)| *probe == flow) {
-                let id = *id;
+            if let Some((epoch, id, _)) = probes.iter().find(|(.., probe)| *probe == flow) {
+                let (epoch, id) = (*epoch, *id);
                 self.send(node, Message::Probed { epoch, id, len });
                 return true;
             }
@@ -430,11 +429,11 @@ impl Target {
             return;
         }
         let probes = &mut self.probes[from.index()];
-        probes.retain(|(_, probe)| *probe != flow);
+        probes.retain(|(.., probe)| *probe != flow);
         if probes.len() == PROBES {
             probes.pop_front();
         }
-        probes.push_back((id, flow));
+        probes.push_back((epoch, id, flow));
     }
 
     /// Whether what is said in `epoch` counts; if it is the latest, `from` is whom to tell things from now on.

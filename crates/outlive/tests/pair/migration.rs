@@ -53,6 +53,8 @@ action = "migrate"
 name = "web"
 servers = ["10.77.0.7:80", "[fd77::7]:80"]
 "#;
+/// The target has the virtual address itself, so what is proxied to it comes from another one.
+const SOURCES: &str = "[node]\nsource_addresses = [\"10.77.0.101\", \"fd77::101\"]";
 const AGENT: &str = r#"
 [host]
 listen = "10.77.0.7:7410"
@@ -122,7 +124,10 @@ impl Stage {
     fn pair(&self) -> [Node; 2] {
         let config = |name, number: u8, peer| {
             let rest = MIGRATES.replace("NUMBER", &number.to_string());
-            self.network.config(name, number, peer, &rest)
+            let path = self.network.config(name, number, peer, &rest);
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, text.replace("[node]", SOURCES)).unwrap();
+            path
         };
         let a = Node::start(&self.a_host, &config("a", 1, 2));
         a.is("active");
