@@ -272,7 +272,9 @@ impl Wire {
         let answers = seen.ack == self.clients[&key].host_isn.map(|isn| isn + 1);
         let answered = seen.has(Flags::SYN) && !self.first_data && server_key.is_some() && answers;
         let data = seen.len() > 0 || seen.has(Flags::FIN);
-        if let Some(held) = sender.held.filter(|_| data)
+        // What stands before the beginning of this connection belongs to an earlier one from this port.
+        let earlier = reused && self.clients[&key].of_own(seen.seq).is_none_or(|at| at < 0);
+        if let Some(held) = sender.held.filter(|_| data && !earlier)
             && !self.clients[&key].is_in(key, held)
         {
             let detail = format!("the client is told, and the standby knows nothing: {seen}");
