@@ -122,6 +122,8 @@ pub struct Judge {
     next_switch: Time,
     check_misses: u32,
     check_hold: Time,
+    /// An operator wants the other node to be active; until when its answer is waited for that it can be.
+    asked: Option<Time>,
     /// The node that an operator wants to be active, and until when that is tried.
     wish: Option<(NodeId, Time)>,
     actions: VecDeque<Action>,
@@ -145,6 +147,7 @@ impl Judge {
             next_switch: now,
             check_misses: 0,
             check_hold: now,
+            asked: None,
             wish: None,
             actions: VecDeque::new(),
         }
@@ -203,17 +206,28 @@ impl Judge {
     }
 
     /// An operator wants the other node to be active: this one is to be upgraded, say. Nothing happens, and is told, if
-    /// the other one does not hold everything.
+    /// the other one does not hold everything. What it last said may be old: it is asked.
     pub fn wished(&mut self, now: Time) {
+        self.asked = Some(now + self.rules.timeout);
+        for id in [NodeId::A, NodeId::B] {
+            self.ask(now, id);
+        }
+        self.decide(now);
+    }
+
+    /// Whether what an operator wants can be done.
+    fn judge_wish(&mut self, now: Time) {
+        let Some(until) = self.asked else { return };
         let other = self.leader.map(NodeId::other).filter(|other| self.complete(*other));
         match other {
             Some(to) => {
                 self.log(Event::Wished { to });
                 self.wish = Some((to, now + WISH_PATIENCE));
             }
+            None if now < until => return,
             None => self.log(Event::WishRefused),
         }
-        self.decide(now);
+        self.asked = None;
     }
 
     /// Time has passed. To be called when [`deadline`](Self::deadline) says so.
@@ -239,7 +253,7 @@ impl Judge {
         let nodes = self.nodes.iter().flat_map(|node| [Some(node.next_question), node.deadline()]);
         let forced = self.leaderless_since.zip(self.rules.force_after).map(|(at, time)| at + time);
         let order = self.plan.map(|_| self.next_order);
-        let later = [forced, order, Some(self.next_switch)];
+        let later = [forced, order, self.asked, Some(self.next_switch)];
         // What is past has been looked at, and waits for something else.
         let later = later.into_iter().filter(|at| at.is_some_and(|at| at > self.now()));
         nodes.chain(later).flatten().min().unwrap_or(Time::ZERO)
@@ -291,6 +305,7 @@ impl Judge {
             }
         }
         self.follow_leader();
+        self.judge_wish(now);
         if self.leader.is_none() && self.nodes.iter().any(|node| node.verdict == Verdict::Unknown) {
             // Only just begun: observe.
             return;

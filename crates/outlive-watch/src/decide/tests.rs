@@ -484,8 +484,8 @@ fn an_operator_can_have_the_other_node_if_it_holds_everything() {
     assert_eq!(world.done, []);
     assert!(world.log.contains(&Event::WishRefused));
 
+    // It has just become so, and has not been asked since.
     world.node(B).synchronised = true;
-    world.run(MS * 200);
     world.lose_orders = 2;
     world.judge.wished(world.now);
     world.b_takes_over(MS * 500, false);
