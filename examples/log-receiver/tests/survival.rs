@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc,
     },
     time::Duration,
@@ -109,7 +109,7 @@ fn log_of(directory: &Path, number: u8) -> PathBuf {
 }
 
 /// An ordinary sender: numbered records, one after the other, until it is told to stop. Gives how many.
-fn send(sender: usize, stop: &AtomicBool, sent: &AtomicUsize) -> usize {
+fn send(sender: usize, stop: &AtomicBool, sent: &mpsc::Sender<()>) -> usize {
     let service: SocketAddr = SERVICE.parse().unwrap();
     let mut stream = TcpStream::connect_timeout(&service, PATIENCE).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -119,7 +119,8 @@ fn send(sender: usize, stop: &AtomicBool, sent: &AtomicUsize) -> usize {
         let padding = "x".repeat(count % 300);
         stream.write_all(format!("{sender} {count} {padding}.\n").as_bytes()).unwrap();
         count += 1;
-        sent.fetch_add(1, Ordering::Release);
+        // Nobody counts any more when it is told to stop.
+        let _ = sent.send(());
         std::thread::sleep(Duration::from_micros(500));
     }
     stream.shutdown(Shutdown::Write).unwrap();
@@ -158,7 +159,8 @@ fn every_record_is_there_once_whoever_dies() {
     let mut standby = (2, start(2));
     active.1.becomes("Protected");
 
-    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (sent, records) = mpsc::channel();
     let senders: Vec<_> = (0..20)
         .map(|sender| {
             let (stop, sent) = (stop.clone(), sent.clone());
@@ -166,9 +168,10 @@ fn every_record_is_there_once_whoever_dies() {
         })
         .collect();
     for _ in 0..4 {
-        let before = sent.load(Ordering::Acquire);
-        while sent.load(Ordering::Acquire) < before + 1_000 {
-            std::thread::sleep(Duration::from_millis(5));
+        // A thousand from now on.
+        while records.try_recv().is_ok() {}
+        for _ in 0..1_000 {
+            records.recv_timeout(PATIENCE).expect("the senders go on");
         }
         let (number, dead) = active;
         drop(dead);

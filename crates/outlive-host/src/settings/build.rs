@@ -8,7 +8,7 @@ use std::{
 };
 
 use outlive_node::settings::{
-    LogFormat, Placed, Problem, Problems,
+    LogFormat, Placed, Problem, Problems, source,
     values::{self, Text, placed},
 };
 use toml::Spanned;
@@ -32,19 +32,9 @@ const SAME_PORT: u16 = 0;
 const DEFAULT_STATUS: &str = "/run/outlive/host.sock";
 
 pub(super) fn settings(path: &Path, source: &str) -> Result<Settings, Vec<Problem>> {
-    let mut problems = Problems::new(path, source);
-    let file: File = match toml::from_str(source) {
-        Ok(file) => file,
-        Err(error) => {
-            problems.not_toml(&error, DOCUMENT);
-            return Err(problems.into_vec());
-        }
-    };
-    let built = Builder { path, source, problems: &mut problems }.build(&file);
-    match built {
-        Some(settings) if problems.is_empty() => Ok(settings),
-        _ => Err(problems.into_vec()),
-    }
+    source::check(path, source, DOCUMENT, |file: &File, problems| {
+        Builder { path, source, problems }.build(file)
+    })
 }
 
 struct Builder<'a, 'p> {

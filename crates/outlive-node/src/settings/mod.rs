@@ -6,6 +6,7 @@
 //! | `values` | addresses, times and the like from text |
 //! | `build` | from the one to the other, with everything that contradicts itself |
 //! | `change` | what of a changed file a running node can obey |
+//! | [`source`] | from a file to what it describes: shared with the detector and the agent |
 //! | [`Problem`] | what is wrong, where, and what to do about it |
 //!
 //! Nothing here looks at the machine: whether interfaces exist and keys can be read is
@@ -15,12 +16,12 @@ mod build;
 mod change;
 mod file;
 mod problem;
+pub mod source;
 #[cfg(test)]
 mod tests;
 pub mod values;
 
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -139,15 +140,7 @@ impl Settings {
     /// # Errors
     /// All problems that could be found, at least one.
     pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
-        let source = fs::read_to_string(path).map_err(|error| {
-            vec![Problem {
-                file: path.to_owned(),
-                place: None,
-                message: format!("the configuration cannot be read: {error}"),
-                help: "name an existing, readable file with --config".to_owned(),
-            }]
-        })?;
-        Self::parse(path, &source)
+        Self::parse(path, &source::read(path)?)
     }
 
     /// Checks the text of a file. `path` is for messages, and relative paths in the file start

@@ -59,15 +59,15 @@ async fn what_is_not_acknowledged_stays_with_the_client() {
     });
     let mut stream = listener.accept().await.unwrap();
     let socket = tokio::task::spawn_blocking(move || held.recv().unwrap()).await.unwrap();
-    let unacknowledged = || Sending::of(&socket).unwrap().unacknowledged;
+    let sending = || Sending::of(&socket).unwrap();
 
     let data = stream.read(100).await.unwrap().unwrap();
     assert_eq!((data.position, data.bytes.as_ref()), (0, &b"an order"[..]));
-    // More than any delayed acknowledgment.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(unacknowledged() > 0, "it was read, and not acknowledged");
+    // Its sender waits for longer than any delayed acknowledgment takes.
+    until("the client says it again", || sending().retransmitted > 0).await;
+    assert!(sending().unacknowledged > 0, "it was read, and not acknowledged");
     stream.commit(Transaction::new().acknowledge(8).write("booked").end()).await.unwrap();
-    until("the client knows", || unacknowledged() == 0).await;
+    until("the client knows", || sending().unacknowledged == 0).await;
     drop(stream);
     drop(socket);
     tokio::task::spawn_blocking(|| client.join().unwrap().unwrap()).await.unwrap();

@@ -6,14 +6,13 @@ mod file;
 mod tests;
 
 use std::{
-    fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use ipnet::IpNet;
-use outlive_node::settings::{LogFormat, Placed, Problem};
+use outlive_node::settings::{LogFormat, Placed, Problem, source};
 
 use crate::{check::CheckConfig, decide::Rules};
 
@@ -65,15 +64,7 @@ impl Settings {
     /// # Errors
     /// All problems that could be found, at least one.
     pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
-        let source = fs::read_to_string(path).map_err(|error| {
-            vec![Problem {
-                file: path.to_owned(),
-                place: None,
-                message: format!("the configuration cannot be read: {error}"),
-                help: "name an existing, readable file with --config".to_owned(),
-            }]
-        })?;
-        Self::parse(path, &source)
+        Self::parse(path, &source::read(path)?)
     }
 
     /// Checks the text of a file. `path` is for messages, and relative paths in the file start at its directory.

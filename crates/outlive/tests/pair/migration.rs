@@ -6,9 +6,10 @@ use std::{
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use outlive_lab::clock::wait_until;
 use outlive_net::{
     netlink::{Route, RouteTarget},
     netns::Namespace,
@@ -181,11 +182,8 @@ impl Stage {
         command.arg("-e").arg(self.network.path("error.log"));
         command.arg("-c").arg(self.network.path("nginx.conf")).stderr(Stdio::null());
         let program = Program(self.target.enclose(&mut command).spawn().unwrap());
-        let begin = Instant::now();
-        while self.target.run(|| TcpStream::connect("127.0.0.1:8080")).unwrap().is_err() {
-            assert!(begin.elapsed() < PATIENCE, "nginx does not begin");
-            thread::sleep(Duration::from_millis(5));
-        }
+        let answers = || self.target.run(|| TcpStream::connect("127.0.0.1:8080")).unwrap().is_ok();
+        assert!(wait_until(PATIENCE, answers), "nginx does not begin");
         program
     }
 

@@ -23,23 +23,14 @@ use super::{
     DEFAULT_ADMIN_SOCKET, DEFAULT_FAST_PATH, DEFAULT_TUN, EdgeKind, LogFormat, Placed, Problem,
     Problems, Settings,
     file::{self, File, Text},
+    source,
     values::{self, placed},
 };
 
 pub(super) fn settings(path: &Path, source: &str) -> Result<Settings, Vec<Problem>> {
-    let mut problems = Problems::new(path, source);
-    let file: File = match toml::from_str(source) {
-        Ok(file) => file,
-        Err(error) => {
-            problems.not_toml(&error, "docs/configuration.md");
-            return Err(problems.into_vec());
-        }
-    };
-    let built = Builder { path, source, problems: &mut problems }.build(&file);
-    match built {
-        Some(settings) if problems.is_empty() => Ok(settings),
-        _ => Err(problems.into_vec()),
-    }
+    source::check(path, source, "docs/configuration.md", |file: &File, problems| {
+        Builder { path, source, problems }.build(file)
+    })
 }
 
 struct Builder<'a, 'p> {

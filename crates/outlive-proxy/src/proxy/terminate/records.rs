@@ -1,7 +1,7 @@
 //! What the standby is told of terminated sessions, and what it holds.
 //!
 //! A record when one is opened; the end of each stream, before it is passed on; that the inserted bytes are acknowledged;
-//! a position every 512 MiB; the end. Nothing for a byte: see `docs/terminate.md`.
+//! a position every 32 MiB; the end. Nothing for a byte: see `docs/terminate.md`.
 
 use outlive_tcp::{seq::Seq, time::Time, wire::FourTuple};
 
