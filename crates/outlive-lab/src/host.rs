@@ -286,6 +286,12 @@ impl Program {
         self.signal(signal)
     }
 
+    /// Ends it and the processes that it has started at once, as the machine's crash would.
+    pub fn kill_family(&mut self) -> Result<(), LabError> {
+        self.signal_family(Signal::KILL)?;
+        self.kill()
+    }
+
     /// Ends it at once, as a crash would (`SIGKILL`), and waits until it is gone.
     pub fn kill(&mut self) -> Result<(), LabError> {
         let result = self.child.kill().and_then(|()| self.child.wait());

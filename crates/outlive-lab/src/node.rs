@@ -137,6 +137,11 @@ impl Node {
         self.running.take().map_or(Ok(()), |mut program| program.kill())
     }
 
+    /// Ends the program and what it has started, as the machine's crash would.
+    pub fn kill_all(&mut self) -> Result<(), LabError> {
+        self.running.take().map_or(Ok(()), |mut program| program.kill_family())
+    }
+
     /// Asks the program to stop (`SIGTERM`) and waits at most `limit` for it.
     pub fn terminate(&mut self, limit: Duration) -> Result<(), LabError> {
         self.signal(Signal::TERM)?;

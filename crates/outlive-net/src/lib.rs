@@ -12,6 +12,7 @@
 //! | [`sending`] | what the kernel says of a TCP socket's sender |
 //! | [`diag`] | which TCP connections the kernel has, and which have ended |
 //! | [`repair`] | connections put into the kernel's TCP, and taken out of it (`TCP_REPAIR`) |
+//! | [`keeper`] | a program that holds descriptors for a moment longer than the process that started it |
 //! | [`sysctl`] | settings under `/proc/sys`: what is required, what is found |
 //! | [`privilege`] | what this process may not do; real-time priority, locked memory |
 //! | [`netns`] | network namespaces as guards: run closures and programs inside |
@@ -27,6 +28,7 @@ pub mod diag;
 pub mod edge;
 mod errno;
 pub mod fast_path;
+pub mod keeper;
 mod mac;
 pub mod neighbour;
 pub mod netlink;

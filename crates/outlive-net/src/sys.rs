@@ -125,6 +125,19 @@ pub(crate) fn set_death_signal(signal: libc::c_int) -> io::Result<()> {
         .map(drop)
 }
 
+/// Ignores a signal; a program that this process executes does so, too.
+pub(crate) fn ignore_signal(signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: ignoring a signal runs no code.
+    let before = unsafe { libc::signal(signal, libc::SIG_IGN) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A program that this process executes has the descriptor, too.
+pub(crate) fn keep_on_exec(descriptor: RawFd) -> io::Result<()> {
+    // SAFETY: takes plain integers.
+    check(unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) }).map(drop)
+}
+
 /// `mount(2)` without data.
 pub(crate) fn mount(
     source: &CStr,

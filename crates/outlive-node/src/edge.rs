@@ -1,7 +1,13 @@
 //! The node's place in the network: its TUN device, the routes of its virtual addresses, and who answers
 //! for them. Everything set up here is removed when it is dropped.
 
-use std::{io, net::IpAddr, os::fd::AsRawFd};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::AsRawFd,
+    thread,
+    time::{Duration, Instant},
+};
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 use outlive_net::{
@@ -20,6 +26,11 @@ use crate::{
 
 /// A burst from a fast link beyond the kernel's default of 500 packets would be dropped.
 const TUN_QUEUE_LEN: u32 = 5_000;
+
+/// What a killed node's keeper may take to end, beyond the time for which it keeps the device.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(1);
+/// Until the device is tried again.
+const KEEPER_POLL: Duration = Duration::from_millis(5);
 
 /// The node's place in the network.
 pub struct Edge {
@@ -84,7 +95,7 @@ impl Edge {
             }
         }
         let name = &settings.tun.value;
-        let tun = Tun::open(Layer::Ip, name, Offload::TCP)?;
+        let tun = open_device(settings)?;
         let netlink = Netlink::open()?;
         netlink.set_mtu(name, plan.mtu.into())?;
         netlink.set_tx_queue_len(name, TUN_QUEUE_LEN)?;
@@ -260,6 +271,21 @@ impl Drop for Edge {
         self.deactivate();
         // Routes and device go with the fields.
         restore(&self.changed);
+    }
+}
+
+/// Opens the TUN device. Of a killed node a [keeper](outlive_net::keeper) may still have it.
+fn open_device(settings: &Settings) -> Result<Tun, TunError> {
+    let began = Instant::now();
+    let kept = match settings.peer {
+        Some(_) => settings.proxy.pair.detection_timeout + KEEPER_PATIENCE,
+        None => Duration::ZERO,
+    };
+    loop {
+        match Tun::open(Layer::Ip, &settings.tun.value, Offload::TCP) {
+            Err(TunError::Held { .. }) if began.elapsed() < kept => thread::sleep(KEEPER_POLL),
+            other => return other,
+        }
     }
 }
 

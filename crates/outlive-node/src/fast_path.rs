@@ -1,10 +1,14 @@
 //! The kernel as the core's [fast path](outlive_proxy::fast_path): its sessions put into the program of
 //! [`outlive_net::fast_path`], and what that has learnt brought back.
 
-use std::{cell::RefCell, collections::HashMap, net::IpAddr, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell, collections::HashMap, io, net::IpAddr, os::fd::BorrowedFd, process::Command,
+    rc::Rc, time::Duration,
+};
 
 use outlive_net::{
     fast_path::{self as kernel, FastPath, FastPathError, Passed, Place, Stream, Tuple},
+    keeper::Keeper,
     netlink::{Netlink, NetlinkError},
 };
 use outlive_proxy::{
@@ -84,6 +88,16 @@ impl KernelPath {
     /// What the core is given.
     pub fn for_core(&self) -> Box<dyn core::FastPath> {
         Box::new(ForCore(self.table.clone()))
+    }
+
+    /// Has `command` [keep](outlive_net::keeper) the program attached, and `device`, for a moment if this process is killed.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn keep(&self, command: &mut Command, device: BorrowedFd<'_>) -> io::Result<Keeper> {
+        let table = self.table.borrow();
+        let held: Vec<_> = table.path.links().chain([device]).collect();
+        Keeper::start(command, &held)
     }
 
     /// Lets the program go on until `until` (by [`monotonic`](kernel::monotonic)), or, with `None`, no longer. Every

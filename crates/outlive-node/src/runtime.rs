@@ -13,6 +13,8 @@ mod start;
 use std::{
     io,
     net::SocketAddr,
+    os::fd::AsFd,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -21,7 +23,7 @@ use std::{
 };
 
 use mio::{Events, Poll, Token, Waker};
-use outlive_net::fast_path::monotonic;
+use outlive_net::{fast_path::monotonic, keeper::Keeper};
 use outlive_proxy::{
     HandoverProgress, HandoverRefusal, Node,
     config::{Detector, NodeId},
@@ -73,6 +75,8 @@ const PATIENT_TURNS: u32 = 16;
 
 /// A node, set up and ready to [`run`](Runtime::run). Dropping it removes everything it set up.
 pub struct Runtime {
+    /// Keeps what follows for a moment if this process is killed.
+    keeper: Option<Keeper>,
     /// Or why there is none.
     fast_path: Result<KernelPath, String>,
     edge: Edge,
@@ -138,6 +142,19 @@ impl Runtime {
     /// What ends [`run`](Self::run).
     pub fn stopper(&self) -> Stopper {
         Stopper { stop: self.stop.clone(), reload: self.reload.clone(), waker: self.waker.clone() }
+    }
+
+    /// Has the kernel go on with established sessions for one detection timeout, in which the peer notices, if this process
+    /// is killed. Given that time, `command` makes the program that comes to [`keep`](outlive_net::keeper::keep).
+    pub fn use_keeper(&mut self, command: impl FnOnce(Duration) -> Command) {
+        let (Ok(path), true) = (&self.fast_path, self.settings.peer.is_some()) else { return };
+        let mut command = command(self.settings.proxy.pair.detection_timeout);
+        match path.keep(&mut command, self.edge.tun.as_fd()) {
+            Ok(keeper) => self.keeper = Some(keeper),
+            Err(error) => {
+                warn!(%error, "established sessions will stand still if this process is killed, until the peer has noticed")
+            }
+        }
     }
 
     /// Turns until it is [stopped](Stopper). Then everything that was set up is removed.

@@ -419,6 +419,7 @@ pub const REQUIRED: &[&str] = &[
     "packets_relayed_in",
     "passed by the kernel",
     "passed by the kernel of a frozen node",
+    "passed by the kernel of a dead node",
     "prefix_repeated",
     "probe_resets_swallowed",
     "reset_outside_window",

@@ -1,5 +1,5 @@
 //! The kernel of a machine of the pair: it passes the packets of sessions that the node has left to it, whether or
-//! not the process runs, for as long as its lease lasts.
+//! not the process runs or lives, for as long as its lease lasts.
 
 use outlive_proxy::fast_path::{Model, Outcome};
 use outlive_tcp::{
@@ -39,7 +39,7 @@ impl World {
         let Some(kernel) = machine.kernel.as_mut().filter(|kernel| now <= kernel.lease) else {
             return false;
         };
-        if !matches!(process, Process::Running | Process::Frozen) {
+        if process == Process::Off {
             return false;
         }
         let mut buffer = [&[0; HEADROOM], packet].concat();
@@ -53,16 +53,18 @@ impl World {
         kernel.events.extend(tell);
         machine.busy = true;
         self.situations.insert("passed by the kernel");
-        if process == Process::Frozen {
-            self.situations.insert("passed by the kernel of a frozen node");
-        }
+        match process {
+            Process::Frozen => self.situations.insert("passed by the kernel of a frozen node"),
+            Process::Dead => self.situations.insert("passed by the kernel of a dead node"),
+            Process::Running | Process::Off => false,
+        };
         self.trace(|| format!("node {node}: its kernel passes"));
         let came = Seen::of(&mut packet.to_vec());
         if let (Some(came), Some(goes)) = (came, Seen::of(&mut passed.clone())) {
             self.wire.passed(&mut self.ledger, &came, &goes);
         }
         self.node_sends(node, passed, true);
-        if self.step(node) {
+        if process == Process::Dead || self.step(node) {
             return true;
         }
         if tell.is_some() && process == Process::Running {

@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod drain;
 mod handover;
+mod hold;
 mod host;
 mod keygen;
 mod log;
@@ -93,6 +94,9 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// What a node runs beside itself: hold what was inherited until standard input ends, and so much longer.
+    #[command(hide = true)]
+    Hold { microseconds: u64 },
     /// Make a key for a pair; both nodes need a copy of it.
     Keygen {
         /// Where to put it, readable for its owner only; it must not exist. Without: to standard output.
@@ -122,6 +126,7 @@ fn main() -> ExitCode {
         Command::Drain(options) => drain::drain(options),
         Command::Undrain { which, member } => drain::undrain(which, member),
         Command::Handover { which } => handover::hand_over(which),
+        Command::Hold { microseconds } => hold::hold(microseconds),
         Command::Host { config, instead } => host::host(&config, instead),
         Command::Watch { config, check } => watch::watch(&config, check),
         Command::Keygen { output, watch, host, name } => {

@@ -14,6 +14,8 @@ use signal_hook::{
 };
 use tracing::{error, info};
 
+use crate::hold;
+
 pub(crate) fn run(path: &Path) -> ExitCode {
     let settings = match Settings::load(path) {
         Ok(settings) => settings,
@@ -24,10 +26,11 @@ pub(crate) fn run(path: &Path) -> ExitCode {
         Err(problems) => return crate::report(&problems),
     };
     crate::log::begin(settings.log);
-    let runtime = match Runtime::start(settings.clone(), &plan) {
+    let mut runtime = match Runtime::start(settings.clone(), &plan) {
         Ok(runtime) => runtime,
         Err(error) => return crate::report(&[error.problem(&settings)]),
     };
+    runtime.use_keeper(hold::command);
     if let Err(error) = obey_signals(runtime.stopper()) {
         error!(%error, "signals cannot be received");
         return ExitCode::FAILURE;

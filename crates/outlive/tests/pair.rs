@@ -5,6 +5,8 @@ mod common;
 mod drain;
 #[path = "pair/handover.rs"]
 mod handover;
+#[path = "pair/killed.rs"]
+mod killed;
 #[path = "pair/migration.rs"]
 mod migration;
 #[path = "pair/reload.rs"]

@@ -205,7 +205,7 @@ impl Machine for Node {
     }
 
     fn kill_all(&mut self) -> Result<(), LabError> {
-        Node::kill(self)
+        Node::kill_all(self)
     }
 
     fn stop(&mut self) -> Result<(), LabError> {

@@ -21,7 +21,7 @@ use std::{
     collections::VecDeque,
     io,
     ops::AddAssign,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::Ordering::{Acquire, Relaxed, Release},
     time::Duration,
 };
@@ -146,6 +146,11 @@ impl FastPath {
             attach_ingress(self.program.as_fd(), interface).map_err(FastPathError::Attach)?;
         self.links.push(link);
         Ok(())
+    }
+
+    /// What keeps the program attached.
+    pub fn links(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.links.iter().map(AsFd::as_fd)
     }
 
     /// The program may act until then, by the [monotonic clock](monotonic).

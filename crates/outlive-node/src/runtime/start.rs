@@ -148,6 +148,7 @@ impl Runtime {
             None => None,
         };
         Ok(Runtime {
+            keeper: None,
             fast_path,
             edge,
             heartbeats,
