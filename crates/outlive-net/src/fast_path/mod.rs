@@ -195,12 +195,11 @@ impl FastPath {
         Some(place)
     }
 
+    /// A place that was used before, if it may be used again: its memory has been touched already.
     fn vacancy(&mut self) -> Option<u32> {
-        if let Some(index) = self.free.pop() {
-            return Some(index);
-        }
-        let recently = monotonic_ns().saturating_sub(QUARANTINE.as_nanos() as u64);
-        self.given_up.pop_front_if(|(_, since)| *since < recently).map(|(index, _)| index)
+        let recently = || monotonic_ns().saturating_sub(QUARANTINE.as_nanos() as u64);
+        let used = self.given_up.pop_front_if(|(_, since)| *since < recently());
+        used.map(|(index, _)| index).or_else(|| self.free.pop())
     }
 
     fn write(&self, place: Place, side: usize, direction: &Direction, stream: &Stream) {
