@@ -49,8 +49,9 @@ pub(crate) const RELAYING: Duration = Duration::from_secs(2);
 
 /// The new active node lets packets wait for those that still reach the old one for so long at most.
 const HOLDING: Duration = Duration::from_millis(50);
-/// When no packet has come for so long, or this long after the handover, none is behind any more.
-const STRAGGLING: Duration = Duration::from_millis(1);
+/// When no packet has come for so long, or this long after the handover, none is behind any more. On a busy machine the kernel lets
+/// one wait for as long as it lets other programs run.
+const STRAGGLING: Duration = Duration::from_millis(4);
 const LAST_STRAGGLER: Duration = Duration::from_millis(20);
 
 /// How far a planned handover has come.
