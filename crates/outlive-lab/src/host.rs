@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::congestion;
 use crate::error::LabError;
 use crate::link::{INTERFACE, Link, LinkKind};
+use crate::steering;
 use crate::topology::{Switch, addresses};
 use crate::traffic::engine::{Command as EngineCommand, Engine, Remote};
 
@@ -239,6 +240,7 @@ fn boot() -> Result<Namespace, LabError> {
     let namespace = Namespace::create()?;
     namespace.run(|| {
         congestion::choose();
+        steering::by_flow();
         SETTINGS.iter().try_for_each(|(name, value)| write_sysctl(name, value))
     })??;
     Ok(namespace)

@@ -64,6 +64,7 @@ pub mod report;
 pub mod scenario;
 mod scratch;
 mod segment;
+mod steering;
 pub mod subject;
 pub mod synthetic;
 pub mod topology;

@@ -16,6 +16,7 @@ use crate::congestion;
 use crate::error::LabError;
 use crate::host::{Host, write_sysctl};
 use crate::link::LinkKind;
+use crate::steering;
 
 /// The bridge's name in the switch's namespace.
 const BRIDGE: &str = "lab";
@@ -103,6 +104,7 @@ fn bypass_firewall() -> Result<(), LabError> {
 impl Switch {
     fn new() -> Result<Self, LabError> {
         let namespace = Namespace::create()?;
+        namespace.run(steering::by_flow)?;
         // The switch itself has nothing to say to its hosts.
         namespace.run(|| write_sysctl("net/ipv6/conf/default/disable_ipv6", "1"))??;
         namespace.run(bypass_firewall)??;
