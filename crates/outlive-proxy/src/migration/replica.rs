@@ -8,17 +8,14 @@ use crate::{
 };
 
 impl Proxy {
-    /// Appends mappings from number `from` on, as far as `room` bytes go; returns where to go on, or `None` at the end.
-    pub(crate) fn mapping_snapshot(
+    /// Appends mappings from `slot` on until `out` is longer than `end`; returns where to go on, or `None` at the end.
+    pub(crate) fn snapshot_mappings(
         &self,
-        from: usize,
-        room: usize,
+        slot: usize,
+        end: usize,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
-        // A record and a word that it speaks: never more for one.
-        const MOST: usize = 256;
-        let end = out.len() + room.saturating_sub(MOST);
-        for slot in from..self.migrations.mappings.capacity() {
+        for slot in slot..self.migrations.mappings.capacity() {
             let Some(mapping) = self.migrations.mappings.get(slot) else { continue };
             if out.len() > end {
                 return Some(slot);

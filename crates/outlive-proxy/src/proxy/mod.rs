@@ -40,6 +40,7 @@ use self::{
     withheld::Withheld,
 };
 pub(crate) use self::{
+    replica::SnapshotCursor,
     splice::{Prefix, shown_scale},
     terminate::Terminated,
     withheld::FirstData,

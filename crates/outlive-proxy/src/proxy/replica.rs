@@ -10,7 +10,7 @@ use outlive_tcp::{
     wire::FourTuple,
 };
 
-use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release, terminate};
+use super::{Admission, Awaiting, FirstData, Prefix, Proxy, Release};
 use crate::{
     counters::Counter,
     flows::{Flow, Side},
@@ -27,6 +27,16 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 /// Packets of an inherited session that are looked at here before the fast path gets it: what was learnt from the
 /// first may be a stranger's lie, and is corrected here only.
 const UNTIL_CERTAIN: u8 = 32;
+
+/// How far the walk over everything that a new standby is told has come: what it goes on with, from this slot on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SnapshotCursor {
+    Sessions(usize),
+    /// Of migrated connections.
+    Mappings(usize),
+    /// Sessions of listeners that terminate.
+    Terminated(usize),
+}
 
 impl Proxy {
     // ── active node
@@ -153,47 +163,52 @@ impl Proxy {
         self.remove_answered_openings();
     }
 
-    /// Where the mappings of migrated connections begin in the walk of [`snapshot`](Self::snapshot): behind every session.
-    const MAPPINGS: usize = 1 << 30;
-
-    /// Appends sessions from `slot` on, then mappings, as far as `room` bytes go; returns where to go on, or `None` at the
-    /// end.
+    /// Appends what a new standby has to know from `cursor` on, as far as `room` bytes go; returns where to go on, or
+    /// `None` at the end.
     pub(crate) fn snapshot(
         &self,
-        mut slot: usize,
+        mut cursor: SnapshotCursor,
         room: usize,
         out: &mut Vec<u8>,
-    ) -> Option<usize> {
-        // A record, a prefix, an end, a position: never more for one session.
+    ) -> Option<SnapshotCursor> {
+        use SnapshotCursor::{Mappings, Sessions, Terminated};
+        // A record, a prefix, an end, a position: never more for one entry.
         const MOST: usize = 512;
-        let before = out.len();
-        let end = before + room.saturating_sub(MOST);
-        if slot >= terminate::FIRST_SLOT {
-            return self.snapshot_terminated(slot, end, out);
-        }
-        if slot < Self::MAPPINGS {
-            while let Some((found, session)) = self.sessions.next_from(slot) {
-                if out.len() > end {
-                    return Some(found);
+        let end = out.len() + room.saturating_sub(MOST);
+        loop {
+            let (more, then) = match cursor {
+                Sessions(slot) => {
+                    (self.snapshot_sessions(slot, end, out).map(Sessions), Some(Mappings(0)))
                 }
-                slot = found + 1;
-                if session.phase == Phase::Unconfirmed && fault::on(Fault::RecordLostOnReconnect) {
-                    continue;
+                Mappings(slot) => {
+                    (self.snapshot_mappings(slot, end, out).map(Mappings), Some(Terminated(0)))
                 }
-                if session.told {
-                    self.describe(found, session, out);
+                Terminated(slot) => {
+                    (self.snapshot_terminated(slot, end, out).map(Terminated), None)
                 }
+            };
+            if more.is_some() {
+                return more;
             }
+            cursor = then?;
+        }
+    }
+
+    /// Appends sessions from `slot` on until `out` is longer than `end`; returns where to go on, or `None` at the end.
+    fn snapshot_sessions(&self, mut slot: usize, end: usize, out: &mut Vec<u8>) -> Option<usize> {
+        while let Some((found, session)) = self.sessions.next_from(slot) {
             if out.len() > end {
-                return Some(Self::MAPPINGS);
+                return Some(found);
             }
-            slot = Self::MAPPINGS;
+            slot = found + 1;
+            if session.phase == Phase::Unconfirmed && fault::on(Fault::RecordLostOnReconnect) {
+                continue;
+            }
+            if session.told {
+                self.describe(found, session, out);
+            }
         }
-        let left = room.saturating_sub(out.len() - before);
-        match self.mapping_snapshot(slot - Self::MAPPINGS, left, out) {
-            Some(next) => Some(Self::MAPPINGS + next),
-            None => self.snapshot_terminated(terminate::FIRST_SLOT, end, out),
-        }
+        None
     }
 
     fn describe(&self, slot: usize, session: &Session, out: &mut Vec<u8>) {

@@ -24,7 +24,7 @@ use crate::{
         Epoch,
         heartbeat::{Beliefs, Role},
     },
-    proxy::Proxy,
+    proxy::{Proxy, SnapshotCursor},
 };
 
 /// Room for the head of a message.
@@ -41,8 +41,8 @@ enum Stage {
     Waiting,
     /// Active: the standby will say what it holds.
     Comparing,
-    /// Active: sessions from this slot on have to be told.
-    Snapshot { slot: usize },
+    /// Active: everything from there on has to be told.
+    Snapshot { from: SnapshotCursor },
     /// Active: the standby is told what it missed.
     CatchingUp,
     /// Active: everything was told, and this number has to be confirmed.
@@ -429,7 +429,7 @@ impl Link {
             sequence_key: proxy.sequence_key,
             sessions: proxy.session_count() as u64,
         });
-        self.stage = Stage::Snapshot { slot: 0 };
+        self.stage = Stage::Snapshot { from: SnapshotCursor::Sessions(0) };
         self.say_drains(proxy);
     }
 
@@ -499,9 +499,9 @@ impl Link {
             return true;
         }
         match self.stage {
-            Stage::Snapshot { slot } => {
-                match proxy.snapshot(slot, MAX_STATE_MESSAGE - HEAD, &mut changes) {
-                    Some(slot) => self.stage = Stage::Snapshot { slot },
+            Stage::Snapshot { from } => {
+                match proxy.snapshot(from, MAX_STATE_MESSAGE - HEAD, &mut changes) {
+                    Some(from) => self.stage = Stage::Snapshot { from },
                     None => {
                         if let Some(complete) = self.complete(proxy, next_key) {
                             self.say(&complete);

@@ -19,5 +19,4 @@ mod records;
 mod resume;
 mod table;
 
-pub(super) use self::records::FIRST_SLOT;
 pub(crate) use self::table::Terminated;

@@ -14,9 +14,6 @@ use crate::{
     session::{Phase, Seconds, Session, record::Record},
 };
 
-/// Slots of a walk over all sessions from which on they mean terminated ones.
-pub(crate) const FIRST_SLOT: usize = 1 << 31;
-
 impl Proxy {
     // ── active node
 
@@ -133,7 +130,7 @@ impl Proxy {
         }
     }
 
-    /// Appends sessions from `slot` on, as far as `end` goes; returns where to go on, or `None` at the end.
+    /// Appends sessions from `slot` on until `out` is longer than `end`; returns where to go on, or `None` at the end.
     pub(crate) fn snapshot_terminated(
         &self,
         mut slot: usize,
@@ -143,11 +140,11 @@ impl Proxy {
         if !self.terminated.understood {
             return None;
         }
-        while let Some((found, entry)) = self.terminated.next_from(slot - FIRST_SLOT) {
+        while let Some((found, entry)) = self.terminated.next_from(slot) {
             if out.len() > end {
-                return Some(FIRST_SLOT + found);
+                return Some(found);
             }
-            slot = FIRST_SLOT + found + 1;
+            slot = found + 1;
             describe(entry, out);
         }
         None
