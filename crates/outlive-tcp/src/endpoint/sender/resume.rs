@@ -77,6 +77,7 @@ impl Sender {
         self.rtt.resume(micros(snapshot.smoothed_rtt_us), micros(snapshot.rtt_variation_us));
         self.congestion.ssthresh = snapshot.slow_start_threshold.max(2 * self.mss);
         self.echo_floor = Some(self.clock.value(now));
+        self.expect_report();
     }
 
     fn resume_window(&mut self, snapshot: &Snapshot) {
