@@ -28,6 +28,18 @@ impl Listener {
     /// A stream that [goes on here](Stream::is_resumed) begins at its last transaction: with the
     /// [state](Stream::state) that was said then, and at the [position](Stream::position) up to which the
     /// other end's stream is acknowledged.
+    ///
+    /// ```no_run
+    /// # use outlive_socket::{HostEnded, Listener};
+    /// # async fn example(listener: Listener) -> Result<(), HostEnded> {
+    /// loop {
+    ///     let stream = listener.accept().await?;
+    ///     let verb = if stream.is_resumed() { "goes on" } else { "is new" };
+    ///     println!("{} from {} {verb}", stream.id(), stream.peer_addr());
+    /// #   drop(stream);
+    /// }
+    /// # }
+    /// ```
     pub async fn accept(&self) -> Result<Stream, HostEnded> {
         let local = self.local.into();
         let accepted = poll_fn(|context| {
