@@ -42,16 +42,30 @@ pub struct HostConfig {
     /// How long bytes that have come may be without an acknowledgment of the program before the
     /// connection is reset.
     ///
-    /// An acknowledgment that comes later than the sender's retransmission timer (some hundred
-    /// milliseconds) costs a repetition of what is in flight, later than its user timeout (minutes)
-    /// the connection. With a limit below that, it is this end that gives up, and says so
-    /// ([`Closed::CommitTimeout`](crate::Closed::CommitTimeout)).
+    /// [What withholding costs](crate#what-withholding-costs) says why there should be one, in general.
+    /// The program is told [`Closed::CommitTimeout`](crate::Closed::CommitTimeout), the client gets a reset.
     pub commit_timeout: Option<Duration>,
     /// The other node. Without one, nothing survives this process.
     pub peer: Option<PeerConfig>,
 }
 
 /// The other node of a pair, on which the same program runs with the same settings.
+///
+/// ```no_run
+/// use outlive_socket::{HostConfig, NodeId, PairConfig, PairKey, PeerConfig};
+///
+/// // Here: 10.0.0.1. On the other machine node B, and each pair of addresses the other way round.
+/// let peer = PeerConfig {
+///     node: NodeId::A,
+///     key: PairKey::load("key".as_ref())?, // `outlive keygen` makes one.
+///     state: ("10.0.0.1:7001".parse()?, "10.0.0.2:7001".parse()?),
+///     heartbeat: vec![("10.0.0.1:7002".parse()?, "10.0.0.2:7002".parse()?)],
+///     watch: PairConfig::default(),
+/// };
+/// let config = HostConfig::new("192.0.2.10".parse()?, "eth0").with_peer(peer);
+/// # let _ = config;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct PeerConfig {
     /// Which of the two this node is.

@@ -64,6 +64,21 @@ pub enum ListenError {
 pub struct HostEnded;
 
 /// Why a read, a write or a commit was not done.
+///
+/// ```
+/// use outlive_socket::{Closed, CommitError, StreamError};
+///
+/// fn judge(error: StreamError) -> &'static str {
+///     match error {
+///         StreamError::Refused(CommitError::Closed(Closed::Moved)) => "it goes on at the other node",
+///         StreamError::Refused(CommitError::Closed(_)) => "the connection is over",
+///         StreamError::Refused(_) => "a mistake of this program; nothing was done",
+///         StreamError::HostEnded(_) => "this program shuts down",
+///     }
+/// }
+/// assert_eq!(judge(Closed::Moved.into()), "it goes on at the other node");
+/// assert_eq!(judge(CommitError::NotAtEnd.into()), "a mistake of this program; nothing was done");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
     /// The program asked for what cannot be, or the connection is over: the error says which.

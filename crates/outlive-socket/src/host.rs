@@ -48,6 +48,17 @@ impl Host {
     /// addresses, sockets that answer neighbours, and a thread that owns them. Needs `CAP_NET_ADMIN`
     /// and `CAP_NET_RAW`.
     ///
+    /// ```no_run
+    /// use outlive_socket::{Host, HostConfig, StartError};
+    ///
+    /// let config = HostConfig::new([192, 0, 2, 10].into(), "eth0");
+    /// match Host::start(config) {
+    ///     Ok(host) => println!("{:?}", *host.standing().borrow()),
+    ///     Err(StartError::Tun(error)) => eprintln!("are you root? {error}"),
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// What failed. Everything that was done before has been undone.
     pub fn start(config: HostConfig) -> Result<Self, StartError> {
@@ -111,6 +122,20 @@ impl Host {
     }
 
     /// What waits for the standby, and for how long: whether it keeps up.
+    ///
+    /// A standby that confirms late makes every [`commit`](crate::Stream::commit) take as long, and
+    /// clients repeat what is not acknowledged. It costs no memory: of each connection one record is
+    /// under way. One that confirms nothing for [`PairConfig::confirm_timeout`](crate::PairConfig) is
+    /// given up, and [`standing`](Self::standing) says so.
+    ///
+    /// ```no_run
+    /// # fn example(host: &outlive_socket::Host) {
+    /// let backlog = host.backlog();
+    /// if backlog.oldest.as_millis() > 100 {
+    ///     eprintln!("{} connections wait for the standby", backlog.connections);
+    /// }
+    /// # }
+    /// ```
     pub fn backlog(&self) -> Backlog {
         self.shared.lock().stack.backlog(self.shared.clock.now())
     }
@@ -128,6 +153,13 @@ impl Host {
     /// Ends the host, and waits until it has. Streams that are dropped afterwards send nothing, so
     /// their connections go on at the standby: a program that wants that ends its host before its
     /// tasks.
+    ///
+    /// ```no_run
+    /// # fn example(host: outlive_socket::Host, tasks: Vec<tokio::task::JoinHandle<()>>) {
+    /// host.shutdown();
+    /// tasks.iter().for_each(|task| task.abort());
+    /// # }
+    /// ```
     pub fn shutdown(&self) {
         self.shared.lock().stop = true;
         self.shared.wake_loop();

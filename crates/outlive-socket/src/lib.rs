@@ -59,13 +59,22 @@
 //!
 //! # What withholding costs
 //!
-//! * An acknowledgment that comes later than the sender's retransmission timer (200 ms after the last one, or more) costs a
-//!   repetition, and a slower sender; later than its user timeout (minutes), the connection.
-//!   [`HostConfig::commit_timeout`] ends it before that, with a reason.
+//! * An acknowledgment that comes later than the sender's retransmission timer costs a repetition of its first segment, and a
+//!   slower sender. Linux waits for 200 ms, or the round-trip time and some more if that is longer, then for twice as
+//!   long, and so on: a commit that takes a second is asked for about three times. Nothing is lost by that, and nothing comes twice.
+//! * One that comes later than the sender's user timeout costs the connection: the sender has given up, and what this program
+//!   acknowledges then is answered with a reset ([`Closed::ResetByPeer`]). Linux gives up after some 15 minutes, unless the program
+//!   there has said `TCP_USER_TIMEOUT`. [`HostConfig::commit_timeout`] ends the connection before that, with a reason of its own.
 //! * A sender that writes a record in small pieces sends the second piece when the first one is
 //!   acknowledged (Nagle's algorithm, RFC 896). A program that waits for the whole record before it acknowledges any of it
 //!   waits for the sender's timer each time. Acknowledge what came, and keep the beginning of the record in the state.
 //! * With a standby, a transaction takes a message to it and back.
+//!
+//! # Output that can be computed again
+//!
+//! What was written and is not acknowledged by the client is held by the standby, too, and leaves when that has it. A program whose
+//! output follows from its state (a file, a page, a calculation) can [say so](Stream::regenerate_output): then none of it is held, and
+//! nothing waits.
 //!
 //! # What it is not
 //!

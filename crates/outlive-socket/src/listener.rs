@@ -2,6 +2,8 @@
 
 use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll};
 
+use outlive_stack::Accepted;
+
 use crate::{error::HostEnded, shared::Shared, stream::Stream};
 
 /// Gives the connections to one address: new ones, and those that go on here after a takeover.
@@ -28,6 +30,18 @@ impl Listener {
     /// A stream that [goes on here](Stream::is_resumed) begins at its last transaction: with the
     /// [state](Stream::state) that was said then, and at the [position](Stream::position) up to which the
     /// other end's stream is acknowledged.
+    ///
+    /// ```no_run
+    /// # use outlive_socket::{HostEnded, Listener};
+    /// # async fn example(listener: Listener) -> Result<(), HostEnded> {
+    /// loop {
+    ///     let stream = listener.accept().await?;
+    ///     let verb = if stream.is_resumed() { "goes on" } else { "is new" };
+    ///     println!("{} from {} {verb}", stream.id(), stream.peer_addr());
+    /// #   drop(stream);
+    /// }
+    /// # }
+    /// ```
     pub async fn accept(&self) -> Result<Stream, HostEnded> {
         let local = self.local.into();
         let accepted = poll_fn(|context| {
@@ -41,8 +55,32 @@ impl Listener {
             }
         })
         .await?;
+        Ok(self.stream(accepted))
+    }
+
+    /// The next connection if there is one now.
+    ///
+    /// After a takeover all connections that go on here are there at once: a program whose connections
+    /// have to do with each other can take all of them before it lets one go on.
+    ///
+    /// ```no_run
+    /// # use outlive_socket::{HostEnded, Listener};
+    /// # async fn example(listener: Listener) -> Result<(), HostEnded> {
+    /// let mut streams = vec![listener.accept().await?];
+    /// while let Some(stream) = listener.try_accept()? {
+    ///     streams.push(stream);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn try_accept(&self) -> Result<Option<Stream>, HostEnded> {
+        let now = self.shared.clock.now();
+        let accepted = self.shared.use_stack()?.stack.accept(now, self.local.into());
+        Ok(accepted.map(|accepted| self.stream(accepted)))
+    }
+
+    fn stream(&self, accepted: Accepted) -> Stream {
         self.shared.wake_loop();
-        Ok(Stream::new(self.shared.clone(), accepted))
+        Stream::new(self.shared.clone(), accepted)
     }
 }
 

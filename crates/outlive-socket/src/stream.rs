@@ -32,8 +32,26 @@ pub struct Data {
 /// read or came and are not acknowledged, it is reset instead, so that the other end knows that they
 /// went nowhere.
 ///
-/// Every future is safe to cancel: a read that is dropped has taken nothing, and a write, commit or
-/// flush that is dropped has either not begun, or takes effect all the same.
+/// # Back-pressure
+///
+/// A client that sends faster than the program reads and acknowledges is slowed down by its window: what
+/// has come and is not acknowledged is at most [`TcpConfig::withheld_limit`](crate::TcpConfig::withheld_limit)
+/// bytes, what has come and is not read at most `receive_buffer`. A program that writes faster than the
+/// client reads waits in [`write`](Self::write), [`write_all`](Self::write_all) and [`commit`](Self::commit)
+/// when `send_buffer` bytes are not acknowledged; [`begin`](Self::begin) does not wait, and says
+/// [`CommitError::NoRoom`].
+///
+/// # Cancellation
+///
+/// A future of a stream that is dropped (in `select!`, or by a timeout) leaves the stream in good order:
+///
+/// | dropped | what has happened |
+/// |---|---|
+/// | [`read`](Self::read) | nothing: the bytes are there for the next read |
+/// | [`write`](Self::write) | nothing was written |
+/// | [`write_all`](Self::write_all) | some of it may be written, and how much is not told: it is the exception |
+/// | [`commit`](Self::commit) | nothing if there was no room yet; otherwise all of it takes effect, and [`flush`](Self::flush) waits for that |
+/// | [`flush`](Self::flush) | what it waited for goes on |
 pub struct Stream {
     shared: Arc<Shared>,
     about: Accepted,
@@ -47,6 +65,17 @@ impl Stream {
     }
 
     /// Its name, before and after a takeover, and never another connection's.
+    ///
+    /// A program that writes it down beside its records, with [`Data::position`], can tell what it was given
+    /// twice. It can be read again from what [`Display`](std::fmt::Display) makes of it:
+    ///
+    /// ```
+    /// use outlive_socket::ConnectionId;
+    ///
+    /// let id: ConnectionId = "0000000000c0ffee-17".parse()?;
+    /// assert_eq!(id.serial, 17);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn id(&self) -> ConnectionId {
         self.about.id
     }
@@ -78,15 +107,70 @@ impl Stream {
         self.about.position
     }
 
-    /// How many bytes the program had sent when the stream was accepted.
+    /// Where in the own stream the first byte stands that the program writes now: zero for a new
+    /// connection. What comes before it is not to be written again.
     pub fn written(&self) -> u64 {
         self.about.written
+    }
+
+    /// The program has said of this connection that it [computes its output
+    /// again](Self::regenerate_output): it does so now, from [`written`](Self::written) on.
+    pub fn regenerates_output(&self) -> bool {
+        self.about.regenerates_output
+    }
+
+    /// Says that everything the program sends on this connection can be computed again from its state.
+    ///
+    /// Without it the standby holds what was written and is not acknowledged by the other end. With it,
+    /// the standby holds nothing of that, and nothing waits for it: a download costs no more than without
+    /// a standby. In return, after a takeover the program writes again what the other end has not
+    /// acknowledged, from [`written`](Self::written) on, and before its first transaction that
+    /// acknowledges something or changes the state. What the other end has already is not sent.
+    ///
+    /// If the other end has more than was written until then, or the stream ends elsewhere than
+    /// before, it is another output. The connection is reset rather than one output spliced to the other:
+    /// [`Closed::OutputDiverged`]. Different bytes of the same length cannot be told; that is for the
+    /// program to see to.
+    ///
+    /// To be said once, at a new stream. What was decided before is not affected.
+    ///
+    /// ```no_run
+    /// # use outlive_socket::{Stream, StreamError};
+    /// /// Sends a file that is the same on both nodes.
+    /// async fn send(mut stream: Stream, file: &[u8]) -> Result<(), StreamError> {
+    ///     stream.regenerate_output()?;
+    ///     stream.write_all(file[stream.written() as usize..].to_vec()).await?;
+    ///     stream.shutdown()
+    /// }
+    /// ```
+    pub fn regenerate_output(&mut self) -> Result<(), StreamError> {
+        let now = self.shared.clock.now();
+        self.core()?.stack.regenerate_output(now, self.about.id)?;
+        self.about.regenerates_output = true;
+        self.shared.wake_loop();
+        Ok(())
+    }
+
+    /// Up to where the other end has acknowledged what was written. What a program needs to
+    /// [compute its output again](Self::regenerate_output) from before that, it may drop from its state.
+    pub fn delivered(&self) -> Result<u64, StreamError> {
+        Ok(self.shared.use_stack()?.stack.delivered(self.about.id)?)
     }
 
     /// The next bytes, `max` at most; `None` at the end of the stream. They are not acknowledged by
     /// being read: the other end keeps them until [`acknowledge`](Self::acknowledge) or
     /// [`commit`](Self::commit). Reading on without that works up to
     /// [`withheld_limit`](crate::TcpConfig::withheld_limit); then the other end has no window left.
+    ///
+    /// ```no_run
+    /// # use outlive_socket::{Stream, StreamError};
+    /// # async fn example(stream: &mut Stream) -> Result<(), StreamError> {
+    /// while let Some(data) = stream.read(4096).await? {
+    ///     println!("{} bytes at {}", data.bytes.len(), data.position);
+    ///     stream.acknowledge(data.bytes.len())?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn read(&mut self, max: usize) -> Result<Option<Data>, StreamError> {
         poll_fn(|context| self.poll_read_data(context, max)).await
     }
@@ -114,6 +198,19 @@ impl Stream {
 
     /// Lets the next `count` bytes that were read be acknowledged: the sender may forget them. With a
     /// standby it is sent when that knows; to wait for it, [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// [`CommitError::BeyondRead`] if so many were not read: then nothing is acknowledged.
+    ///
+    /// ```no_run
+    /// # use outlive_socket::{CommitError, Stream, StreamError};
+    /// # fn example(mut stream: Stream) {
+    /// // Nothing was read yet.
+    /// let error = stream.acknowledge(1).unwrap_err();
+    /// let beyond = CommitError::BeyondRead { wanted: 1, outstanding: 0 };
+    /// assert_eq!(error, StreamError::Refused(beyond));
+    /// # }
+    /// ```
     pub fn acknowledge(&mut self, count: usize) -> Result<(), StreamError> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.begin(Transaction::new().acknowledge(count))
@@ -124,7 +221,16 @@ impl Stream {
         Ok(self.shared.use_stack()?.stack.outstanding(self.about.id)?)
     }
 
-    /// Sends `data`, when there is room for all of it.
+    /// Sends `data`, piece by piece as there is room. With a standby each piece leaves when that holds it.
+    ///
+    /// To send and to acknowledge or change the state in one, [`commit`](Self::commit).
+    ///
+    /// ```no_run
+    /// # use outlive_socket::{Stream, StreamError};
+    /// # async fn example(stream: &mut Stream) -> Result<(), StreamError> {
+    /// stream.write_all("220 ready\r\n").await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn write_all(&mut self, data: impl Into<Bytes>) -> Result<(), StreamError> {
         let mut data = data.into();
         while !data.is_empty() {
@@ -173,6 +279,22 @@ impl Stream {
     /// If the node dies before, either nothing of it has happened, or the standby goes on behind it.
     ///
     /// Waits until there is room for everything it writes. Cancelled then, it has not begun.
+    ///
+    /// ```no_run
+    /// # use outlive_socket::{Stream, StreamError, Transaction};
+    /// /// An order of 64 bytes was read.
+    /// async fn book(stream: &mut Stream, number: u32) -> Result<(), StreamError> {
+    ///     let booked = Transaction::new()
+    ///         .acknowledge(64)
+    ///         .write(format!("booked as {number}\n"))
+    ///         .state(number.to_be_bytes().to_vec());
+    ///     stream.commit(booked).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StreamError::Refused`]: it cannot be, and nothing of it was done. If the connection ended while
+    /// the standby was asked ([`CommitError::Closed`]), the standby may know of it or not.
     pub async fn commit(&mut self, transaction: Transaction) -> Result<(), StreamError> {
         poll_fn(|context| self.poll_begin(context, &transaction)).await?;
         self.flush().await
@@ -197,7 +319,17 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until everything that was acknowledged, written and committed so far has its effects.
+    /// Waits until everything that was acknowledged, written and committed so far has its effects: with a
+    /// standby, until that knows. It does not wait for the other end.
+    ///
+    /// ```no_run
+    /// # use outlive_socket::{Stream, StreamError};
+    /// # async fn example(stream: &mut Stream) -> Result<(), StreamError> {
+    /// stream.acknowledge(10)?;
+    /// stream.write_all("done\n").await?;
+    /// stream.flush().await?; // From here on the standby would go on behind both.
+    /// # Ok(()) }
+    /// ```
     pub async fn flush(&mut self) -> Result<(), StreamError> {
         poll_fn(|context| self.poll_committed(context)).await
     }
@@ -231,6 +363,9 @@ impl Stream {
 
     /// The end of an exchange in good order: the end of the other end's stream, which was read, is
     /// acknowledged, and the own stream ends.
+    ///
+    /// # Errors
+    /// [`CommitError::NotAtEnd`] if the end was not read, or bytes before it are not acknowledged.
     pub async fn finish(mut self) -> Result<(), StreamError> {
         self.commit(Transaction::new().acknowledge_end().end()).await
     }
@@ -244,6 +379,16 @@ impl Stream {
 
     /// For programs that do not care: what they read is acknowledged by being read. Implements
     /// [`AsyncRead`](tokio::io::AsyncRead) and [`AsyncWrite`](tokio::io::AsyncWrite).
+    ///
+    /// ```no_run
+    /// # use outlive_socket::Stream;
+    /// /// Sends back what comes.
+    /// async fn echo(stream: Stream) -> std::io::Result<()> {
+    ///     let (mut from, mut to) = tokio::io::split(stream.acknowledging());
+    ///     tokio::io::copy(&mut from, &mut to).await?;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn acknowledging(self) -> Acknowledging {
         Acknowledging::new(self)
     }
@@ -252,7 +397,7 @@ impl Stream {
         self.shared.use_stack()
     }
 
-    /// Why the connection is over, if it is.
+    /// Why the connection is over, if it is. What came before can still be read.
     pub fn closed(&self) -> Option<Closed> {
         self.shared.lock().stack.is_committed(self.about.id, u64::MAX).err()
     }

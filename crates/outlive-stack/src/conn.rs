@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use outlive_tcp::{
-    endpoint::{Connection, Contents, Read, State},
+    endpoint::{Connection, Contents, End, Read, State},
     seq::Seq,
     time::Time,
     wire::{Endpoint, FourTuple},
@@ -11,6 +11,7 @@ use outlive_tcp::{
 use crate::{
     id::ConnectionId,
     outcome::{Chunk, Closed, CommitError},
+    regenerate::Regeneration,
     transaction::{Batch, Transaction},
 };
 
@@ -62,6 +63,8 @@ pub(crate) struct Conn {
     /// Own stream ended, or about to be.
     pub(crate) ending: bool,
     pub(crate) end_acknowledged: bool,
+    /// What regenerating its output needs, if the program does that.
+    pub(crate) regeneration: Option<Regeneration>,
     pub(crate) closed: Option<Closed>,
     /// Since when received bytes wait for their acknowledgment.
     pub(crate) withheld_since: Option<Time>,
@@ -108,6 +111,7 @@ impl Conn {
             end_read: false,
             ending: false,
             end_acknowledged: false,
+            regeneration: None,
             closed: None,
             withheld_since: None,
             told: None,
@@ -234,6 +238,9 @@ impl Conn {
 
     /// What is under way was not confirmed, and never will be: it waits again.
     pub(crate) fn take_back(&mut self) {
+        if let Some(regeneration) = &mut self.regeneration {
+            regeneration.standby_lost();
+        }
         if let Some((_, mut batch)) = self.under_way.take() {
             batch.append(std::mem::take(&mut self.waiting));
             self.waiting = batch;
@@ -245,43 +252,85 @@ impl Conn {
         if batch.is_empty() {
             return;
         }
-        self.effective = batch.last;
         if self.is_over() {
+            self.effective = batch.last;
             return;
         }
+        let regenerating = self.is_regenerating();
+        apply(&mut self.tcp, &batch, regenerating);
+        if self.tcp.end() == Some(End::OutputDiverged) {
+            // It has no effect but that.
+            return;
+        }
+        self.effective = batch.last;
         self.acknowledged += u64::from(batch.acknowledge);
         self.written += batch.output_len as u64;
-        apply(&mut self.tcp, &batch);
+        if batch.acknowledge > 0 {
+            self.withheld_since = None;
+        }
+        if let Some(regeneration) = &mut self.regeneration {
+            regeneration.under_way &= batch.is_output();
+        }
+    }
+
+    /// The program is writing again what it had written at the other node.
+    fn is_regenerating(&self) -> bool {
+        self.regeneration.is_some_and(|regeneration| regeneration.under_way)
+    }
+
+    /// How much of the own stream the other end has acknowledged.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.written - self.tcp.unacknowledged() as u64
     }
 
     /// The state that the connection has once what waits has taken effect, with all output that is not
-    /// acknowledged then; and up to where it is acknowledged and written. `None`: it is over.
+    /// acknowledged then, unless that is regenerated; up to where it is acknowledged; and where the
+    /// program goes on to write. `None`: it is over.
     pub(crate) fn capture(&self, now: Time) -> Option<(Vec<u8>, u64, u64)> {
-        let (acknowledged, written) = (
+        let (acknowledged, mut written) = (
             self.acknowledged + u64::from(self.waiting.acknowledge),
             self.written + self.waiting.output_len as u64,
         );
-        let bytes = if self.waiting.is_empty() {
-            self.tcp.capture(now, Contents::COMMITTED)
+        let regenerates = self.regeneration.is_some();
+        let contents = if regenerates { Contents::NUMBERS } else { Contents::COMMITTED };
+        let of = |tcp: &Connection| {
+            let bytes = tcp.capture(now, contents).ok()?;
+            Some((bytes, tcp.unacknowledged() as u64))
+        };
+        let (bytes, unacknowledged) = if self.waiting.is_empty() {
+            of(&self.tcp)?
         } else {
             let mut then = self.tcp.clone();
-            apply(&mut then, &self.waiting);
-            then.capture(now, Contents::COMMITTED)
+            apply(&mut then, &self.waiting, self.is_regenerating());
+            of(&then)?
         };
-        Some((bytes.ok()?, acknowledged, written))
+        if regenerates {
+            written -= unacknowledged;
+        }
+        Some((bytes, acknowledged, written))
     }
 }
 
 /// The connection itself does what was decided. All of it was checked before.
-fn apply(tcp: &mut Connection, batch: &Batch) {
+fn apply(tcp: &mut Connection, batch: &Batch, regenerating: bool) {
+    let again = if regenerating { batch.decided.unwrap_or(batch.output.len()) } else { 0 };
+    let (again, new) = batch.output.split_at(again);
+    write(tcp, again);
+    if regenerating && batch.decided.is_some() {
+        tcp.output_is_complete();
+    }
+    if tcp.state() == State::Closed {
+        // It is another output than before.
+        return;
+    }
     let acknowledged = tcp.acknowledge(batch.acknowledge);
     debug_assert!(acknowledged.is_ok(), "{acknowledged:?}");
-    for output in &batch.output {
-        let written = tcp.write(output.clone());
-        debug_assert!(written.is_err() || written == Ok(output.len()), "there was room");
-    }
+    write(tcp, new);
     if batch.end {
         tcp.shutdown();
+        if regenerating {
+            tcp.output_is_complete();
+        }
     }
     if batch.acknowledge_end {
         let acknowledged = tcp.acknowledge_end();
@@ -289,5 +338,12 @@ fn apply(tcp: &mut Connection, batch: &Batch) {
     }
     if batch.release {
         tcp.close();
+    }
+}
+
+fn write(tcp: &mut Connection, output: &[Bytes]) {
+    for output in output {
+        let written = tcp.write(output.clone());
+        debug_assert!(written.is_err() || written == Ok(output.len()), "there was room");
     }
 }

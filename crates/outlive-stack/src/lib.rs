@@ -13,6 +13,7 @@
 //! | `opening` | from a SYN to a connection: cookies, bounds, strangers |
 //! | `program` | what a program does with listeners and connections |
 //! | `conn`, `transaction` | a connection, and what waits at it |
+//! | `regenerate` | output that the standby need not hold |
 //! | `replication` | what is told to the standby, and its copy |
 //! | `role`, `takeover` | who serves, and what follows |
 //! | `table`, `listener`, `id`, `config`, `outcome` | what their names say |
@@ -46,6 +47,7 @@ mod listener;
 mod opening;
 mod outcome;
 mod program;
+mod regenerate;
 mod replication;
 mod role;
 mod stack;

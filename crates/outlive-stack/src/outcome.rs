@@ -26,8 +26,11 @@ pub struct Accepted {
     pub state: Bytes,
     /// Where in the other end's stream the next byte read stands; zero for a new connection.
     pub position: u64,
-    /// How many bytes the program has sent so far.
+    /// Where in the own stream the next byte written stands; zero for a new connection. Everything before
+    /// it is with the other end or held here.
     pub written: u64,
+    /// The program has said that it computes its output again: it does so now, from `written` on.
+    pub regenerates_output: bool,
 }
 
 /// What a read gives.
@@ -73,6 +76,10 @@ pub enum Closed {
     /// The name is none that the stack knows: the program has let the connection go.
     #[error("there is no such connection")]
     Unknown,
+    /// The program has written another output than before the takeover: see
+    /// [`Stack::regenerate_output`](crate::Stack::regenerate_output).
+    #[error("the output is not the one that the peer has part of")]
+    OutputDiverged,
     /// The standby's copy could not be gone on with.
     #[error("the connection's state is not usable")]
     Unusable,
@@ -85,7 +92,7 @@ impl Closed {
             End::ResetByPeer | End::Refused => Closed::ResetByPeer,
             End::Aborted => Closed::Aborted,
             End::UserTimeout(_) | End::KeepAlive | End::ConnectTimeout => Closed::PeerSilent,
-            End::OutputDiverged => Closed::Unusable,
+            End::OutputDiverged => Closed::OutputDiverged,
         }
     }
 }

@@ -68,6 +68,7 @@ impl Stack {
                 state: conn.state.clone(),
                 position: conn.read,
                 written: conn.written,
+                regenerates_output: conn.regeneration.is_some(),
             };
             if conn.tcp.unread() > 0 || conn.is_over() {
                 self.events.push_back(Event::Readable(id));
@@ -76,7 +77,7 @@ impl Stack {
         }
     }
 
-    fn open_slot(&self, id: ConnectionId) -> Result<usize, Closed> {
+    pub(crate) fn open_slot(&self, id: ConnectionId) -> Result<usize, Closed> {
         self.table
             .named(id)
             .filter(|slot| self.table[*slot].stage == Stage::Open)
@@ -129,6 +130,8 @@ impl Stack {
         let number = conn.add(transaction);
         if self.posture.release == Release::Now {
             self.take_effect(now, slot);
+        } else if self.run_ahead(now, slot) {
+            return Ok(number);
         }
         self.changed(now, slot);
         Ok(number)
@@ -143,9 +146,7 @@ impl Stack {
 
     /// Transactions of the connection have taken effect.
     pub(crate) fn effective(&mut self, now: Time, slot: usize) {
-        let conn = &mut self.table[slot];
-        conn.withheld_since = None;
-        let id = conn.id;
+        let id = self.table[slot].id;
         self.tell_program(slot, Event::Committed(id));
         self.touch(now, slot);
     }

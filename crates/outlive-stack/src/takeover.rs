@@ -12,6 +12,7 @@ use crate::{
     conn::{Conn, Stage},
     id::ConnectionId,
     outcome::{Event, LogEvent},
+    regenerate::{REACH, Regeneration},
     replication::{Held, HeldCopy},
     stack::Stack,
 };
@@ -32,13 +33,16 @@ impl Stack {
 
     fn restore(&mut self, now: Time, id: ConnectionId, copy: HeldCopy) -> Result<(), RestoreError> {
         let age = Duration::from_micros(self.clock.micros(now).saturating_sub(copy.clock_us));
-        let options = RestoreOptions { age, sent_beyond: 0 };
+        let sent_beyond = if copy.regenerates { REACH as u32 } else { 0 };
+        let options = RestoreOptions { age, sent_beyond };
         let tcp = Connection::restore(now, &copy.capture, self.config.tcp, &options)?;
         let state = tcp.state();
         let ended = !matches!(state, State::Established | State::CloseWait);
         let peer_ended =
             matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait);
-        let stage = if copy.released { Stage::Released } else { Stage::Queued };
+        // Who has let it go may still have to write again what was on its way.
+        let released = copy.released && (ended || !copy.regenerates);
+        let stage = if released { Stage::Released } else { Stage::Queued };
         let mut conn = Conn::new(id, copy.irs, tcp, stage);
         conn.resumed = true;
         (conn.read, conn.acknowledged, conn.written) =
@@ -47,7 +51,8 @@ impl Stack {
         conn.ending = ended;
         // It is in what the standby was told only if it was acknowledged.
         conn.end_acknowledged = peer_ended;
-        if copy.released {
+        conn.regeneration = copy.regenerates.then(Regeneration::resumed);
+        if released {
             conn.tcp.close();
         }
         let slot = self.insert(conn);

@@ -112,7 +112,7 @@ impl Blob {
     }
 
     /// Whether a connection can be in such a state.
-    fn is_consistent(&self) -> bool {
+    pub(super) fn is_consistent(&self) -> bool {
         let tcp = &self.tcp;
         let version = self.ends.version();
         version == Some(IpVersion::of(self.mapping.tunnel))

@@ -4,6 +4,7 @@
 //! stands in `docs/migration.md`. It is compiled from the top of the stack downward: TCP, then IP, then what is
 //! below them (the mapping of the flow), and what was received.
 
+mod endpoint;
 mod layout;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,10 @@ use std::net::IpAddr;
 
 use outlive_tcp::{seq::Seq, wire::FourTuple};
 
-pub use self::layout::{BlobError, FIXED_LEN, MAX_DATA};
+pub use self::{
+    endpoint::{NotCaptured, NotInfusible},
+    layout::{BlobError, FIXED_LEN, MAX_DATA},
+};
 use crate::flow::FlowId;
 
 /// A connection with a client, as one end of it.

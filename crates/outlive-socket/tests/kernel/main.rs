@@ -4,3 +4,5 @@
 mod alone;
 mod network;
 mod pair;
+mod regenerate;
+mod waiting;

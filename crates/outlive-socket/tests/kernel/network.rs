@@ -54,6 +54,11 @@ impl Network {
         Some(Network { switch })
     }
 
+    /// Pulls the cable of a machine, or puts it in again.
+    pub(crate) fn connect(&self, number: u8, connected: bool) {
+        self.switch.netlink().unwrap().set_up(&format!("port{number}"), connected).unwrap();
+    }
+
     /// A machine with one interface, `eth0`.
     pub(crate) fn machine(&self, number: u8) -> Namespace {
         let machine = Namespace::create().unwrap();

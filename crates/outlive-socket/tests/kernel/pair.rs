@@ -11,7 +11,8 @@ use std::{
 
 use outlive_net::netns::Namespace;
 use outlive_socket::{
-    Host, NodeId, PairConfig, PairKey, PeerConfig, Standing, Stream, StreamError, Transaction,
+    Closed, Host, Listener, NodeId, PairConfig, PairKey, PeerConfig, Standing, Stream, StreamError,
+    Transaction,
 };
 
 use crate::network::{Network, PATIENCE, V4, address, client, service, start_with_peer};
@@ -47,7 +48,7 @@ async fn number_lines(mut stream: Stream, resumed: Arc<AtomicUsize>) -> Result<(
     stream.finish().await
 }
 
-fn peer(node: NodeId, key: &PairKey) -> PeerConfig {
+pub(crate) fn peer(node: NodeId, key: &PairKey) -> PeerConfig {
     let (own, other) = if node == NodeId::A { (1, 2) } else { (2, 1) };
     let path = |port| (address(own, port), address(other, port));
     PeerConfig {
@@ -81,10 +82,30 @@ impl Node {
     }
 
     async fn becomes(&self, wanted: Standing) {
-        let mut standing = self.host.standing();
-        let changed = standing.wait_for(|standing| *standing == wanted);
-        tokio::time::timeout(PATIENCE, changed).await.expect("in time").unwrap();
+        becomes(&self.host, wanted).await;
     }
+}
+
+pub(crate) async fn becomes(host: &Host, wanted: Standing) {
+    let mut standing = host.standing();
+    let changed = standing.wait_for(|standing| *standing == wanted);
+    tokio::time::timeout(PATIENCE, changed).await.expect("in time").unwrap();
+}
+
+/// Both nodes with a listener, the first of them serving and protected.
+pub(crate) async fn protected(one: &Namespace, other: &Namespace) -> [(Host, Listener); 2] {
+    let key = PairKey::generate().unwrap();
+    let start = |machine, node| {
+        let host = start_with_peer(machine, peer(node, &key));
+        let listener = host.listen(service(V4)).unwrap();
+        (host, listener)
+    };
+    let a = start(one, NodeId::A);
+    becomes(&a.0, Standing::Alone).await;
+    let b = start(other, NodeId::B);
+    becomes(&a.0, Standing::Protected).await;
+    becomes(&b.0, Standing::Standby { synchronised: true }).await;
+    [a, b]
 }
 
 /// Sends lines one by one, each when the one before was answered, until `told`, which counts them, is
@@ -143,4 +164,51 @@ async fn conversations_go_on_at_the_standby_and_back() {
     for talk in talks {
         tokio::task::spawn_blocking(|| talk.join().unwrap().unwrap()).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_has_moved_away_says_so() {
+    let Some(network) = Network::new() else { return };
+    let (one, other, clients) = (network.machine(1), network.machine(2), network.machine(3));
+    let [(a, listener_a), (b, listener_b)] = protected(&one, &other).await;
+    let client = client(&clients, V4, |mut stream| {
+        stream.write_all(b"first").unwrap();
+        let mut answer = String::new();
+        BufReader::new(&stream).read_line(&mut answer).unwrap();
+        stream.write_all(b"second").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+        answer
+    });
+    let mut old = listener_a.accept().await.unwrap();
+    assert_eq!(old.read(100).await.unwrap().unwrap().bytes.as_ref(), b"first");
+    old.commit(Transaction::new().acknowledge(5).state("one")).await.unwrap();
+    // Cut off, not dead: it still takes itself for the one that serves.
+    network.connect(1, false);
+    let mut new = listener_b.accept().await.unwrap();
+    assert!(new.is_resumed());
+    assert_eq!((new.id(), new.state().as_ref(), new.position()), (old.id(), &b"one"[..], 5));
+    network.connect(1, true);
+    becomes(&b, Standing::Protected).await;
+    becomes(&a, Standing::Standby { synchronised: true }).await;
+
+    assert_eq!(old.closed(), Some(Closed::Moved));
+    let moved = Err(StreamError::from(Closed::Moved));
+    assert_eq!(old.begin(Transaction::new().write("from the grave")), moved);
+    assert_eq!(old.commit(Transaction::new()).await, moved);
+    assert_eq!(old.acknowledge(0), moved);
+    assert_eq!(old.flush().await, Ok(()), "what was committed before");
+    assert_eq!(old.write(b"x").await, Err(Closed::Moved.into()));
+    assert!(old.read(1).await.unwrap_err().has_moved());
+    assert_eq!(old.shutdown(), moved);
+    assert!(old.finish().await.unwrap_err().has_moved());
+
+    new.write_all("hello\n").await.unwrap();
+    let data = new.read(100).await.unwrap().unwrap();
+    assert_eq!((data.position, data.bytes.as_ref()), (5, &b"second"[..]));
+    new.acknowledge(6).unwrap();
+    assert_eq!(new.read(100).await, Ok(None));
+    new.finish().await.unwrap();
+    let answer = tokio::task::spawn_blocking(|| client.join().unwrap().unwrap()).await.unwrap();
+    assert_eq!(answer, "hello\n");
 }

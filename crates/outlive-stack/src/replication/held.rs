@@ -24,6 +24,7 @@ pub(crate) struct Copy {
     pub(crate) acknowledged: u64,
     pub(crate) written: u64,
     pub(crate) released: bool,
+    pub(crate) regenerates: bool,
 }
 
 /// All of them.
@@ -111,6 +112,7 @@ impl Held {
             acknowledged: update.acknowledged,
             written: update.written,
             released: update.released,
+            regenerates: update.regenerates,
         };
         self.copies.insert(update.id, copy);
         Ok(())

@@ -12,7 +12,7 @@ use outlive_proxy::{
 /// The largest message, in bytes.
 pub const MAX_STATE_MESSAGE: usize = outlive_proxy::MAX_STATE_MESSAGE;
 /// Version of everything that is said here.
-pub(crate) const PROTOCOL: u16 = 1;
+pub(crate) const PROTOCOL: u16 = 2;
 const MAGIC: [u8; 4] = *b"OLSA";
 /// Bytes of a [`Message::Part`] before the part.
 pub(super) const PART_HEADER: usize = 10;
@@ -49,7 +49,7 @@ pub enum StateError {
     #[error("malformed message on the state connection")]
     Malformed,
     /// The peer speaks another version.
-    #[error("the peer speaks version {0} of the state protocol, this node version 1")]
+    #[error("the peer speaks version {0} of the state protocol, this node version {PROTOCOL}")]
     Version(u16),
     /// Both nodes have the same name.
     #[error("the peer has the same node name as this node")]
@@ -205,7 +205,7 @@ mod tests {
         let hello = Hello { node: NodeId::B, active: true, process: 7, epoch: Epoch(8) };
         let key = EpochKey { epoch: Epoch(4), key: [5; 16] };
         [
-            (Message::Hello(hello), b"\x01OLSA\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08"),
+            (Message::Hello(hello), b"\x01OLSA\0\x02\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08"),
             (Message::Begin { clock_us: 1 }, b"\x02\0\0\0\0\0\0\0\x01"),
             (
                 Message::Part { number: 9, last: true, bytes: b"abc" },
@@ -233,8 +233,8 @@ mod tests {
     #[test]
     fn another_version_is_named() {
         let mut bytes = examples()[0].1.to_vec();
-        bytes[6] = 2;
-        assert_eq!(Message::decode(&bytes), Err(StateError::Version(2)));
+        bytes[6] = 3;
+        assert_eq!(Message::decode(&bytes), Err(StateError::Version(3)));
     }
 
     proptest! {

@@ -21,6 +21,7 @@ const ENDED: u8 = 2;
 const FULL: u8 = 1;
 const STATE: u8 = 1 << 1;
 const RELEASED: u8 = 1 << 2;
+const REGENERATES: u8 = 1 << 3;
 
 /// Bytes of a record beside state and output: more than it can have.
 pub(super) const OVERHEAD: usize = 512;
@@ -42,13 +43,15 @@ pub(super) struct Update<'a> {
     pub(super) full: bool,
     /// The program has let it go.
     pub(super) released: bool,
+    /// The program computes its output again: none is told.
+    pub(super) regenerates: bool,
     /// The pair's clock at the capture.
     pub(super) clock_us: u64,
     /// The other end's initial sequence number.
     pub(super) irs: Seq,
     /// Up to where the other end's stream is acknowledged.
     pub(super) acknowledged: u64,
-    /// Up to where the program has written.
+    /// Up to where the program has written; if it computes its output again, where it begins to.
     pub(super) written: u64,
     /// The program's state, if it is another.
     pub(super) state: Option<&'a [u8]>,
@@ -123,7 +126,12 @@ impl<'a> Record<'a> {
 
 impl<'a> Update<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
-        let flags = [(self.full, FULL), (self.state.is_some(), STATE), (self.released, RELEASED)];
+        let flags = [
+            (self.full, FULL),
+            (self.state.is_some(), STATE),
+            (self.released, RELEASED),
+            (self.regenerates, REGENERATES),
+        ];
         let flags = flags.iter().filter(|(set, _)| *set).fold(0, |sum, (_, flag)| sum | flag);
         out.extend([CONNECTION, flags]);
         out.extend(self.id.to_bytes());
@@ -144,6 +152,7 @@ impl<'a> Update<'a> {
             id: ConnectionId::from_bytes(body.take()?),
             full: flags & FULL != 0,
             released: flags & RELEASED != 0,
+            regenerates: flags & REGENERATES != 0,
             clock_us: body.u64()?,
             irs: Seq(body.u32()?),
             acknowledged: body.u64()?,
@@ -156,7 +165,9 @@ impl<'a> Update<'a> {
         let state = body.bytes(len)?;
         update.state = (flags & STATE != 0).then_some(state);
         update.capture = body.rest();
-        if flags & !(FULL | STATE | RELEASED) != 0 || (update.state.is_none() && len > 0) {
+        if flags & !(FULL | STATE | RELEASED | REGENERATES) != 0
+            || (update.state.is_none() && len > 0)
+        {
             return Err(StateError::Malformed);
         }
         Ok(update)
@@ -174,6 +185,7 @@ mod tests {
             id: ID,
             full: false,
             released: true,
+            regenerates: true,
             clock_us: 3,
             irs: Seq(4),
             acknowledged: 5,
@@ -187,7 +199,7 @@ mod tests {
     /// A change here is a change of the protocol: see docs/stack-replication.md.
     #[test]
     fn the_layout_is_fixed() {
-        let golden = b"\x01\x06\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\x04\
+        let golden = b"\x01\x0e\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\x04\
             \0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x06\0\0\0\x02\0\0\0\x02stcapture";
         let mut bytes = Vec::new();
         Record::Connection(update(b"capture")).encode(&mut bytes);

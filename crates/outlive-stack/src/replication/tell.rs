@@ -193,17 +193,26 @@ impl Stack {
             conn.again = true;
             return false;
         }
-        let Some((mut capture, acknowledged, written)) = conn.capture(now) else { return false };
+        let Some((mut capture, acknowledged, written)) = conn.capture(now) else {
+            // With what waits it ends: there is nothing to tell, and the program learns of it.
+            if !conn.is_over() {
+                self.take_effect(now, slot);
+            }
+            return false;
+        };
         let output = record::output_len(&capture).unwrap_or(0);
         let told = conn.told.replace(Told { written, state: true, held: output });
         let unacknowledged_from = written - output as u64;
-        let kept = told.map_or(0, |told| told.written.saturating_sub(unacknowledged_from)) as usize;
+        let held_of = |told: Told| told.written.saturating_sub(unacknowledged_from) as usize;
+        // None of the output is told if the program computes it again.
+        let kept = told.map_or(0, held_of).min(output);
         record::cut(&mut capture, kept);
         let news = told.is_none_or(|told| !told.state);
         let update = Update {
             id,
             full: told.is_none(),
             released: conn.stage == Stage::Released,
+            regenerates: conn.regeneration.is_some(),
             clock_us: self.clock.micros(now),
             irs: conn.irs,
             acknowledged,
@@ -216,7 +225,11 @@ impl Stack {
         Record::Connection(update).encode(&mut bytes);
         let batch = std::mem::take(&mut conn.waiting);
         let number = self.link.leave(now, bytes, Some(id));
-        if !batch.is_empty() || conn.stage == Stage::Announced {
+        if let Some(regeneration) = &mut conn.regeneration {
+            regeneration.note_told(written);
+        }
+        let waits = conn.stage == Stage::Announced || conn.regeneration.is_some();
+        if !batch.is_empty() || waits {
             conn.under_way = Some((number, batch));
         }
         self.not_missing(now, slot);
@@ -242,6 +255,9 @@ impl Stack {
         let conn = &mut self.table[slot];
         if let Some((_, batch)) = conn.under_way.take_if(|(under_way, _)| *under_way == number) {
             let has_effect = !batch.is_empty();
+            if let Some(regeneration) = &mut conn.regeneration {
+                regeneration.note_confirmed();
+            }
             conn.take_effect(batch);
             if conn.stage == Stage::Announced {
                 self.queue(slot);
@@ -249,11 +265,12 @@ impl Stack {
             if has_effect {
                 self.effective(now, slot);
             }
-            if let Some(conn) = self.table.get(slot)
-                && conn.again
-            {
+            let again = self.table.get(slot).is_some_and(|conn| conn.again);
+            if again {
                 self.table[slot].again = false;
-                self.changed(now, slot);
+                if !self.run_ahead(now, slot) {
+                    self.changed(now, slot);
+                }
             }
         }
     }

@@ -3,4 +3,5 @@
 mod alone;
 mod bounds;
 mod pair;
+mod regenerate;
 mod world;

@@ -74,6 +74,9 @@ fn nothing_leaves_before_the_standby_has_confirmed() {
     world.mute = Some(1);
     world.run(Duration::from_millis(300), |_| false);
     assert_eq!(world.nodes[0].as_ref().unwrap().program.log.len(), 0, "not even accepted");
+    let backlog = world.nodes[0].as_ref().unwrap().stack.backlog(world.now);
+    assert!(backlog.unconfirmed > 0, "the program can see that the standby does not keep up");
+    assert!(backlog.oldest > Duration::from_millis(200), "{backlog:?}");
     let client = &world.clients[0];
     assert!(client.got.is_empty() && client.conn.unacknowledged() > 0);
     // It is given up, and the node goes on alone.

@@ -23,6 +23,8 @@ use outlive_tcp::{
     wire::{Endpoint, FourTuple, Offload, TcpPacket},
 };
 
+use crate::regenerate::Talk;
+
 pub(crate) const WAY: Duration = Duration::from_millis(1);
 pub(crate) const STATE_WAY: Duration = Duration::from_micros(300);
 const HEARTBEAT: Duration = Duration::from_millis(20);
@@ -79,6 +81,8 @@ pub(crate) struct Program {
     pub(crate) pending: Vec<(ConnectionId, u64, Bytes)>,
     pub(crate) resumed: usize,
     pub(crate) closed: Vec<Closed>,
+    /// Of the program that computes its output.
+    pub(crate) talks: BTreeMap<ConnectionId, Talk>,
 }
 
 pub(crate) struct Node {
@@ -109,6 +113,8 @@ pub(crate) struct World {
     pub(crate) loss: u32,
     pub(crate) random: fastrand::Rng,
     pub(crate) starts: u64,
+    /// What programs do after every event: gives whether there is something to commit soon.
+    pub(crate) work: fn(&mut Node, Time) -> bool,
     /// Programs do nothing by themselves.
     pub(crate) idle: bool,
     /// What this node says on the state connection gets lost.
@@ -138,6 +144,7 @@ impl World {
             loss: 0,
             random: fastrand::Rng::with_seed(1),
             starts: 0,
+            work: Node::work,
             idle: false,
             mute: None,
             frozen: None,
@@ -419,7 +426,7 @@ impl World {
         let now = self.now;
         loop {
             let Some(node) = &mut self.nodes[number] else { return };
-            if !self.idle && node.work(now) {
+            if !self.idle && (self.work)(node, now) {
                 let incarnation = node.incarnation;
                 self.at(self.commit_delay, Input::Commit { node: number, incarnation });
                 continue;

@@ -181,6 +181,19 @@ impl Connection {
         self.receiver.urgent()
     }
 
+    /// After a restore without output: everything is written again that a former node's program had
+    /// written. What is written from now on waits for the other end to say how far it is, and an
+    /// acknowledgment of more than is sent here ends the connection with [`End::OutputDiverged`]: it is
+    /// one of another output.
+    ///
+    /// Without this, or [`shutdown`](Self::shutdown), what the other end has of a former node's output
+    /// is taken for what will be written next.
+    pub fn output_is_complete(&mut self) {
+        if self.state != State::Closed && !self.sender.complete_regeneration() {
+            self.give_up(End::OutputDiverged);
+        }
+    }
+
     /// Ends the stream to the other end, behind what was written (a half close). Again does
     /// nothing.
     pub fn shutdown(&mut self) {

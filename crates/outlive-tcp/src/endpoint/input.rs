@@ -218,11 +218,15 @@ impl Connection {
 
     /// Fifth, otherwise (RFC 5961, section 5).
     fn check_acknowledgment(&mut self, now: Time, ack: Seq) -> Step {
-        if self.sender.ack_is_acceptable(ack) {
-            return Ok(());
+        if !self.sender.ack_is_acceptable(ack) {
+            self.challenge(now);
+            return Err(dropped(Drop::BadAcknowledgment));
         }
-        self.challenge(now);
-        Err(dropped(Drop::BadAcknowledgment))
+        if self.sender.is_of_another_output(ack) {
+            self.give_up(End::OutputDiverged);
+            return Err(Verdict::Accepted);
+        }
+        Ok(())
     }
 
     fn take_acknowledgment(&mut self, now: Time, segment: &Arrival, ack: Seq) {

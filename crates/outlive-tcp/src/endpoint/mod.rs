@@ -93,7 +93,9 @@ mod timers;
 mod transmit;
 
 pub use arrival::Arrival;
-pub use capture::{CaptureError, Contents, Midstream, RestoreError, RestoreOptions};
+pub use capture::{
+    CaptureError, Contents, Midstream, NotPortable, Portable, RestoreError, RestoreOptions,
+};
 pub use config::{Acknowledge, Algorithm, Config, KeepAlive};
 pub use connection::{Connection, Positions, Statistics};
 pub use negotiation::Negotiated;

@@ -92,8 +92,8 @@ pub enum End {
     KeepAlive,
     /// The handshake was not completed in time.
     ConnectTimeout,
-    /// After a restore without output, the program wrote more or less than it had before: it is not
-    /// the stream that the other end has part of.
+    /// After a restore without output, the program wrote more or less than it had before, or the other
+    /// end has more than that: it is not the stream that the other end has part of.
     OutputDiverged,
 }
 

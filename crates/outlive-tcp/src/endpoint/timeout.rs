@@ -28,6 +28,10 @@ impl Connection {
             Timer::Retransmit => self.on_retransmit(now),
             Timer::TailProbe => self.sender.on_probe_timeout(now, &mut self.timers),
             Timer::Reorder => self.sender.on_reorder_timeout(now, &mut self.timers),
+            Timer::Persist if self.sender.awaits_report() => {
+                self.sender.rtt.back_off();
+                self.ask();
+            }
             Timer::Persist => self.sender.on_persist(),
             Timer::DelayedAck => self.receiver.ask_for_ack(AckDemand::Now),
             Timer::KeepAlive => self.on_keep_alive(now),

@@ -291,7 +291,7 @@ impl Snapshot {
 
     /// Whether the numbers can be those of one connection: nothing that comes from here may make
     /// arithmetic go astray.
-    fn is_sound(&self) -> bool {
+    pub(super) fn is_sound(&self) -> bool {
         let near = |low: Seq, high: Seq| high.distance(low) <= MOST_BYTES;
         // Right edges lie ahead, but for a FIN or a probe that went beyond one.
         let around = |mark: Seq, edge: Seq| near(mark, edge) || near(edge, mark);

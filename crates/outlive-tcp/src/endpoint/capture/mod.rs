@@ -11,12 +11,14 @@
 
 mod layout;
 mod midstream;
+mod portable;
 mod restore;
 
 pub(super) use self::layout::Snapshot;
 pub use self::{
     layout::{CaptureError, RestoreError},
     midstream::Midstream,
+    portable::{NotPortable, Portable},
     restore::RestoreOptions,
 };
 use super::{connection::Connection, state::State};

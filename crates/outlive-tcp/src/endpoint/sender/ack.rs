@@ -105,6 +105,7 @@ impl Sender {
         self.recover(now, info, &view, timers);
         self.rearm(now, arrivals.progress > 0, timers);
         self.forget_old_marks();
+        self.note_report(info);
         AckOutcome { progress: arrivals.progress, skipped }
     }
 

@@ -8,6 +8,7 @@
 //! | [`recovery`] | loss: its detection, the phases of its repair, the retransmission timer |
 //! | [`choice`] | which segment is sent next |
 //! | [`resume`] | what a snapshot says of it, and going on from one |
+//! | [`regenerate`] | output that is computed again after that |
 //! | [`rack`], [`probe`], [`prr`], [`rtt`] | the algorithms behind them |
 //!
 //! ```text
@@ -24,6 +25,7 @@ mod probe;
 mod prr;
 mod rack;
 mod recovery;
+mod regenerate;
 mod resume;
 mod rtt;
 mod scoreboard;
@@ -35,7 +37,8 @@ pub(super) use self::{
     choice::{Piece, SendLimits},
 };
 use self::{
-    probe::TailProbe, rack::Rack, recovery::Recovery, rtt::RttEstimator, scoreboard::Scoreboard,
+    probe::TailProbe, rack::Rack, recovery::Recovery, regenerate::Regeneration, rtt::RttEstimator,
+    scoreboard::Scoreboard,
 };
 use super::{
     byte_queue::ByteQueue,
@@ -63,6 +66,7 @@ pub(super) struct Sender {
     skip: u32,
     /// After a restore without output: where the former node's program has ended the stream.
     output_end: Option<Seq>,
+    regeneration: Regeneration,
     /// SND.UP: urgent data ends here.
     urgent: Option<Seq>,
     /// The program found no room and wants to be told of some.
@@ -135,6 +139,7 @@ impl Sender {
             ended: false,
             skip: 0,
             output_end: None,
+            regeneration: Regeneration::default(),
             urgent: None,
             writer_waits: false,
             window: SendWindow { size: 0, wl1: Seq(0), wl2: iss, largest: 0, edge: start },
@@ -300,7 +305,7 @@ impl Sender {
 
     /// What can be sent at all: how far the other end's window reaches beyond `nxt`.
     pub(super) fn usable(&self) -> u32 {
-        let edge = self.una + self.window.size;
+        let edge = self.usable_edge();
         if edge.after(self.nxt) { edge.distance(self.nxt) } else { 0 }
     }
 

@@ -77,6 +77,12 @@ impl Sender {
         self.rtt.resume(micros(snapshot.smoothed_rtt_us), micros(snapshot.rtt_variation_us));
         self.congestion.ssthresh = snapshot.slow_start_threshold.max(2 * self.mss);
         self.echo_floor = Some(self.clock.value(now));
+        self.expect_report();
+    }
+
+    /// No former node has sent anything beyond what this one knows of.
+    pub(in crate::endpoint) fn sent_nothing_beyond(&mut self) {
+        self.ack_limit = self.nxt;
     }
 
     fn resume_window(&mut self, snapshot: &Snapshot) {

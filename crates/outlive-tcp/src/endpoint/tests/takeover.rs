@@ -321,6 +321,70 @@ fn output_that_differs_in_length_ends_the_connection() {
     assert_eq!(ended.conn.end(), Some(End::OutputDiverged));
 }
 
+/// Once the program says that everything is written again, more of it cannot be acknowledged.
+#[test]
+fn an_acknowledgment_beyond_complete_output_ends_the_connection() {
+    let before = |acknowledged: u32| {
+        let mut trace = Trace::established(plain());
+        trace.write(1_000);
+        trace.send(data(ISS + 1, 1_000));
+        let mut trace = moved(trace, Contents::NUMBERS, ms(300));
+        trace.next().unwrap();
+        if acknowledged > 0 {
+            trace.recv(seg(IRS + 1, ISS + 1 + acknowledged));
+        }
+        assert_eq!(trace.conn.write(bytes(ISS + 1, 600)), Ok(600));
+        if acknowledged == 0 {
+            trace.send(data(ISS + 1, 600));
+        }
+        trace.conn.output_is_complete();
+        trace
+    };
+    // It had said so before the program was ready.
+    let mut early = before(700);
+    assert_eq!(early.conn.end(), Some(End::OutputDiverged));
+    early.send(rst(ISS + 701));
+
+    // It says so afterwards: what follows the old output has not left yet.
+    let mut late = before(0);
+    assert_eq!(late.conn.write(bytes(ISS + 601, 300)), Ok(300));
+    late.nothing();
+    late.recv(seg(IRS + 1, ISS + 701));
+    assert_eq!(late.conn.end(), Some(End::OutputDiverged));
+    late.send(rst(ISS + 601));
+
+    // It has no more than that: all is well, and the new output leaves.
+    let mut same = before(0);
+    assert_eq!(same.conn.write(bytes(ISS + 601, 300)), Ok(300));
+    same.nothing();
+    same.recv(seg(IRS + 1, ISS + 601));
+    same.send(data(ISS + 601, 300));
+    same.recv(seg(IRS + 1, ISS + 901));
+    assert_eq!(same.conn.end(), None);
+}
+
+/// The answer that new output waits for was lost: it is asked for again, and nothing new leaves.
+#[test]
+fn new_output_waits_until_the_other_end_has_said_where_it_is() {
+    let mut trace = Trace::established(plain());
+    trace.write(1_000);
+    trace.send(data(ISS + 1, 1_000));
+    trace.recv(seg(IRS + 1, ISS + 1_001));
+    let mut trace = moved(trace, Contents::NUMBERS, ms(300));
+    trace.conn.output_is_complete();
+    assert_eq!(trace.conn.write(bytes(ISS + 1_001, 100)), Ok(100));
+    for _ in 0..3 {
+        let probe = trace.next().unwrap();
+        assert!(probe.seq.before(Seq(ISS + 1_001)), "{probe:?}");
+        trace.nothing();
+        trace.now = trace.conn.poll_timeout().expect("it asks again");
+        trace.conn.handle_timeout(trace.now);
+    }
+    trace.next().unwrap();
+    trace.recv(seg(IRS + 1, ISS + 1_001));
+    trace.send(data(ISS + 1_001, 100));
+}
+
 /// Acknowledgments count up to the right edge, for so far the former node may have sent.
 #[test]
 fn acknowledgments_are_believed_up_to_the_right_edge() {
