@@ -45,6 +45,12 @@ pub enum LabError {
          or name it with --program"
     )]
     NoProgram,
+    /// The scenario needs the log receiver of the examples.
+    #[error(
+        "the log-receiver program is not beside this one: build it (cargo build --release -p \
+         log-receiver) or name it with --receiver"
+    )]
+    NoReceiver,
     /// A plain link does not pass through this process.
     #[error("a plain link cannot be overheard; make it an impaired one")]
     NothingToOverhear,

@@ -28,6 +28,9 @@ struct Arguments {
     /// The outlive program [default: the one beside this program]
     #[arg(long)]
     program: Option<PathBuf>,
+    /// log-receiver: the log-receiver program [default: the one beside this program]
+    #[arg(long)]
+    receiver: Option<PathBuf>,
     /// compare: what is compared
     #[arg(long, value_delimiter = ',', default_value = "outlive,haproxy,routing")]
     subjects: Vec<Subject>,
@@ -49,9 +52,12 @@ struct Arguments {
     /// chaos, false-alarms: how long it goes on
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
-    /// endurance: how many changes of the active node
+    /// endurance, log-receiver: how many changes of the active node
     #[arg(long, default_value_t = 50)]
     cycles: u32,
+    /// log-receiver: how many senders
+    #[arg(long, default_value_t = 50)]
+    senders: usize,
     /// failover: what the listeners do. compare: with "terminate", listeners that terminate are
     /// measured beside those that splice
     #[arg(long, value_enum, default_value = "direct", conflicts_with = "synthetic")]
@@ -113,7 +119,8 @@ fn main() -> ExitCode {
     let settings = Settings {
         seed: arguments.seed,
         svg: arguments.svg,
-        program: arguments.program.or_else(neighbour),
+        program: arguments.program.or_else(|| neighbour("outlive")),
+        receiver: arguments.receiver.or_else(|| neighbour("log-receiver")),
         subjects,
         workload: arguments.workload,
         rounds: arguments.rounds,
@@ -123,6 +130,7 @@ fn main() -> ExitCode {
         connections: arguments.connections,
         minutes: arguments.minutes,
         cycles: arguments.cycles,
+        senders: arguments.senders,
         mode: arguments.mode,
         synthetic: arguments.synthetic,
         ipv6: arguments.ip.versions(),
@@ -144,9 +152,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The outlive program in the directory of this one.
-fn neighbour() -> Option<PathBuf> {
-    let path = std::env::current_exe().ok()?.with_file_name("outlive");
+/// A program in the directory of this one.
+fn neighbour(name: &str) -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.with_file_name(name);
     path.is_file().then_some(path)
 }
 
