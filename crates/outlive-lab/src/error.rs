@@ -51,6 +51,12 @@ pub enum LabError {
          log-receiver) or name it with --receiver"
     )]
     NoReceiver,
+    /// The scenario needs the library that records what is durable.
+    #[error(
+        "liboutlive_powercut.so is not beside this program: build it (cargo build --release -p \
+         outlive-powercut) or name it with --powercut"
+    )]
+    NoPowerCut,
     /// A plain link does not pass through this process.
     #[error("a plain link cannot be overheard; make it an impaired one")]
     NothingToOverhear,

@@ -31,6 +31,9 @@ struct Arguments {
     /// log-receiver: the log-receiver program [default: the one beside this program]
     #[arg(long)]
     receiver: Option<PathBuf>,
+    /// log-receiver: liboutlive_powercut.so [default: the one beside this program]
+    #[arg(long)]
+    powercut: Option<PathBuf>,
     /// compare: what is compared
     #[arg(long, value_delimiter = ',', default_value = "outlive,haproxy,routing")]
     subjects: Vec<Subject>,
@@ -58,6 +61,12 @@ struct Arguments {
     /// log-receiver: how many senders
     #[arg(long, default_value_t = 50)]
     senders: usize,
+    /// log-receiver: who is killed loses what its disk was not told to keep, too
+    #[arg(long)]
+    power_cut: bool,
+    /// log-receiver: no acknowledgment on the wire may come before its fsync
+    #[arg(long)]
+    wire: bool,
     /// failover: what the listeners do. compare: with "terminate", listeners that terminate are
     /// measured beside those that splice
     #[arg(long, value_enum, default_value = "direct", conflicts_with = "synthetic")]
@@ -130,7 +139,10 @@ fn main() -> ExitCode {
         connections: arguments.connections,
         minutes: arguments.minutes,
         cycles: arguments.cycles,
+        powercut: arguments.powercut.or_else(|| neighbour("liboutlive_powercut.so")),
         senders: arguments.senders,
+        power_cut: arguments.power_cut,
+        wire: arguments.wire,
         mode: arguments.mode,
         synthetic: arguments.synthetic,
         ipv6: arguments.ip.versions(),

@@ -33,9 +33,33 @@ fn assert_complete(report: &Report, settings: &Settings) {
     }
 }
 
+/// What would survive a power cut is recorded by a library, which Cargo puts beside the tests.
+fn with_power_cut_library() -> Settings {
+    let test = std::env::current_exe().expect("it runs");
+    let powercut = Some(test.with_file_name("liboutlive_powercut.so"));
+    Settings { powercut, ..settings() }
+}
+
 #[test]
 fn every_record_of_unmodified_senders_is_there_once_whoever_dies() {
     let settings = settings();
     let Some(report) = run(&settings) else { return };
     assert_complete(&report, &settings);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_that_was_acknowledged() {
+    let settings = Settings { power_cut: true, ..with_power_cut_library() };
+    let Some(report) = run(&settings) else { return };
+    assert_complete(&report, &settings);
+    assert_eq!(report.measured["power_cuts"], settings.cycles, "{report}");
+}
+
+#[test]
+fn no_acknowledgment_on_the_wire_comes_before_its_fsync() {
+    let settings = Settings { wire: true, ..with_power_cut_library() };
+    let Some(report) = run(&settings) else { return };
+    assert_complete(&report, &settings);
+    assert_eq!(report.measured["violations"], 0, "{report}");
+    assert!(report.measured["acknowledgments"].as_u64() > Some(100), "{report}");
 }

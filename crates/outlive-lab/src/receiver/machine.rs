@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::disk::{Disk, Sync};
 use crate::error::LabError;
 use crate::host::{Host, Program};
 use crate::link::INTERFACE;
@@ -18,6 +19,9 @@ use crate::scratch;
 
 /// Lines of a receiver's messages that are shown when something went wrong.
 const MOST_LINES: usize = 20;
+
+/// The log's name on its disk.
+const LOG: &str = "log";
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub(crate) struct Machine {
     program: PathBuf,
     service: SocketAddr,
     role: Role,
+    disk: Disk,
+    /// Of disk and messages.
     directory: TempDir,
 }
 
@@ -54,17 +60,29 @@ impl Machine {
         program: &Path,
         service: SocketAddr,
         role: Role,
+        library: Option<&Path>,
     ) -> Result<Self, LabError> {
         let failed = |source| LabError::Program { program: "making a directory".into(), source };
         let directory = scratch::directory().map_err(failed)?;
-        fs::create_dir(directory.path().join("disk")).map_err(failed)?;
+        let disk = Disk::new(directory.path(), library).map_err(failed)?;
         let (program, standing) = (program.to_owned(), String::new());
-        Ok(Machine { running: None, standing, host, program, service, role, directory })
+        Ok(Machine { running: None, standing, host, program, service, role, disk, directory })
     }
 
     /// The log.
     pub(crate) fn log(&self) -> PathBuf {
-        self.directory.path().join("disk").join("log")
+        self.disk.path(LOG)
+    }
+
+    /// The disk that it is on.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// All synchronisations of the log so far.
+    pub(crate) fn syncs(&self) -> Result<Vec<Sync>, LabError> {
+        let failed = |error| LabError::Traffic("reading what was synchronised", error);
+        self.disk.syncs(LOG).map_err(failed)
     }
 
     /// Starts the receiver, with the log as it is.
@@ -83,6 +101,7 @@ impl Machine {
         let path = self.messages_path();
         let messages = File::options().create(true).append(true).open(path).map_err(failed)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(messages);
+        self.disk.equip(&mut command);
         let mut program = self.host.start(&mut command)?;
         let out = BufReader::new(program.take_stdout().expect("its command has a pipe there"));
         let (say, said) = channel();

@@ -33,6 +33,13 @@ fn read(line: &[u8]) -> Option<(usize, u64)> {
     (record(sender, number) == text).then_some((sender, number))
 }
 
+/// Whose records a stream holds, by its beginning.
+pub(crate) fn sender_of(beginning: &[u8]) -> Option<usize> {
+    let text = &beginning[mark(beginning)? + 1..];
+    let end = text.iter().position(|byte| *byte == b' ')?;
+    std::str::from_utf8(&text[..end]).ok()?.parse().ok()
+}
+
 fn mark(line: &[u8]) -> Option<usize> {
     line.iter().position(|byte| *byte == MARK)
 }
@@ -137,8 +144,10 @@ mod tests {
             assert_eq!(read(record.as_bytes()), Some((sender, number)));
             let line = format!("<13>Nov 20 16:00:00 host root: {record}");
             assert_eq!(read(line.as_bytes()), Some((sender, number)));
+            assert_eq!(sender_of(line.as_bytes()), Some(sender));
             assert_eq!(read(&record.as_bytes()[..record.len() - 1]), None);
         }
+        assert_eq!(sender_of(b"@17"), None, "more may follow");
     }
 
     #[test]

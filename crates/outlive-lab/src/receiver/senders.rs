@@ -3,8 +3,9 @@
 //! None of them tries again. What they are given goes to the socket as it comes; the kernel has it until it is
 //! acknowledged.
 
+use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -124,9 +125,14 @@ impl Senders {
         counts.into_iter().collect()
     }
 
-    /// Lets them come to their ends, and waits at most `limit` until all have: records given to each, and what went
-    /// wrong with whom.
-    pub(crate) fn finish(self, limit: Duration) -> (Vec<u64>, Vec<String>) {
+    /// Lets them come to their ends, and waits at most `limit` until all have, and until nothing of theirs is left with
+    /// `host`'s kernel: records given to each, and what went wrong with whom.
+    pub(crate) fn finish(
+        self,
+        host: &Host,
+        service: SocketAddr,
+        limit: Duration,
+    ) -> Result<(Vec<u64>, Vec<String>), LabError> {
         self.stop.store(true, Ordering::Release);
         let deadline = Instant::now() + limit;
         let mut given = Vec::new();
@@ -153,8 +159,33 @@ impl Senders {
             }
             given.push(sender.given.load(Ordering::Acquire));
         }
-        (given, failures)
+        while let left @ 1.. = open_connections(host, service)? {
+            if Instant::now() >= deadline {
+                failures.push(format!("{left} connections did not come to their ends"));
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok((given, failures))
     }
+}
+
+/// Connections of a host to an IPv4 service that are not over, those of programs that have ended included.
+fn open_connections(host: &Host, service: SocketAddr) -> Result<usize, LabError> {
+    let table = || fs::read_to_string("/proc/thread-self/net/tcp");
+    let failed = |error| LabError::Traffic("reading the table of connections", error);
+    let table = host.enter(table)?.map_err(failed)?;
+    Ok(table.lines().filter(|line| is_open_to(line, service)).count())
+}
+
+/// Whether a line of that table is about a connection to `service` that is not over (but perhaps in TIME-WAIT).
+fn is_open_to(line: &str, service: SocketAddr) -> bool {
+    const TIME_WAIT: &str = "06";
+    let IpAddr::V4(ip) = service.ip() else { return false };
+    // The kernel writes an address as the number that its bytes are in memory.
+    let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), service.port());
+    let mut fields = line.split_whitespace().skip(2);
+    fields.next() == Some(remote.as_str()) && fields.next() != Some(TIME_WAIT)
 }
 
 /// Where a sender's records go.
@@ -191,5 +222,32 @@ impl Sink {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_found_in_the_table_until_they_are_over() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let service = listener.local_addr().unwrap();
+        let open = || {
+            let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+            table.lines().filter(|line| is_open_to(line, service)).count()
+        };
+        assert_eq!(open(), 0);
+        let here = TcpStream::connect(service).unwrap();
+        let there = listener.accept().unwrap().0;
+        assert_eq!(open(), 1);
+        drop(here);
+        assert_eq!(open(), 1, "the other end is still open");
+        drop(there);
+        while open() > 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -49,6 +49,8 @@ pub struct Settings {
     pub program: Option<PathBuf>,
     /// The log receiver of the examples, for `log-receiver`.
     pub receiver: Option<PathBuf>,
+    /// The library that records what is durable, for `log-receiver`.
+    pub powercut: Option<PathBuf>,
     /// What is compared, for `compare`; each of these once.
     pub subjects: Vec<SubjectKind>,
     /// Only workloads with this in their name, for `compare`.
@@ -71,6 +73,10 @@ pub struct Settings {
     pub cycles: u32,
     /// How many senders, for `log-receiver`.
     pub senders: usize,
+    /// Whether who dies loses what was not synchronised, too, for `log-receiver`.
+    pub power_cut: bool,
+    /// Whether acknowledgments are held against synchronisations, for `log-receiver`.
+    pub wire: bool,
     /// What the listeners do, for `failover` and `compare`.
     pub mode: ListenerMode,
     /// Whether the peers are made by the lab, packet by packet, for `failover`.
@@ -118,6 +124,7 @@ impl Default for Settings {
             svg: None,
             program: None,
             receiver: None,
+            powercut: None,
             subjects,
             workload: String::new(),
             rounds: 5,
@@ -129,6 +136,8 @@ impl Default for Settings {
             minutes: 5.0,
             cycles: 50,
             senders: 50,
+            power_cut: false,
+            wire: false,
             mode: ListenerMode::Direct,
             synthetic: false,
             ipv6: vec![false, true],
