@@ -45,6 +45,18 @@ pub enum LabError {
          or name it with --program"
     )]
     NoProgram,
+    /// The scenario needs the log receiver of the examples.
+    #[error(
+        "the log-receiver program is not beside this one: build it (cargo build --release -p \
+         log-receiver) or name it with --receiver"
+    )]
+    NoReceiver,
+    /// The scenario needs the library that records what is durable.
+    #[error(
+        "liboutlive_powercut.so is not beside this program: build it (cargo build --release -p \
+         outlive-powercut) or name it with --powercut"
+    )]
+    NoPowerCut,
     /// A plain link does not pass through this process.
     #[error("a plain link cannot be overheard; make it an impaired one")]
     NothingToOverhear,

@@ -15,6 +15,7 @@
 //! | [`synthetic`] | peers without sockets, for very many |
 //! | [`endpoint`] | Outlive's own TCP against the kernel's |
 //! | [`load`] | as much as goes, counted, for benchmarks |
+//! | [`receiver`] | the durable log receiver, and senders of records |
 //! | [`attack`] | forged segments and an eavesdropper |
 //! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
 //! | [`report`] | one JSON object for each run |
@@ -60,6 +61,7 @@ pub mod load;
 pub mod node;
 pub mod picture;
 pub mod privilege;
+pub mod receiver;
 pub mod report;
 pub mod scenario;
 mod scratch;

@@ -28,6 +28,12 @@ struct Arguments {
     /// The outlive program [default: the one beside this program]
     #[arg(long)]
     program: Option<PathBuf>,
+    /// log-receiver: the log-receiver program [default: the one beside this program]
+    #[arg(long)]
+    receiver: Option<PathBuf>,
+    /// log-receiver: liboutlive_powercut.so [default: the one beside this program]
+    #[arg(long)]
+    powercut: Option<PathBuf>,
     /// compare: what is compared
     #[arg(long, value_delimiter = ',', default_value = "outlive,haproxy,routing")]
     subjects: Vec<Subject>,
@@ -49,9 +55,18 @@ struct Arguments {
     /// chaos, false-alarms: how long it goes on
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
-    /// endurance: how many changes of the active node
+    /// endurance, log-receiver: how many changes of the active node
     #[arg(long, default_value_t = 50)]
     cycles: u32,
+    /// log-receiver: how many senders
+    #[arg(long, default_value_t = 50)]
+    senders: usize,
+    /// log-receiver: who is killed loses what its disk was not told to keep, too
+    #[arg(long)]
+    power_cut: bool,
+    /// log-receiver: no acknowledgment on the wire may come before its fsync
+    #[arg(long)]
+    wire: bool,
     /// failover: what the listeners do. compare: with "terminate", listeners that terminate are
     /// measured beside those that splice
     #[arg(long, value_enum, default_value = "direct", conflicts_with = "synthetic")]
@@ -113,7 +128,8 @@ fn main() -> ExitCode {
     let settings = Settings {
         seed: arguments.seed,
         svg: arguments.svg,
-        program: arguments.program.or_else(neighbour),
+        program: arguments.program.or_else(|| neighbour("outlive")),
+        receiver: arguments.receiver.or_else(|| neighbour("log-receiver")),
         subjects,
         workload: arguments.workload,
         rounds: arguments.rounds,
@@ -123,6 +139,10 @@ fn main() -> ExitCode {
         connections: arguments.connections,
         minutes: arguments.minutes,
         cycles: arguments.cycles,
+        powercut: arguments.powercut.or_else(|| neighbour("liboutlive_powercut.so")),
+        senders: arguments.senders,
+        power_cut: arguments.power_cut,
+        wire: arguments.wire,
         mode: arguments.mode,
         synthetic: arguments.synthetic,
         ipv6: arguments.ip.versions(),
@@ -144,9 +164,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The outlive program in the directory of this one.
-fn neighbour() -> Option<PathBuf> {
-    let path = std::env::current_exe().ok()?.with_file_name("outlive");
+/// A program in the directory of this one.
+fn neighbour(name: &str) -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.with_file_name(name);
     path.is_file().then_some(path)
 }
 

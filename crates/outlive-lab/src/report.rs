@@ -111,6 +111,13 @@ impl Report {
         self.measured.insert(name.to_owned(), value);
     }
 
+    /// Notes all fields of a structure under their names.
+    pub fn measure_all(&mut self, fields: &impl Serialize) {
+        if let Ok(Value::Object(fields)) = serde_json::to_value(fields) {
+            self.measured.extend(fields);
+        }
+    }
+
     /// Unless `holds`, something is wrong, and `problem` says what.
     pub fn require(&mut self, holds: bool, problem: impl FnOnce() -> String) {
         if !holds {

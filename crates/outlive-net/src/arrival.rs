@@ -41,6 +41,17 @@ pub fn enable(socket: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// Those of `recvmsg(2)`; `WouldBlock` if there is none and the socket does not block.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Arrival> {
+    let (len, name, stamp) = receive_stamped(socket, buffer)?;
+    let from = address_of(&name).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(Arrival { len, from, age: stamp.and_then(age) })
+}
+
+/// Reads a message of any socket: bytes of the buffer that it fills, the kind of address that it came from, and the wall
+/// clock when it arrived, if the kernel noted it.
+pub(crate) fn receive_stamped(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> io::Result<(usize, libc::sockaddr_storage, Option<Duration>)> {
     let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     // Of `u64`, so that it is aligned for a header.
     let mut control = [0_u64; CONTROL_LEN / size_of::<u64>()];
@@ -60,9 +71,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Arrival> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the storage was zeroed, and zeros are a valid one, so it is initialised whatever the kernel wrote.
-    let from = address_of(unsafe { name.assume_init_ref() });
-    let from = from.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    Ok(Arrival { len: len as usize, from, age: stamp(&message).and_then(age) })
+    let name = unsafe { name.assume_init() };
+    Ok((len as usize, name, stamp(&message).and_then(since_epoch)))
 }
 
 fn address_of(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
@@ -107,10 +117,13 @@ fn stamp(message: &libc::msghdr) -> Option<libc::timespec> {
     None
 }
 
-fn age(stamp: libc::timespec) -> Option<Duration> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
+fn since_epoch(stamp: libc::timespec) -> Option<Duration> {
     let seconds = u64::try_from(stamp.tv_sec).ok()?;
-    let then = Duration::new(seconds, u32::try_from(stamp.tv_nsec).ok()?);
+    Some(Duration::new(seconds, u32::try_from(stamp.tv_nsec).ok()?))
+}
+
+fn age(then: Duration) -> Option<Duration> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
     now.checked_sub(then)
 }
 

@@ -9,6 +9,7 @@
 //! | [`edge`] | the routes of the virtual addresses: put, activated, withdrawn, leftovers removed |
 //! | [`fast_path`] | an eBPF program that translates the packets of established sessions |
 //! | [`arrival`] | datagrams with the time at which they arrived |
+//! | [`capture`] | what passes an interface, with the time at which it did |
 //! | [`sending`] | what the kernel says of a TCP socket's sender |
 //! | [`diag`] | which TCP connections the kernel has, and which have ended |
 //! | [`repair`] | connections put into the kernel's TCP, and taken out of it (`TCP_REPAIR`) |
@@ -24,6 +25,7 @@
 //! enums that carry the errno.
 
 pub mod arrival;
+pub mod capture;
 pub mod diag;
 pub mod edge;
 mod errno;

@@ -70,6 +70,8 @@ pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}
 // SAFETY: consists of integers.
+unsafe impl Plain for [u32; 2] {}
+// SAFETY: consists of integers.
 unsafe impl Plain for libc::tcp_info {}
 
 /// Reads a socket option. What the kernel does not fill in is zero.

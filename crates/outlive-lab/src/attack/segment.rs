@@ -91,6 +91,15 @@ impl Segment {
         Some((segment, next))
     }
 
+    /// The same with as much of the payload as the frame still has.
+    pub fn captured(frame: &[u8]) -> Option<(Self, u32)> {
+        let (segment, next) = Self::parse(frame)?;
+        let packet = &frame[ETHERNET_LEN..];
+        let payload = Self::parse_headers(packet)?.1;
+        let there = packet.get(payload.start..payload.end.min(packet.len())).unwrap_or_default();
+        Some((Self { payload: there.to_vec(), ..segment }, next))
+    }
+
     /// What a whole packet carries, its payload included.
     pub fn parse_packet(packet: &[u8]) -> Option<Self> {
         let (segment, payload) = Self::parse_headers(packet)?;
@@ -164,6 +173,9 @@ mod tests {
             let frame = segment.to_frame(mac, mac).unwrap();
             let (read, next) = Segment::parse(&frame).unwrap();
             assert_eq!(Segment::parse_packet(&frame[ETHERNET_LEN..]), Some(segment.clone()));
+            let cut = &frame[..frame.len() - 2];
+            let beginning = Segment { payload: vec![1], ..segment.clone() };
+            assert_eq!(Segment::captured(cut), Some((beginning, 2)));
             assert_eq!(read, Segment { payload: vec![], ..segment });
             assert_eq!(next, 2, "three bytes and FIN, over the end of the sequence space");
         }

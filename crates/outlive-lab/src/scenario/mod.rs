@@ -15,6 +15,7 @@ mod forged;
 mod handover;
 mod healing;
 mod links;
+mod log_receiver;
 pub mod mix;
 pub mod ordeal;
 mod overhead;
@@ -46,6 +47,10 @@ pub struct Settings {
     pub svg: Option<PathBuf>,
     /// The Outlive program, for scenarios with nodes.
     pub program: Option<PathBuf>,
+    /// The log receiver of the examples, for `log-receiver`.
+    pub receiver: Option<PathBuf>,
+    /// The library that records what is durable, for `log-receiver`.
+    pub powercut: Option<PathBuf>,
     /// What is compared, for `compare`; each of these once.
     pub subjects: Vec<SubjectKind>,
     /// Only workloads with this in their name, for `compare`.
@@ -64,8 +69,14 @@ pub struct Settings {
     pub connections: u64,
     /// How long it goes on, for `chaos` and `false-alarms`.
     pub minutes: f64,
-    /// How many changes, for `endurance`.
+    /// How many changes, for `endurance` and `log-receiver`.
     pub cycles: u32,
+    /// How many senders, for `log-receiver`.
+    pub senders: usize,
+    /// Whether who dies loses what was not synchronised, too, for `log-receiver`.
+    pub power_cut: bool,
+    /// Whether acknowledgments are held against synchronisations, for `log-receiver`.
+    pub wire: bool,
     /// What the listeners do, for `failover` and `compare`.
     pub mode: ListenerMode,
     /// Whether the peers are made by the lab, packet by packet, for `failover`.
@@ -112,6 +123,8 @@ impl Default for Settings {
             seed: 1,
             svg: None,
             program: None,
+            receiver: None,
+            powercut: None,
             subjects,
             workload: String::new(),
             rounds: 5,
@@ -122,6 +135,9 @@ impl Default for Settings {
             connections: 10_000,
             minutes: 5.0,
             cycles: 50,
+            senders: 50,
+            power_cut: false,
+            wire: false,
             mode: ListenerMode::Direct,
             synthetic: false,
             ipv6: vec![false, true],
@@ -133,6 +149,11 @@ impl Settings {
     /// The program, or the error that says how to get it.
     pub fn program(&self) -> Result<&Path, LabError> {
         self.program.as_deref().ok_or(LabError::NoProgram)
+    }
+
+    /// The log receiver, or the error that says how to get it.
+    pub fn receiver(&self) -> Result<&Path, LabError> {
+        self.receiver.as_deref().ok_or(LabError::NoReceiver)
     }
 
     /// How long it goes on, for scenarios that are told in minutes.
@@ -233,6 +254,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "endpoint-streams",
         about: "the same over bad links, in every role; no byte wrong, nothing stalls",
         run: endpoint::streams,
+    },
+    Scenario {
+        name: "log-receiver",
+        about: "no proxy: log receivers that die again and again; every record is there once",
+        run: log_receiver::run,
     },
     Scenario {
         name: "handover",
