@@ -3,11 +3,16 @@
 mod duo;
 mod targets;
 
+use std::time::Duration;
+
 use duo::{CLIENT_ISN, client, listener, segment};
-use outlive_migration::message::{HowEnded, Message, Refusal};
+use outlive_migration::{
+    id::Epoch,
+    message::{HowEnded, Message, Refusal},
+};
 use outlive_proxy::counters::Counter;
 use outlive_tcp::{segment::Segment, wire::Flags};
-use targets::{REQUEST, World, from_client, server, tunnelled};
+use targets::{REQUEST, World, control, from_client, server, tunnelled};
 
 #[test]
 fn a_connection_moves_with_its_data_and_the_balancer_only_re_addresses() {
@@ -333,4 +338,21 @@ fn a_new_connection_from_the_same_port_waits_for_the_end_of_the_old_one() {
     world.settle();
     assert_eq!(world.duo.syn(0, 1), []);
     assert_eq!(world.count(0, Counter::DropMigrating), 1);
+}
+
+#[test]
+fn a_target_that_has_heard_a_later_epoch_is_ready_when_the_node_has_heard_of_it_too() {
+    let mut world = World::unreached();
+    let later = Epoch(world.duo.node(0).beliefs().epoch.0 + 1);
+    world.agents[0].serve(&world.duo, 1, later);
+    let ready = |world: &World| world.duo.node(0).status(world.duo.now).ready_agents;
+    world.reach(0);
+    assert_eq!(ready(&world), [], "the probe was announced in an epoch that is over");
+    world.duo.kill(1, false);
+    for _ in 0..4 {
+        world.duo.pass(Duration::from_millis(250));
+        world.talk();
+    }
+    assert!(world.duo.node(0).beliefs().epoch.0 >= later.0);
+    assert_eq!(ready(&world), [control(0)]);
 }
