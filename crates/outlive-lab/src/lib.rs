@@ -14,9 +14,11 @@
 //! | [`crowd`] | the same in many processes, for many connections |
 //! | [`synthetic`] | peers without sockets, for very many |
 //! | [`endpoint`] | Outlive's own TCP against the kernel's |
+//! | [`migration`] | connections that are handed to the machine that should have them |
 //! | [`load`] | as much as goes, counted, for benchmarks |
 //! | [`attack`] | forged segments and an eavesdropper |
 //! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
+//! | [`processor`] | how much processor time something takes |
 //! | [`report`] | one JSON object for each run |
 //! | [`scenario`] | what the command can run |
 //! | [`demo`] | what a newcomer sees first |
@@ -57,9 +59,11 @@ pub mod host;
 pub mod impairment;
 pub mod link;
 pub mod load;
+pub mod migration;
 pub mod node;
 pub mod picture;
 pub mod privilege;
+pub mod processor;
 pub mod report;
 pub mod scenario;
 mod scratch;
