@@ -4,7 +4,7 @@
 use std::{env, path::Path};
 
 use outlive_lab::{
-    migration::MigrationMode,
+    migration::{MigrationMode, Victim},
     privilege,
     report::Report,
     scenario::{Scenario, Settings, migrate::MigrationSettings},
@@ -81,6 +81,20 @@ fn no_answer_is_lost_or_given_twice_when_balancers_die() {
         let settings = MigrationSettings { mode, loss, at_once: 4, ..MigrationSettings::default() };
         let Some(report) = run("migrate-faults", settings, 2) else { return };
         assert_eq!(report.connections_lost, 0, "{report}");
+    }
+}
+
+#[test]
+fn whoever_loses_an_answer_with_its_target_is_told() {
+    for (mode, victim) in
+        [(MigrationMode::Replay, Victim::Agent), (MigrationMode::Kernel, Victim::Machine)]
+    {
+        if mode == MigrationMode::Replay && !is_installed("nginx") {
+            continue;
+        }
+        let settings =
+            MigrationSettings { mode, victim, at_once: 4, ..MigrationSettings::default() };
+        run("migrate-faults", settings, 2);
     }
 }
 

@@ -244,7 +244,7 @@ impl Proxy {
         let asked: Vec<usize> = (self.migrations.mappings.iter())
             .filter(|(_, mapping)| mapping.record.agent == control)
             .filter(|(_, mapping)| match mapping.phase {
-                Phase::Deciding => false,
+                Phase::Deciding | Phase::Lost => false,
                 Phase::Committing => true,
                 Phase::Migrated => restarted,
             })

@@ -20,6 +20,9 @@ impl Proxy {
         let end = out.len() + room.saturating_sub(MOST);
         for slot in from..self.migrations.mappings.capacity() {
             let Some(mapping) = self.migrations.mappings.get(slot) else { continue };
+            if mapping.phase == Phase::Lost {
+                continue;
+            }
             if out.len() > end {
                 return Some(slot);
             }
@@ -48,8 +51,7 @@ impl Proxy {
         ];
         for slot in same.into_iter().flatten() {
             if self.migrations.mappings.contains(slot) {
-                let mapping = self.migrations.remove(slot);
-                self.pools.session_ended(mapping.server);
+                self.remove_mapping(slot);
             }
         }
         if self.migrations.by_id.len() >= self.migrations.limit {
