@@ -14,10 +14,12 @@
 //! | [`crowd`] | the same in many processes, for many connections |
 //! | [`synthetic`] | peers without sockets, for very many |
 //! | [`endpoint`] | Outlive's own TCP against the kernel's |
+//! | [`migration`] | connections that are handed to the machine that should have them |
 //! | [`load`] | as much as goes, counted, for benchmarks |
 //! | [`receiver`] | the durable log receiver, and senders of records |
 //! | [`attack`] | forged segments and an eavesdropper |
 //! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
+//! | [`processor`] | how much processor time something takes |
 //! | [`report`] | one JSON object for each run |
 //! | [`scenario`] | what the command can run |
 //! | [`demo`] | what a newcomer sees first |
@@ -58,9 +60,11 @@ pub mod host;
 pub mod impairment;
 pub mod link;
 pub mod load;
+pub mod migration;
 pub mod node;
 pub mod picture;
 pub mod privilege;
+pub mod processor;
 pub mod receiver;
 pub mod report;
 pub mod scenario;

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use outlive_lab::crowd;
+use outlive_lab::migration::{LONGEST_RESPONSE, MigrationMode, Victim};
 use outlive_lab::privilege;
 use outlive_lab::scenario::fault::Fault;
+use outlive_lab::scenario::migrate::MigrationSettings;
 use outlive_lab::scenario::{Contender, ListenerMode, SCENARIOS, Scenario, Settings, SubjectKind};
 
 /// Runs a scenario of the Outlive lab: hosts, links and faults in network namespaces.
@@ -67,19 +70,64 @@ struct Arguments {
     /// log-receiver: no acknowledgment on the wire may come before its fsync
     #[arg(long)]
     wire: bool,
-    /// failover: what the listeners do. compare: with "terminate", listeners that terminate are
-    /// measured beside those that splice
-    #[arg(long, value_enum, default_value = "direct", conflicts_with = "synthetic")]
-    mode: ListenerMode,
+    /// failover: what the listeners do ("direct", "terminate") [default: direct]. compare: with "terminate",
+    /// listeners that terminate are measured beside those that splice. migrate: what becomes of connections
+    /// ("kernel", "replay", and for the plain scenario "splice") [default: kernel]
+    #[arg(long, value_enum, conflicts_with = "synthetic")]
+    mode: Option<Mode>,
     /// failover: peers without kernel sockets, for a million connections
     #[arg(long, conflicts_with = "subject")]
     synthetic: bool,
     /// failover: what is harmed
     #[arg(long, value_enum, default_value = "outlive")]
     subject: Contender,
-    /// failover: the IP versions of the connections
+    /// failover, migrate: the IP versions of the connections
     #[arg(long, value_enum, default_value = "both")]
     ip: Versions,
+    /// migrate: how many connections
+    #[arg(long, default_value_t = 10_000)]
+    count: u64,
+    /// migrate, migrate-bulk, migrate-faults: connections at a time
+    #[arg(long, default_value_t = 8)]
+    at_once: usize,
+    /// migrate-bulk: bytes of each answer, at most 16 MiB
+    #[arg(long, default_value_t = 1 << 20)]
+    response: usize,
+    /// migrate-faults: what dies
+    #[arg(long, value_enum, default_value = "balancer")]
+    victim: Victim,
+    /// migrate-faults: the share of segments that every link loses, and of those that are overtaken
+    #[arg(long, default_value_t = 0.0)]
+    loss: f64,
+}
+
+/// What `--mode` can be: of listeners, and of migrations.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Mode {
+    Direct,
+    Terminate,
+    Kernel,
+    Replay,
+    Splice,
+}
+
+impl Mode {
+    fn listeners(self) -> Option<ListenerMode> {
+        match self {
+            Self::Direct => Some(ListenerMode::Direct),
+            Self::Terminate => Some(ListenerMode::Terminate),
+            Self::Kernel | Self::Replay | Self::Splice => None,
+        }
+    }
+
+    fn migrations(self) -> Option<MigrationMode> {
+        match self {
+            Self::Kernel => Some(MigrationMode::Kernel),
+            Self::Replay => Some(MigrationMode::Replay),
+            Self::Splice => Some(MigrationMode::Splice),
+            Self::Direct | Self::Terminate => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -112,6 +160,14 @@ enum Subject {
 fn main() -> ExitCode {
     crowd::serve_if_asked();
     let arguments = Arguments::parse();
+    if let Some(mode) = arguments.mode
+        && mode.migrations().is_some() != arguments.scenario.name.starts_with("migrate")
+    {
+        let name = arguments.scenario.name;
+        Arguments::command()
+            .error(ErrorKind::InvalidValue, format!("{name} has no such --mode"))
+            .exit();
+    }
     if let Err(error) = privilege::become_able() {
         eprintln!("{error}");
         return ExitCode::from(2);
@@ -122,7 +178,7 @@ fn main() -> ExitCode {
         Subject::Routing => SubjectKind::Routing,
     };
     let mut subjects: Vec<_> = arguments.subjects.into_iter().map(subject).collect();
-    if arguments.mode == ListenerMode::Terminate {
+    if arguments.mode == Some(Mode::Terminate) {
         subjects.push(SubjectKind::Terminating);
     }
     let settings = Settings {
@@ -143,9 +199,17 @@ fn main() -> ExitCode {
         senders: arguments.senders,
         power_cut: arguments.power_cut,
         wire: arguments.wire,
-        mode: arguments.mode,
+        mode: arguments.mode.and_then(Mode::listeners).unwrap_or(ListenerMode::Direct),
         synthetic: arguments.synthetic,
         ipv6: arguments.ip.versions(),
+        migration: MigrationSettings {
+            mode: arguments.mode.and_then(Mode::migrations).unwrap_or(MigrationMode::Kernel),
+            count: arguments.count,
+            at_once: arguments.at_once,
+            response: arguments.response.min(LONGEST_RESPONSE),
+            victim: arguments.victim,
+            loss: arguments.loss,
+        },
         ..Settings::default()
     };
     match arguments.scenario.run(&settings) {

@@ -84,6 +84,13 @@ pub fn addresses(number: u8) -> [IpAddr; 2] {
     [ipv4(number).into(), ipv6(number).into()]
 }
 
+/// Both addresses of that number in the tunnel of migrations: 10.79.0.n and fd79::n. They are no host's own.
+pub fn tunnel_addresses(number: u8) -> [IpAddr; 2] {
+    let mut groups = ipv6(number).segments();
+    groups[0] = 0xfd79;
+    [Ipv4Addr::new(10, 79, 0, number).into(), Ipv6Addr::from(groups).into()]
+}
+
 /// The namespace with the bridge.
 pub(crate) struct Switch {
     pub(crate) namespace: Namespace,
@@ -135,5 +142,6 @@ mod tests {
     fn both_addresses_of_a_number_look_alike() {
         assert_eq!(addresses(100).map(|address| address.to_string()), ["10.77.0.100", "fd77::100"]);
         assert_eq!(addresses(21).map(|address| address.to_string()), ["10.77.0.21", "fd77::21"]);
+        assert_eq!(tunnel_addresses(31).map(|it| it.to_string()), ["10.79.0.31", "fd79::31"]);
     }
 }

@@ -3,11 +3,16 @@
 mod duo;
 mod targets;
 
+use std::time::Duration;
+
 use duo::{CLIENT_ISN, client, listener, segment};
-use outlive_migration::message::{HowEnded, Message, Refusal};
+use outlive_migration::{
+    id::Epoch,
+    message::{HowEnded, Message, Refusal},
+};
 use outlive_proxy::counters::Counter;
 use outlive_tcp::{segment::Segment, wire::Flags};
-use targets::{REQUEST, World, from_client, server, tunnelled};
+use targets::{REQUEST, World, control, from_client, server, tunnelled};
 
 #[test]
 fn a_connection_moves_with_its_data_and_the_balancer_only_re_addresses() {
@@ -269,9 +274,60 @@ fn a_target_that_has_lost_a_connection_leaves_its_client_a_reset_and_no_second_a
     assert_eq!((world.migrated(0), world.migrated(1)), (0, 0));
     assert_eq!(world.count(0, Counter::MigrationsLost), 1);
     let again = from_client(1, 0, iss, Flags::PSH);
-    assert_eq!(world.duo.send(0, Segment { payload: REQUEST, ..again }), []);
+    let out = world.duo.send(0, Segment { payload: REQUEST, ..again });
+    assert!(out.iter().all(|out| out.flags.contains(Flags::RST)), "{out:?}");
     world.settle();
     assert_eq!(world.agents[1].infused.len(), 0);
+}
+
+#[test]
+fn a_client_in_mid_response_is_asked_where_it_stands_when_its_target_has_lost_it() {
+    for by_its_own_word in [false, true] {
+        let mut world = World::new();
+        let (iss, _) = world.request(0, 1);
+        world.settle();
+        let out = if by_its_own_word {
+            let id = world.agents[0].speaking[0];
+            world.end(0, id, HowEnded::Lost);
+            world.settle()
+        } else {
+            world.restart(0);
+            world.reach(0)
+        };
+        let mut to_client = out.iter().filter(|out| out.tuple.destination == client(1));
+        let question = to_client.next_back().unwrap();
+        assert_eq!((question.seq, question.payload.len()), (iss - 1, 1), "long received");
+        assert_eq!(question.flags, Flags::ACK);
+        let status = world.duo.node(0).status(world.duo.now);
+        assert!(status.servers.iter().all(|server| server.sessions == 0), "nothing leaks");
+
+        // It may get lost, or the answer: then it is asked again.
+        world.duo.pass(Duration::from_millis(1_100));
+        let answer = from_client(1, REQUEST.len(), iss + 70_000, Flags(0));
+        for _ in 0..2 {
+            let out = world.duo.send(0, answer);
+            assert_eq!(out.len(), 1);
+            assert_eq!((out[0].flags, out[0].seq), (Flags::RST, iss + 70_001));
+        }
+        world.duo.exchange();
+        assert_eq!((world.migrated(0), world.migrated(1)), (0, 0));
+        // From the same port it may begin anew, as soon as it has said so once.
+        assert_eq!(world.duo.syn(0, 1), []);
+        assert_eq!(world.duo.syn(0, 1).len(), 1);
+    }
+}
+
+#[test]
+fn a_client_that_does_not_say_where_it_stands_is_forgotten() {
+    let mut world = World::new();
+    let (iss, _) = world.request(0, 1);
+    world.settle();
+    world.restart(0);
+    world.reach(0);
+    world.duo.pass(Duration::from_secs(12));
+    assert_eq!(world.duo.said_by_itself(0), [], "nobody is asked for ever");
+    let late = from_client(1, REQUEST.len(), iss + 70_000, Flags(0));
+    assert_eq!(world.duo.send(0, late), [], "a stranger");
 }
 
 #[test]
@@ -333,4 +389,21 @@ fn a_new_connection_from_the_same_port_waits_for_the_end_of_the_old_one() {
     world.settle();
     assert_eq!(world.duo.syn(0, 1), []);
     assert_eq!(world.count(0, Counter::DropMigrating), 1);
+}
+
+#[test]
+fn a_target_that_has_heard_a_later_epoch_is_ready_when_the_node_has_heard_of_it_too() {
+    let mut world = World::unreached();
+    let later = Epoch(world.duo.node(0).beliefs().epoch.0 + 1);
+    world.agents[0].serve(&world.duo, 1, later);
+    let ready = |world: &World| world.duo.node(0).status(world.duo.now).ready_agents;
+    world.reach(0);
+    assert_eq!(ready(&world), [], "the probe was announced in an epoch that is over");
+    world.duo.kill(1, false);
+    for _ in 0..4 {
+        world.duo.pass(Duration::from_millis(250));
+        world.talk();
+    }
+    assert!(world.duo.node(0).beliefs().epoch.0 >= later.0);
+    assert_eq!(ready(&world), [control(0)]);
 }

@@ -64,6 +64,12 @@ fn families(status: &Status) -> Vec<Family> {
             ),
         ),
         (
+            "outlive_host_blob_bytes_total",
+            "counter",
+            "Bytes of the states of connections that came to be infused.",
+            vec![(String::new(), target.blob_bytes)],
+        ),
+        (
             "outlive_host_messages_total",
             "counter",
             "Messages exchanged with the nodes.",

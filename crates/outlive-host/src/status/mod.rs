@@ -86,6 +86,7 @@ impl Status {
             },
             "migrations": {
                 "prepared": target.prepared,
+                "blob_bytes": target.blob_bytes,
                 "committed": target.committed,
                 "aborted": target.aborted,
                 "expired": target.expired,

@@ -16,6 +16,7 @@ mod handover;
 mod healing;
 mod links;
 mod log_receiver;
+pub mod migrate;
 pub mod mix;
 pub mod ordeal;
 mod overhead;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use self::fault::Fault;
+use self::migrate::MigrationSettings;
 use crate::crowd::WorkerProgram;
 use crate::error::LabError;
 use crate::picture::Picture;
@@ -81,8 +83,10 @@ pub struct Settings {
     pub mode: ListenerMode,
     /// Whether the peers are made by the lab, packet by packet, for `failover`.
     pub synthetic: bool,
-    /// The IP versions, for `failover`: false for 4, true for 6.
+    /// The IP versions, for `failover` and migrations: false for 4, true for 6.
     pub ipv6: Vec<bool>,
+    /// For the scenarios with migrations.
+    pub migration: MigrationSettings,
 }
 
 /// A cluster of two machines, of which one stands by.
@@ -141,6 +145,7 @@ impl Default for Settings {
             mode: ListenerMode::Direct,
             synthetic: false,
             ipv6: vec![false, true],
+            migration: MigrationSettings::default(),
         }
     }
 }
@@ -290,6 +295,26 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "syn-flood",
         about: "a flood of forged SYNs through a pair, beside real clients; memory bounded",
         run: flood::run,
+    },
+    Scenario {
+        name: "migrate",
+        about: "many connections, each handed to a target: latency, size of the state, processor time",
+        run: migrate::latency,
+    },
+    Scenario {
+        name: "migrate-content",
+        about: "curl to three targets by host name and path: nginx and both example servers",
+        run: migrate::content,
+    },
+    Scenario {
+        name: "migrate-bulk",
+        about: "long answers, migrated, spliced and through HAProxy: processor time, throughput",
+        run: migrate::bulk,
+    },
+    Scenario {
+        name: "migrate-faults",
+        about: "a balancer, an agent or a target's machine dies, again and again, under migrations",
+        run: migrate::faults,
     },
     Scenario {
         name: "compare",

@@ -22,7 +22,7 @@ pub(super) const DEFAULTS: &str = "defaults\n  mode tcp\n  option splice-auto\n 
 pub struct HaProxy {
     name: String,
     addresses: [SocketAddr; 2],
-    _program: Program,
+    program: Program,
     _directory: TempDir,
 }
 
@@ -47,11 +47,16 @@ impl HaProxy {
         let subject = Self {
             name: format!("haproxy, {threads} thread{}", if threads == 1 { "" } else { "s" }),
             addresses: [node.socket(false, 0), node.socket(true, 0)],
-            _program: program,
+            program,
             _directory: directory,
         };
         subject.wait_until_it_answers(node, ports)?;
         Ok(subject)
+    }
+
+    /// Its process.
+    pub fn process_id(&self) -> u32 {
+        self.program.id()
     }
 
     fn wait_until_it_answers(&self, node: &Host, ports: &[u16]) -> Result<(), LabError> {

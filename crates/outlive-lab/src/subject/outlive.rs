@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,13 +17,19 @@ use crate::host::Host;
 use crate::link::INTERFACE;
 use crate::node::{DIRECTORY, Node, Status};
 use crate::scratch;
-use crate::topology::addresses;
+use crate::topology::{addresses, tunnel_addresses};
 
 /// The last part of the virtual addresses: 10.77.0.100 and fd77::100.
 pub const VIRTUAL: u8 = 100;
 
 /// The last part of the addresses under which servers see the pair.
 pub const SOURCE: u8 = 101;
+
+/// The pair's key, in a directory of its own.
+const KEY: &str = "pair.key";
+
+/// In [`PairOptions::more_tables`], stands for the node's own addresses in the tunnel, as a list.
+pub const OWN_TUNNEL: &str = "{tunnel}";
 
 /// How long a pair may take to find itself.
 pub const FORMING: Duration = Duration::from_secs(10);
@@ -74,7 +80,7 @@ pub struct Pair {
     pub a: Node,
     /// The node that calls itself b.
     pub b: Node,
-    _key: TempDir,
+    key: TempDir,
 }
 
 impl Pair {
@@ -87,7 +93,7 @@ impl Pair {
     ) -> Result<Self, LabError> {
         let failed = |source| LabError::Program { program: program.display().to_string(), source };
         let key = scratch::directory().map_err(failed)?;
-        let key_file = key.path().join("pair.key");
+        let key_file = key.path().join(KEY);
         generate_key(program, &key_file)?;
         let numbers = (a.number(), b.number());
         let config = |name: &str, own: u8, peer: u8| {
@@ -97,12 +103,17 @@ impl Pair {
         let mut pair = Self {
             a: Node::new(a, program, &configs[0])?,
             b: Node::new(b, program, &configs[1])?,
-            _key: key,
+            key,
         };
         pair.a.start()?;
         pair.b.start()?;
         retry_until(FORMING, "the pair to be formed", || pair.is_whole())?;
         Ok(pair)
+    }
+
+    /// The file with the key that both nodes share.
+    pub fn key_file(&self) -> PathBuf {
+        self.key.path().join(KEY)
     }
 
     /// Whether one node is active and the other could take over, by what both say.
@@ -257,6 +268,7 @@ fn config_text(
     servers: &[&Host],
     options: &PairOptions,
 ) -> String {
+    let tunnel = tunnel_addresses(own).map(|address| format!("\"{address}\"")).join(", ");
     let [own, peer] = [own, peer].map(|number| addresses(number)[0]);
     let peer = format!(
         r#"
@@ -269,7 +281,7 @@ key_file = "{}"
         key_file.display(),
         options.peer_lines,
     );
-    node_text(name, &peer) + &service_text(servers, options)
+    node_text(name, &peer) + &service_text(servers, options).replace(OWN_TUNNEL, &tunnel)
 }
 
 /// What belongs to the node itself, and to its peer if there is one.

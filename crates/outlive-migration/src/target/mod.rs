@@ -88,6 +88,8 @@ pub enum Action {
 pub struct Counts {
     /// Connections that were infused.
     pub prepared: u64,
+    /// Bytes of the states that were to be infused.
+    pub blob_bytes: u64,
     /// Connections that were let speak.
     pub committed: u64,
     /// ABORTs that were obeyed.
@@ -311,8 +313,10 @@ impl Target {
             }
             return;
         }
+        let len = blob.len() as u64;
         match self.admit(id, blob) {
             Ok(blob) => {
+                self.counts.blob_bytes += len;
                 let phase = Phase::Infusing { asked_by: from, asked_in: epoch, commit: None };
                 self.table.insert(id, Entry { flow: blob.mapping.flow, ends: blob.ends, phase });
                 self.actions.push_back(Action::Infuse { id, blob });

@@ -22,6 +22,8 @@ use outlive_tcp::{
 use super::{AgentError, Phase, Place, balancer};
 use crate::{counters::Counter, proxy::Proxy};
 
+/// Until the first packet through a tunnel: what announces it goes another way, and must be there first.
+const PROBE_DELAY: Duration = Duration::from_millis(20);
 /// Time between two packets through a tunnel through which none has come.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -230,7 +232,7 @@ impl Proxy {
             if let Some(conversation) = migrations.agents.conversations.get_mut(&control) {
                 conversation.probes.push(Probe { id, flow, tunnel, answered: false });
             }
-            migrations.agents.probe_at = Some(now);
+            migrations.agents.probe_at = Some(now + PROBE_DELAY);
         }
     }
 
@@ -242,7 +244,7 @@ impl Proxy {
         let asked: Vec<usize> = (self.migrations.mappings.iter())
             .filter(|(_, mapping)| mapping.record.agent == control)
             .filter(|(_, mapping)| match mapping.phase {
-                Phase::Deciding => false,
+                Phase::Deciding | Phase::Lost => false,
                 Phase::Committing => true,
                 Phase::Migrated => restarted,
             })
@@ -253,15 +255,20 @@ impl Proxy {
         }
     }
 
-    /// Sends a packet through every tunnel through which none has come, if it is time for that.
+    /// Sends a packet through every tunnel through which none has come, if it is time for that. It is announced each time: an
+    /// agent that had heard a later epoch than this node has not listened.
     pub(super) fn probe_agents(&mut self, now: Time) {
-        if self.migrations.agents.probe_at.take_if(|at| *at <= now).is_none() {
+        let agents = &mut self.migrations.agents;
+        if agents.probe_at.take_if(|at| *at <= now).is_none() {
             return;
         }
+        let epoch = self.migrations.epoch;
         let mut unanswered = false;
-        for conversation in self.migrations.agents.conversations.values() {
+        for (control, conversation) in &agents.conversations {
             for probe in conversation.probes.iter().filter(|probe| !probe.answered) {
                 unanswered = true;
+                let announcement = Message::Probe { epoch, id: probe.id, flow: probe.flow };
+                agents.outgoing.push_back((*control, announcement.encode()));
                 let headers = match IpVersion::of(probe.tunnel.target) {
                     IpVersion::V4 => 40,
                     IpVersion::V6 => 60,
@@ -279,6 +286,6 @@ impl Proxy {
                 });
             }
         }
-        self.migrations.agents.probe_at = unanswered.then_some(now + PROBE_INTERVAL);
+        agents.probe_at = unanswered.then_some(now + PROBE_INTERVAL);
     }
 }

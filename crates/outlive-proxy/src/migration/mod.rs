@@ -10,6 +10,7 @@
 
 mod agents;
 mod capture;
+mod farewell;
 mod packets;
 mod record;
 mod replica;
@@ -91,6 +92,8 @@ enum Phase {
     Committing,
     /// The target speaks.
     Migrated,
+    /// The target has lost it: its client is to be told ([`farewell`]), and nothing else.
+    Lost,
 }
 
 /// A connection that lives at a target, or will.
@@ -131,6 +134,8 @@ pub(crate) struct Migrations {
     /// The change that has to be confirmed before COMMIT, and the mapping.
     awaiting: VecDeque<(u64, Time, MigrationId)>,
     queued: usize,
+    /// Mappings that are [`Phase::Lost`].
+    lost: usize,
     limit: usize,
     /// Of the pair.
     epoch: Epoch,
@@ -153,6 +158,7 @@ impl Migrations {
             last: None,
             awaiting: VecDeque::new(),
             queued: 0,
+            lost: 0,
             limit: limit as usize,
             epoch: Epoch::default(),
             standby_understands: true,
@@ -170,9 +176,9 @@ impl Migrations {
         }
     }
 
-    /// Mappings there are.
+    /// Connections that live at targets, or will.
     pub(crate) fn len(&self) -> usize {
-        self.mappings.len()
+        self.mappings.len() - self.lost
     }
 
     /// The address that each client talks to, as often as there are clients.
@@ -249,6 +255,8 @@ impl Migrations {
             assert_eq!(self.find(&mapping.record.ends), Some(slot));
             assert_eq!(self.by_flow.get(&mapping.record.flow), Some(&Place::Mapping(slot)));
         }
+        let lost = self.mappings.iter().filter(|(_, mapping)| mapping.phase == Phase::Lost);
+        assert_eq!(lost.count(), self.lost);
         assert!(self.mappings.len() <= self.limit);
         assert!(self.queued <= QUEUE_BYTES);
     }

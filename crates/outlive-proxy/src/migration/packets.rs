@@ -56,7 +56,8 @@ impl Proxy {
         packet: TcpPacket<'_>,
     ) -> Verdict {
         let flags = packet.flags();
-        if flags.contains(Flags::SYN) {
+        let is_lost = self.migrations.mappings[slot].phase == Phase::Lost;
+        if flags.contains(Flags::SYN) && !is_lost {
             // Of a new connection from the same port: it waits for the end of this one.
             return self.drop(Counter::DropMigrating);
         }
@@ -73,6 +74,7 @@ impl Proxy {
                 self.undo(slot);
                 Verdict::Done
             }
+            Phase::Lost => self.lost_packet(now, slot, &packet),
             Phase::Deciding | Phase::Committing => {
                 let kept = mapping.queue.keep(&packet, &mut self.migrations.queued);
                 if kept { Verdict::Done } else { self.drop(Counter::DropMigrating) }

@@ -17,6 +17,9 @@ impl Proxy {
     ) -> Option<usize> {
         for slot in slot..self.migrations.mappings.capacity() {
             let Some(mapping) = self.migrations.mappings.get(slot) else { continue };
+            if mapping.phase == Phase::Lost {
+                continue;
+            }
             if out.len() > end {
                 return Some(slot);
             }
@@ -45,8 +48,7 @@ impl Proxy {
         ];
         for slot in same.into_iter().flatten() {
             if self.migrations.mappings.contains(slot) {
-                let mapping = self.migrations.remove(slot);
-                self.pools.session_ended(mapping.server);
+                self.remove_mapping(slot);
             }
         }
         if self.migrations.by_id.len() >= self.migrations.limit {

@@ -164,21 +164,18 @@ impl Proxy {
         for (_, _, id) in std::mem::take(&mut self.migrations.awaiting) {
             if let Some(slot) = self.migrations.mapping_of(id) {
                 // No word to the target: the other node may know the decision, and carry it out.
-                let mapping = self.migrations.remove(slot);
-                self.pools.session_ended(mapping.server);
+                self.remove_mapping(slot);
             }
         }
     }
 
     /// The client has given up before the target was told to speak.
     pub(super) fn undo(&mut self, slot: usize) {
-        let mapping = self.migrations.remove(slot);
-        let MappingRecord { id, agent, ends, .. } = mapping.record;
+        let MappingRecord { id, agent, ends, .. } = self.remove_mapping(slot).record;
         let migrations = &mut self.migrations;
         migrations.awaiting.retain(|(_, _, awaiting)| *awaiting != id);
         let epoch = migrations.epoch;
         migrations.agents.say(agent, &Message::Abort { epoch, id });
-        self.pools.session_ended(mapping.server);
         self.journal.append(&Change::MigrationEnded { client: ends });
     }
 
@@ -253,25 +250,22 @@ impl Proxy {
             return;
         }
         if let Some(slot) = self.migrations.mapping_of(id) {
-            self.counters.count(match how {
-                HowEnded::Closed => Counter::MigratedFinished,
-                HowEnded::Reset => Counter::MigratedReset,
-                HowEnded::Idle => Counter::MigratedIdle,
-                HowEnded::Lost => Counter::MigrationsLost,
-            });
-            self.forget_mapping(now, slot);
+            let how = match how {
+                HowEnded::Closed => Some(Counter::MigratedFinished),
+                HowEnded::Reset => Some(Counter::MigratedReset),
+                HowEnded::Idle => Some(Counter::MigratedIdle),
+                HowEnded::Lost => None,
+            };
+            match how {
+                Some(how) => {
+                    self.counters.count(how);
+                    self.forget_mapping(now, slot);
+                }
+                None => self.mapping_lost(now, slot),
+            }
         }
         let epoch = self.migrations.epoch;
         self.migrations.agents.say(control, &Message::Gone { epoch, id });
-    }
-
-    /// The target does not have the connection any more, and did not say how it ended. Nobody else may answer its client.
-    fn mapping_lost(&mut self, now: Time, slot: usize) {
-        let record = self.migrations.mappings[slot].record;
-        self.counters.count(Counter::MigrationsLost);
-        // Right if the target has never spoken; else the client ignores it, and is told when it speaks.
-        self.reset_answered(record.ends, record.iss + 1);
-        self.forget_mapping(now, slot);
     }
 
     fn forget_mapping(&mut self, now: Time, slot: usize) {
@@ -282,8 +276,7 @@ impl Proxy {
 
     /// Removes a mapping; its client's cookie is spent.
     pub(super) fn drop_mapping(&mut self, now: Time, slot: usize) {
-        let mapping = self.migrations.remove(slot);
-        self.pools.session_ended(mapping.server);
+        let mapping = self.remove_mapping(slot);
         self.spent.insert(now, &mapping.record.ends, mapping.record.irs);
     }
 
@@ -303,6 +296,7 @@ impl Proxy {
         let Some(mapping) = self.migrations.mappings.get(slot) else { return };
         let idle = mapping.last_seen.time() + self.idle_of(mapping.record.ends.destination);
         match mapping.phase {
+            Phase::Lost => self.ask_lost_client(now, slot),
             // The active node decides how long a mapping lives.
             _ if !self.decides() => self.arm_mapping(now, slot),
             Phase::Committing if now >= mapping.since + COMMIT_PATIENCE => {
