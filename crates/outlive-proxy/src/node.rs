@@ -256,6 +256,7 @@ impl Node {
             self.log(LogEvent::SureAgain);
         }
         self.sync_posture();
+        self.follow_replacement(now);
     }
 
     /// Connecting to the peer's state port was refused: no process listens there.
@@ -510,6 +511,16 @@ impl Node {
                 Decision::GoOn => self.log(LogEvent::SureAgain),
             }
             self.sync_posture();
+        }
+        self.follow_replacement(now);
+    }
+
+    /// The standby may have served while this node stood still: where the sessions are is not known any more, and
+    /// what that node had under way is lost, as at a takeover.
+    fn follow_replacement(&mut self, now: Time) {
+        if self.pair.was_replaced() {
+            self.proxy.clock.take_over();
+            self.proxy.doubt_all(now);
         }
     }
 

@@ -53,7 +53,10 @@ impl Proxy {
         // Connections of an earlier reign say nothing about what the other node has done since.
         let slots: Vec<usize> = self.terminated.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            if !self.terminated[slot].is_over() {
+            let entry = &self.terminated[slot];
+            // Of what the other node was not told it has done nothing.
+            let own = !entry.told || matches!(entry.stage, Stage::Unconfirmed(_));
+            if !own && !entry.is_over() {
                 self.set_down(slot);
             }
         }
