@@ -11,6 +11,7 @@
 //! 4. [`beliefs`](Node::beliefs), for the heartbeats; [`poll_timeout`](Node::poll_timeout), for the next call
 //!    of [`handle_timeout`](Node::handle_timeout).
 
+mod addresses;
 mod drain;
 mod handover;
 mod migrate;
@@ -66,13 +67,6 @@ impl Entropy {
     }
 }
 
-/// Announcements of the virtual addresses after a takeover, a few in any case (each may be lost), and more as
-/// long as it is not certain that the other node is passive: the first pause between two, and the longest.
-const FIRST_ANNOUNCEMENT: Duration = Duration::from_millis(50);
-const LAST_ANNOUNCEMENT: Duration = Duration::from_secs(10);
-/// Once the pause is as long as this, every neighbour has had several chances to hear of it.
-const ENOUGH_ANNOUNCEMENTS: Duration = Duration::from_millis(800);
-
 /// One node of a pair, or a node alone.
 #[derive(Debug)]
 pub struct Node {
@@ -83,6 +77,8 @@ pub struct Node {
     events: VecDeque<Event>,
     /// The next announcement, and the pause after it.
     announcement: Option<(Time, Duration)>,
+    /// Active: the peer may have the addresses, too.
+    contested: bool,
     handover: Handover,
     /// Packets of the device wait until then, or until the peer has passed those before them.
     holding: Option<Time>,
@@ -132,6 +128,7 @@ impl Node {
             entropy: Secret(entropy),
             events: VecDeque::new(),
             announcement: None,
+            contested: false,
             handover: Handover::No,
             holding: None,
             peer_configuration: None,
@@ -248,7 +245,7 @@ impl Node {
             self.log(LogEvent::PeerHeard);
             if self.pair.is_active() {
                 // It may have had the addresses meanwhile, or whoever could not hear it not this node either.
-                self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
+                self.announce_soon(now);
             }
         }
         if heartbeat.beliefs.role == Role::Active {
@@ -259,6 +256,7 @@ impl Node {
             self.log(LogEvent::SureAgain);
         }
         self.sync_posture();
+        self.follow_replacement(now);
     }
 
     /// Connecting to the peer's state port was refused: no process listens there.
@@ -379,9 +377,7 @@ impl Node {
                 self.events.push_back(Event::AddressesChanged);
             }
         }
-        if let Some((_, pause)) = self.announcement.take_if(|(at, _)| *at <= now) {
-            self.announce_again(now, pause);
-        }
+        self.announce_what_is_due(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
@@ -516,6 +512,16 @@ impl Node {
             }
             self.sync_posture();
         }
+        self.follow_replacement(now);
+    }
+
+    /// The standby may have served while this node stood still: where the sessions are is not known any more, and
+    /// what that node had under way is lost, as at a takeover.
+    fn follow_replacement(&mut self, now: Time) {
+        if self.pair.was_replaced() {
+            self.proxy.clock.take_over();
+            self.proxy.doubt_all(now);
+        }
     }
 
     fn begin_epoch(&mut self, epoch: Epoch) {
@@ -563,7 +569,7 @@ impl Node {
         posture.silent_until = if silent { now + quiet } else { Time::ZERO };
         posture.release = Release::Now;
         self.events.push_back(Event::Activate { epoch });
-        self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
+        self.announce_soon(now);
         self.link.forget_held();
         self.proxy.migrations_epoch(epoch);
         self.proxy.migrations_serve();
@@ -659,16 +665,5 @@ impl Node {
         self.proxy.keys.restore(now);
         let sessions = self.proxy.session_count();
         self.log(LogEvent::Synchronised { epoch: key.epoch, sessions });
-    }
-
-    fn announce_again(&mut self, now: Time, pause: Duration) {
-        let peer = self.pair.watch().alive(now);
-        let passive = peer.is_some_and(|p| p.role != Role::Active && p.epoch >= self.pair.epoch());
-        let heard = passive && pause >= ENOUGH_ANNOUNCEMENTS;
-        if self.pair.is_active() && !heard {
-            self.events.push_back(Event::Announce);
-            let pause = (pause * 2).min(LAST_ANNOUNCEMENT);
-            self.announcement = Some((now + pause, pause));
-        }
     }
 }

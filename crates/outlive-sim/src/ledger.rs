@@ -133,6 +133,8 @@ pub(crate) struct Ledger {
     pub(crate) violations: Vec<Violation>,
     /// Resets that reached a living connection, to be judged by who knows what the nodes know.
     pub(crate) resets: Vec<(FlowId, String)>,
+    /// Flows that a node resets while both act, to be judged likewise.
+    pub(crate) resets_sent: Vec<FlowId>,
 }
 
 /// More are not kept: one is enough to fail.

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use outlive_proxy::{
-    Verdict,
+    HandoverProgress, Verdict,
     config::{Listener, Replication},
     event::{Event, LogEvent, TakeoverCause},
     pair::heartbeat::{Heartbeat, Role},
 };
-use outlive_tcp::{time::Time, wire::Offload};
+use outlive_tcp::{
+    time::Time,
+    wire::{FourTuple, Offload},
+};
 
 use crate::{
     channel::{Item, Tail},
@@ -433,6 +436,13 @@ impl World {
         let paired = paired && waits;
         let deaf = self.now.since(me.last_heard) >= me.config.pair.detection_timeout;
         let peer_acts = peer.is_some_and(|p| p.node.beliefs().role == Role::Active);
+        let serves = |machine: &Machine| {
+            machine.node.beliefs().role == Role::Active
+                && machine.node.handover() == HandoverProgress::None
+        };
+        // Also where a handover has failed halfway.
+        self.wire.both_acted |=
+            serves(me) && peer.is_some_and(|peer| peer.is_running() && serves(peer));
         let sender = Sender {
             node,
             incarnation: me.incarnation,
@@ -447,6 +457,13 @@ impl World {
         for flow in std::mem::take(&mut self.wire.opened_twice) {
             let flow = &mut self.ledger.flows[flow.0];
             (flow.exempt, flow.opened_twice) = (true, true);
+        }
+        for flow in std::mem::take(&mut self.ledger.resets_sent) {
+            let flow = &self.ledger.flows[flow.0];
+            let tuple = FourTuple::new(flow.client, flow.listener);
+            if self.is_beyond_promise(tuple) {
+                self.exempt(|_, other| other == tuple);
+            }
         }
         self.packet_to_host(node, &seen, packet);
     }

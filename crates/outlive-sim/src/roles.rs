@@ -141,7 +141,9 @@ impl World {
         let now = self.now;
         let machine = self.machine(node);
         let patience = machine.config.pair.detection_timeout;
-        let doubts = |doubt: &Doubt| now.since(doubt.since) < patience;
+        // One that has learnt that the other one serves passes on, at most, what that one would.
+        let acts = machine.node.beliefs().role == Role::Active;
+        let doubts = |doubt: &Doubt| acts && now.since(doubt.since) < patience;
         if machine.doubt.as_ref().is_some_and(doubts) {
             let detail = format!("node {node} stood still, and sends {what}");
             self.ledger.violate(Rule::OneActs, detail);

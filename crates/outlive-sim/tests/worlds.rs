@@ -48,6 +48,18 @@ fn random_worlds_keep_the_rules() {
     assert!(report.situations_missing.is_empty(), "never met: {:?}", report.situations_missing);
 }
 
+/// Worlds in which something was wrong, with the nodes or with the rules.
+#[test]
+fn what_was_wrong_once_is_right() {
+    let seeds = [
+        10378, 11013, 13006, 15024, 18679, 19408, 20324, 26576, 28138, 32123, 33182, 34950, 38865,
+        45973, 53035, 57895, 62889, 64167, 69717, 78332,
+    ];
+    let mut report = explore::Report::default();
+    seeds.into_iter().for_each(|seed| report.add(seed));
+    assert_eq!(report.violations, 0, "{}", lines(&report.examples));
+}
+
 #[test]
 fn a_seed_decides_everything() {
     let scenario = scenarios::named("loss").expect("it is in the list");

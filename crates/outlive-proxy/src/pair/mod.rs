@@ -83,6 +83,8 @@ enum State {
 struct Doubt {
     /// Heartbeats sent up to this number do not count as a question.
     asked_after: Option<u64>,
+    /// The process that was the standby before the standstill.
+    standby: Option<u64>,
 }
 
 /// The role of this node.
@@ -101,6 +103,8 @@ pub struct Pair {
     standby: u64,
     watch: Watch,
     doubt: Option<Doubt>,
+    /// The standby may have served while this node stood still, and serves no more.
+    was_replaced: bool,
     /// It has stood still since it was paired last.
     stood_still: bool,
     /// An external detector's, accepted and not yet obeyed.
@@ -131,6 +135,7 @@ impl Pair {
             synchronised: false,
             standby: 0,
             doubt: None,
+            was_replaced: false,
             stood_still: false,
             order: None,
             last_turn: now,
@@ -198,7 +203,9 @@ impl Pair {
             *since = now;
         }
         if self.is_active() && self.doubt.is_none() {
-            self.doubt = Some(Doubt { asked_after: None });
+            let standby = self.watch.said().filter(|peer| peer.role == Role::Standby);
+            let standby = standby.map(|peer| peer.incarnation);
+            self.doubt = Some(Doubt { asked_after: None, standby });
             self.stood_still = true;
             return Some(gap);
         }
@@ -221,7 +228,7 @@ impl Pair {
         let asked_after = self.doubt.and_then(|d| d.asked_after);
         if asked_after.is_some_and(|counter| heartbeat.heard > counter) {
             // Whatever it says, it says after the standstill: `decide` draws the conclusion.
-            self.doubt = None;
+            self.is_sure(Some(heartbeat.beliefs.incarnation));
         }
         let beliefs = heartbeat.beliefs;
         if self.state == State::Standby
@@ -457,8 +464,21 @@ impl Pair {
                 self.state = State::Active(Standing::Alone);
                 self.note_gone();
             }
-            Decision::GoOn => self.doubt = None,
+            Decision::GoOn => self.is_sure(None),
         }
+    }
+
+    /// This node doubts no more: the peer has answered, and is the process with that incarnation, or is gone.
+    fn is_sure(&mut self, peer: Option<u64>) {
+        let standby = self.doubt.take().and_then(|doubt| doubt.standby);
+        // One that served would say so, or that it has yielded; one that is gone cannot.
+        self.was_replaced |= standby.is_some() && standby != peer;
+    }
+
+    /// Whether another process may have served, and changed every connection, between two turns of this one; says so
+    /// once.
+    pub(crate) fn was_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.was_replaced) && self.is_active()
     }
 
     fn note_gone(&mut self) {
@@ -526,6 +546,32 @@ mod tests {
         pair.done(Decision::Join(begun));
         pair.done(Decision::TakeOver(TakeoverCause::Restarted));
         assert!(pair.epoch() > Epoch(1_000));
+    }
+
+    #[test]
+    fn a_standby_that_may_have_served_during_a_standstill_is_noticed() {
+        // Who answers after it: the same process, another one, or nobody.
+        for (answer, replaced) in [(Some(7), false), (Some(8), true), (None, true)] {
+            let mut pair = paired();
+            pair.turn(START);
+            pair.heard(0, START, &says(7, 2, Role::Standby));
+            let now = START + Duration::from_secs(1);
+            assert!(pair.turn(now).is_some());
+            pair.asked(3);
+            match answer {
+                Some(process) => {
+                    let says = says(process, 4, Role::Standby);
+                    pair.heard(0, now, &Heartbeat { heard: 4, ..says });
+                }
+                None => {
+                    let later = now + PairConfig::default().detection_timeout;
+                    assert_eq!(pair.decide(later), Some(Decision::GoOn));
+                    pair.done(Decision::GoOn);
+                }
+            }
+            assert!(!pair.is_unsure());
+            assert_eq!((pair.was_replaced(), pair.was_replaced()), (replaced, false), "{answer:?}");
+        }
     }
 
     #[test]

@@ -134,6 +134,11 @@ impl Watch {
         if deadline > now { deadline } else { self.last() + self.timeout }
     }
 
+    /// What the peer said last.
+    pub(crate) fn said(&self) -> Option<Beliefs> {
+        self.beliefs
+    }
+
     /// What the peer believes, if it has been heard and is not gone.
     pub(crate) fn alive(&self, now: Time) -> Option<Beliefs> {
         self.beliefs.filter(|_| self.gone(now).is_none())

@@ -67,10 +67,11 @@ impl Proxy {
         }
         let ready = match session.phase {
             Phase::Open => true,
-            Phase::Answering => session.told && !session.is_inherited(),
+            Phase::Answering => !session.is_inherited(),
             _ => false,
         };
-        if !ready || self.prefixes.contains_key(&slot) {
+        // Data must not pass before the standby has been told.
+        if !ready || !session.told || self.prefixes.contains_key(&slot) {
             return;
         }
         if session.until_delegated > 0 {

@@ -15,6 +15,8 @@ use crate::{counters::Counter, flows::Side, replication::change::Change, session
 /// Sessions told in one go before a handover, and the places of the table looked at for them.
 const TOLD_AT_ONCE: usize = 1_024;
 const LOOKED_AT: usize = 16_384;
+/// While some wait to be confirmed, the confirmation is what it goes on with; it looks by itself only so often.
+const WAITING: Duration = Duration::from_millis(20);
 /// How soon it goes on.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -29,9 +31,12 @@ impl Proxy {
     /// ones. Returns whether there may be more.
     pub(crate) fn tell_untold(&mut self, now: Time) -> bool {
         let Some((mut slot, at)) = self.untold else { return false };
-        if at > now || self.waiting_since().is_some() {
+        if self.waiting_since().is_some() {
             // What waits costs memory: one lot after the other.
-            self.untold = Some((slot, at.max(now + PAUSE)));
+            self.untold = Some((slot, now + WAITING));
+            return true;
+        }
+        if at > now && at.since(now) <= PAUSE {
             return true;
         }
         let end = slot + LOOKED_AT;

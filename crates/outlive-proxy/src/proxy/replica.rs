@@ -15,7 +15,7 @@ use crate::{
     counters::Counter,
     flows::{Flow, Side},
     replication::change::{Change, ReceivedChange},
-    session::{Phase, Seconds, Session, record::Record, track::Streams},
+    session::{Phase, Seconds, Session, UNTIL_CERTAIN, record::Record, track::Streams},
 };
 
 /// Bytes of first data that all sessions hold together while they wait for the standby.
@@ -24,9 +24,6 @@ const AWAITING_LIMIT: usize = 64 << 20;
 /// Sessions looked at in one go after a synchronisation, and the time until the next: a million in 60 ms.
 const SWEEP: usize = 16_384;
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
-/// Packets of an inherited session that are looked at here before the fast path gets it: what was learnt from the
-/// first may be a stranger's lie, and is corrected here only.
-const UNTIL_CERTAIN: u8 = 32;
 
 /// How far the walk over everything that a new standby is told has come: what it goes on with, from this slot on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,6 +46,8 @@ pub(crate) struct WakeUp {
     first: bool,
     /// When this node took over.
     began: Time,
+    /// What is known of sessions up to this serial is not to be relied on: another node has had to do with them.
+    doubted: Option<u32>,
     /// Until then, it waits as long as there is too much else to do.
     waits_until: Time,
     /// Until then, an answer to a probe may come.
@@ -71,6 +73,15 @@ impl Proxy {
         self.wake_some(now);
     }
 
+    /// Another node may have served while this one stood still, and is gone: every session is woken up as one that was
+    /// that node's.
+    pub(crate) fn doubt_all(&mut self, now: Time) {
+        self.take_all_back(now);
+        self.picture = self.picture.max(1);
+        self.wake_up.doubted = Some(self.sessions.serial());
+        self.wake_all(now);
+    }
+
     /// The sessions were handed over: nothing was lost that somebody would have to be woken up for. Only prefixes
     /// have been the other node's to repeat.
     pub(crate) fn inherit(&mut self, now: Time) {
@@ -78,7 +89,7 @@ impl Proxy {
         self.resume_all_terminated(now);
         let unsaid: Vec<usize> = self.prefixes.keys().copied().collect();
         for slot in unsaid {
-            if self.sessions[slot].record.answered {
+            if prefix_is_due(&self.sessions[slot]) {
                 self.send_prefix(now, slot);
             }
         }
@@ -115,11 +126,18 @@ impl Proxy {
                 return;
             }
             slot = found + 1;
-            if self.wake_up.first == self.was_busy(session) {
+            let doubted = self.wake_up.doubted.filter(|_| self.wake_up.first && session.told);
+            if session.phase != Phase::Unconfirmed
+                && doubted.is_some_and(|last| last.wrapping_sub(session.serial) < 1 << 31)
+            {
+                self.sessions[found].is_doubted(self.picture);
+            }
+            if self.wake_up.first == self.was_busy(&self.sessions[found]) {
                 woken += usize::from(self.wake(now, found));
             }
         }
         if std::mem::take(&mut self.wake_up.first) {
+            self.wake_up.doubted = None;
             self.wake_up.next = Some((0, now + PAUSE));
         }
     }
@@ -136,14 +154,15 @@ impl Proxy {
     /// Wakes a session up, if it is one that goes on.
     fn wake(&mut self, now: Time, slot: usize) -> bool {
         let session = &self.sessions[slot];
-        if !matches!(session.phase, Phase::Open | Phase::Answering) {
+        // Nobody else has had to do with one of which nobody else was told.
+        if !matches!(session.phase, Phase::Open | Phase::Answering) || !session.told {
             return false;
         }
         self.counters.count(Counter::WakeUps);
         let unsaid = self.prefixes.contains_key(&slot);
         self.outbox.send(&probe(session, Side::Client, unsaid));
         self.outbox.send(&probe(session, Side::Server, unsaid));
-        if unsaid && session.record.answered {
+        if unsaid && prefix_is_due(session) {
             self.send_prefix(now, slot);
         }
         true
@@ -171,6 +190,11 @@ impl Proxy {
         let answers = session.is_inherited() && !packet.flags().contains(Flags::ACK);
         answers || !valid && packet.seq().at_or_before(acked)
     }
+}
+
+/// Whether the server may be told of the client: it is known to be there.
+fn prefix_is_due(session: &Session) -> bool {
+    session.record.answered || session.phase == Phase::Open
 }
 
 /// One byte that the end has received long ago. It ends below all that has been acknowledged, so it is

@@ -37,6 +37,10 @@ impl Phase {
     }
 }
 
+/// Packets of an inherited session that are looked at here before the fast path gets it: what was learnt from the
+/// first may be a stranger's lie, and is corrected here only.
+pub(crate) const UNTIL_CERTAIN: u8 = 32;
+
 /// An established splice.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
@@ -73,6 +77,13 @@ impl Session {
     /// It was established by the other node: how far it is has to be learnt from its segments.
     pub(crate) fn is_inherited(&self) -> bool {
         self.picture != 0
+    }
+
+    /// Another node may have had to do with it: it is as one that was established there.
+    pub(crate) fn is_doubted(&mut self, picture: u8) {
+        self.picture = picture;
+        self.streams.doubt();
+        self.until_delegated = UNTIL_CERTAIN;
     }
 
     /// The tuple of the packets that `side` sends.

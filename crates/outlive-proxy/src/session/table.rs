@@ -84,6 +84,11 @@ impl Sessions {
         self.slab.get(slot)
     }
 
+    /// The serial of the session that was entered last.
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial
+    }
+
     /// The session in `slot` if it is still the one with that serial.
     pub(crate) fn with_serial(&mut self, slot: usize, serial: u32) -> Option<&mut Session> {
         self.slab.get_mut(slot).filter(|s| s.serial == serial)

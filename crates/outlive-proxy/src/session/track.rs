@@ -173,6 +173,11 @@ impl Stream {
         self.acked
     }
 
+    /// Somebody else may have followed the stream further: the next that contradicts what is known is believed.
+    fn doubt(&mut self) {
+        self.facts.set(CERTAIN, false);
+    }
+
     /// The other node says that the stream is complete.
     pub(crate) fn finish(&mut self) {
         self.facts.set(FIN_SEEN, true);
@@ -299,6 +304,12 @@ impl Streams {
             Side::Client => &mut self.client,
             Side::Server => &mut self.server,
         }
+    }
+
+    /// Somebody else may have followed both further.
+    pub(crate) fn doubt(&mut self) {
+        self.client.doubt();
+        self.server.doubt();
     }
 
     /// Both, the client's first, as the fast path has to know them.

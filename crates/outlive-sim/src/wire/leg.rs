@@ -57,6 +57,8 @@ pub(super) struct Leg {
     pub(super) told: bool,
     /// The process that has told it so first.
     pub(super) teller: Option<(NodeIndex, u32)>,
+    /// It did so while the other node was active, too, and not heard: nobody is going to be told of it.
+    pub(super) told_apart: bool,
     /// A client that was answered while no standby would have continued its handshake.
     pub(super) answered_alone: bool,
     /// A client that was answered by a node with a standby, which has to believe its handshake.

@@ -6,7 +6,7 @@ use outlive_tcp::wire::{
     icmp::{IcmpMessage, parse_icmp},
 };
 
-use super::{Sender, Wire, leg::Leg};
+use super::{Sender, Wire, is_reused, leg::Leg};
 use crate::{
     content::FlowId,
     ledger::{Ledger, Rule},
@@ -48,6 +48,11 @@ impl Wire {
         sender: &Sender<'_>,
     ) {
         let Some(id) = leg.flow.filter(|_| leg.host_isn.is_some()) else { return };
+        let believed = leg.of_own(seen.seq).is_some_and(|at| at >= leg.acked);
+        if self.both_acted && believed {
+            // What the nodes know now counts, not what they know when it arrives.
+            ledger.resets_sent.push(id);
+        }
         let flow = &ledger.flows[id.0];
         let other = self.other_end(to, id);
         let opening = leg.own_isn.is_none() || other.is_none_or(|other| !other.told && !leg.told);
@@ -56,7 +61,6 @@ impl Wire {
         }
         // What an end will not believe is passed on to it, for it is the end that judges; but not the answer to
         // a probe, of which it knows nothing.
-        let believed = leg.of_own(seen.seq).is_some_and(|at| at >= leg.acked);
         if sender.relays && !believed {
             if other.is_some_and(Leg::was_probed) {
                 let detail =
@@ -68,7 +72,10 @@ impl Wire {
         let to_client = self.clients.contains_key(to);
         let other_is_done = if to_client { flow.server_done } else { flow.client_done };
         let detail = format!("node {} resets flow {}: {seen}", sender.node, id.0);
-        if sender.quiet && !sender.relays {
+        // Where both nodes acted, this one may have an earlier connection from the same port, which is over at the
+        // other end: it is no stranger that it resets.
+        let earlier = self.both_acted && is_reused(ledger, flow.client);
+        if sender.quiet && !sender.relays && !earlier {
             ledger.violate(Rule::Silence, detail);
         } else if !self.both_acted && !other_is_done {
             // (Two nodes that act may each have made a connection for the client. And when the other end has
@@ -105,9 +112,11 @@ impl Wire {
         let flow = leg.flow.map(|id| &ledger.flows[id.0]);
         let prefix = flow.map_or(0, |flow| flow.prefix.len() as i64);
         // Where a port was used again, the error may be an old one; its receiver looks at the number.
-        let reused = flow.is_some_and(|flow| {
-            ledger.flows.iter().filter(|other| other.client == flow.client).count() > 1
-        });
+        // (Whose a server's connection is that nobody has said anything on, is not known.)
+        let reused = match flow {
+            Some(flow) => is_reused(ledger, flow.client),
+            None => ledger.flows.iter().any(|flow| is_reused(ledger, flow.client)),
+        };
         let (at, said) = (leg.of_host(error.quoted_seq), leg.said);
         let own = -prefix - PROBED..=said;
         if !told || !reused && !self.both_acted && !at.is_some_and(|at| own.contains(&at)) {

@@ -225,8 +225,7 @@ impl Wire {
         }
         let server_key = self.link_client(ledger, flow, seen, packet);
         // A node that was not told of it may still speak of an earlier connection from this port.
-        let from = ledger.flows[flow.0].client;
-        let reused = ledger.flows.iter().filter(|f| f.client == from).count() > 1;
+        let reused = is_reused(ledger, ledger.flows[flow.0].client);
         if ledger.flows[flow.0].exempt || ledger.flows[flow.0].is_finished() && reused {
             return;
         }
@@ -336,6 +335,7 @@ impl Wire {
             return;
         }
         leg.teller = Some((sender.node, sender.incarnation));
+        leg.told_apart = sender.apart;
         let other = self.by_flow.insert(id, key).filter(|other| *other != key);
         let Some(other) = other.filter(|other| self.servers[other].told) else { return };
         let flow = &ledger.flows[id.0];
@@ -355,12 +355,52 @@ impl Wire {
 
     /// The one case in which a client may be opened at a second server: the standby had to believe its handshake, which
     /// was answered while the two were a pair; the other node has gone on alone since, opened it, and is
-    /// active; and `sender`, active as well, has not heard of that, because it has not heard the other node at all.
+    /// active; and `sender`, active as well, has not heard of that, because it has not heard the other node at all, or
+    /// had not when it happened.
     fn could_not_know(&self, client: FourTuple, other: FourTuple, sender: &Sender<'_>) -> bool {
         let by_other = self.servers[&other].asker.is_some_and(|(node, _)| node != sender.node);
         let told = self.session_of(client).is_some_and(|session| sender.own.contains(&session));
         let believed = self.clients.get(&client).is_some_and(|leg| leg.answered_paired);
-        sender.apart && by_other && !told && believed
+        (sender.apart || self.servers[&other].told_apart) && by_other && !told && believed
+    }
+
+    /// The flow of a client that is done, and whose words these are: said once more by the network to a node that could
+    /// not know that the other one has opened it.
+    fn opened_again(
+        &self,
+        ledger: &Ledger,
+        bytes: &[u8],
+        at: usize,
+        sender: &Sender<'_>,
+    ) -> Option<FlowId> {
+        let says = |id: &FlowId| {
+            let flow = &ledger.flows[id.0];
+            let said = |(j, byte): (usize, &u8)| flow.expected_at_server(*id, at + j) == *byte;
+            let client = FourTuple::new(flow.client, flow.listener);
+            let other = self.by_flow.get(id);
+            flow.is_finished()
+                && bytes.iter().enumerate().all(said)
+                && self.clients.get(&client).is_some_and(|leg| leg.flow == Some(*id))
+                && other.is_some_and(|other| self.could_not_know(client, *other, sender))
+        };
+        (0..ledger.flows.len()).map(FlowId).filter(|_| self.both_acted).find(says)
+    }
+
+    /// Whether these are the words of a client that has used its port again, passed on as those of the connection
+    /// before by a node that could not know that it is over: two nodes act, and the other one was told. The server
+    /// takes such words for ones that lie ahead, and what lies before them never comes.
+    fn is_of_the_next(&self, ledger: &Ledger, bytes: &[u8], sender: &Sender<'_>) -> bool {
+        let is_said = |(client, leg): (&FourTuple, &Leg)| {
+            let Some(id) = leg.flow.filter(|_| is_reused(ledger, client.source)) else {
+                return false;
+            };
+            let flow = &ledger.flows[id.0];
+            let byte = |at: i64| content::client_byte(id, &flow.preamble, at as usize);
+            let unknown = leg.host_isn.is_none_or(|isn| !sender.own.contains(&(*client, isn.0)));
+            let said = |from: i64| (from..).zip(bytes).all(|(at, said)| byte(at) == *said);
+            unknown && (0..=leg.said - bytes.len() as i64).any(said)
+        };
+        self.both_acted && sender.relays && self.clients.iter().any(is_said)
     }
 
     fn sent_to_server(
@@ -405,7 +445,13 @@ impl Wire {
                         Some(flow)
                     }
                     None => {
-                        if !ledger.was_given_up(bytes, at as usize) {
+                        let ahead = at > leg.acked;
+                        if let Some(id) = self.opened_again(ledger, bytes, at as usize, sender) {
+                            self.situations.insert("opened by both nodes");
+                            self.opened_twice.push(id);
+                        } else if !(ledger.was_given_up(bytes, at as usize)
+                            || ahead && self.is_of_the_next(ledger, bytes, sender))
+                        {
                             ledger.violate(Rule::Payload, format!("nobody said this: {seen}"));
                         }
                         None
@@ -415,10 +461,12 @@ impl Wire {
             None => None,
         };
         let Some(flow) = flow else {
-            // Nothing of it was seen, so nothing was acknowledged. (Where both nodes acted, its client may
-            // be another node's, and what it says to that one may come here.)
+            // Nothing of it was seen, so nothing was acknowledged, but by a client of which it is not known yet whose it is.
+            // (Where both nodes acted, its client may be another node's, and what it says to that one may come here.)
+            let lone = |leg: &&Leg| leg.flow.is_none_or(|flow| !self.by_flow.contains_key(&flow));
+            let acked = self.clients.values().filter(lone).map(|leg| leg.acked).max();
             if !self.both_acted {
-                self.check_ack(ledger, seen, &self.servers[&key], 0);
+                self.check_ack(ledger, seen, &self.servers[&key], acked.unwrap_or(0));
             }
             return;
         };
@@ -479,11 +527,18 @@ impl Wire {
     /// Truthful acknowledgment: `safe` is how much of the host's stream the other end has acknowledged.
     fn check_ack(&self, ledger: &mut Ledger, seen: &Seen, leg: &Leg, safe: i64) {
         let Some(at) = seen.ack.and_then(|ack| leg.of_host(ack)) else { return };
-        if at > safe && leg.looks_at(seen) {
+        // An answer to somebody else's SYN is met with a reset (RFC 9293, section 3.10.7.3).
+        let foreign = seen.has(Flags::SYN) && leg.own_isn.is_none() && at != 0;
+        if at > safe && !foreign && leg.looks_at(seen) {
             let detail = format!("{at} bytes acknowledged, {safe} are safe: {seen}");
             ledger.violate(Rule::TruthfulAcknowledgment, detail);
         }
     }
+}
+
+/// Whether a client has used this port more than once.
+fn is_reused(ledger: &Ledger, client: Endpoint) -> bool {
+    ledger.flows.iter().filter(|flow| flow.client == client).count() > 1
 }
 
 fn check_payload(

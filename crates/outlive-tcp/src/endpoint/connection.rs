@@ -278,6 +278,11 @@ impl Connection {
         }
     }
 
+    /// Whether the byte at `seq` has arrived while something before it has not.
+    pub fn is_ahead(&self, seq: Seq) -> bool {
+        self.receiver.is_ahead(seq)
+    }
+
     /// The sequence numbers at which the connection stands.
     pub fn positions(&self) -> Positions {
         Positions {

@@ -10,6 +10,7 @@ use outlive_tcp::{
 
 use super::{
     joined::{Over, SIDES, shift},
+    resume::KNOWN_WITHIN,
     table::{Awaited, Stage},
 };
 use crate::{
@@ -56,6 +57,7 @@ impl Proxy {
         }
         let entry = &mut self.terminated[slot];
         let Some(joined) = entry.joined_mut() else { return Verdict::Done };
+        let repeated = packet.payload_len() > 0 && joined.end(side).is_ahead(packet.seq());
         let heard = joined.end_mut(side).handle_segment(now, &Arrival::copied(packet));
         if heard == Heard::Dropped(Drop::DoubtfulReset)
             || heard == Heard::Dropped(Drop::OutsideWindow) && packet.flags().contains(Flags::RST)
@@ -64,7 +66,9 @@ impl Proxy {
         }
         // A window that is shut because the other end's is. That may have opened, and the word of it been lost.
         let shut = [Drop::NoRoom, Drop::OutsideWindow].map(Heard::Dropped).contains(&heard);
-        if shut && packet.payload_len() > 0 {
+        // And who repeats what lies behind a gap may have been told, by another node, that there is none: the other
+        // end knows.
+        if shut && packet.payload_len() > 0 || repeated {
             joined.end_mut(side.other()).ask();
         }
         if heard == Heard::Dropped(Drop::BadAcknowledgment)
@@ -96,9 +100,8 @@ impl Proxy {
     /// while this one did not hear it.
     fn speaks_of_another(&self, slot: usize, side: Side, ack: Seq) -> bool {
         let Stage::Live(joined) = &self.terminated[slot].stage else { return false };
-        let at = joined.end(side).positions();
-        let edge = at.send_edge + u32::from(self.config.mtu);
-        self.config.pair.enabled && ack.after(at.sent) && ack.at_or_before(edge)
+        let sent = joined.end(side).positions().sent;
+        self.config.pair.enabled && ack.after(sent) && ack.distance(sent) <= KNOWN_WITHIN
     }
 
     /// Passes on what can be, sends what there is to send, tells the standby what it has to know, and sets the timer.

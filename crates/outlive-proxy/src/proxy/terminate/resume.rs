@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// No end is further ahead of what the standby was told (which is told it every 32 MiB), nor of what was passed on.
-const KNOWN_WITHIN: u32 = 1 << 30;
+pub(super) const KNOWN_WITHIN: u32 = 1 << 30;
 const REACH: u32 = SHARE + (64 << 10);
 
 /// The ends are being asked where they stand.
@@ -53,7 +53,10 @@ impl Proxy {
         // Connections of an earlier reign say nothing about what the other node has done since.
         let slots: Vec<usize> = self.terminated.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            if !self.terminated[slot].is_over() {
+            let entry = &self.terminated[slot];
+            // Of what the other node was not told it has done nothing.
+            let own = !entry.told || matches!(entry.stage, Stage::Unconfirmed(_));
+            if !own && !entry.is_over() {
                 self.set_down(slot);
             }
         }

@@ -262,6 +262,11 @@ impl Receiver {
         }
     }
 
+    /// Whether the byte at `seq` is held, behind a gap.
+    pub(super) fn is_ahead(&self, seq: Seq) -> bool {
+        self.ahead.block_at(seq).is_some()
+    }
+
     fn append(&mut self, data: Bytes) {
         self.received += data.len() as u32;
         self.queue.push(data);
