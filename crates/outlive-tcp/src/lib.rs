@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`time`] | instants on the caller's clock |
 //! | [`seq`] | sequence numbers and their wrapping arithmetic |
+//! | [`fields`] | fields of messages and captured states |
 //! | [`checksum`] | the Internet checksum: whole, incremental, partial |
 //! | [`wire`] | checked views over packets, and what they mean: IP, TCP, options, ICMP |
 //! | [`segment`] | segments that a node makes itself |
@@ -17,6 +18,7 @@ pub mod cookie;
 pub mod endpoint;
 #[doc(hidden)]
 pub mod fault;
+pub mod fields;
 pub mod segment;
 pub mod seq;
 #[cfg(test)]

@@ -2,16 +2,16 @@
 
 use std::net::IpAddr;
 
+use bytes::{Buf, BufMut};
 use outlive_migration::{flow::FlowId, id::MigrationId};
 use outlive_tcp::{
+    fields::{GetFields, PutFields},
     seq::Seq,
     wire::{Endpoint, FourTuple},
 };
 
-use crate::session::record::{ENDPOINT_LEN, decode_endpoint, encode_endpoint};
-
 /// Bytes of a record on the wire.
-pub(crate) const MAPPING_LEN: usize = 4 * ENDPOINT_LEN + 16 + 20;
+pub(crate) const MAPPING_LEN: usize = 4 * 18 + 16 + 20;
 
 /// The constants of a migrated connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,38 +38,28 @@ impl MappingRecord {
     /// Appends the record in network byte order.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         for endpoint in [self.ends.source, self.ends.destination, self.server, self.agent] {
-            encode_endpoint(endpoint, out);
+            out.put_endpoint(endpoint);
         }
-        let tunnel = match self.tunnel {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
-        out.extend(tunnel.octets());
-        out.extend(self.id.0.to_be_bytes());
-        out.extend(self.flow.value().to_be_bytes());
-        out.extend(self.irs.0.to_be_bytes());
-        out.extend(self.iss.0.to_be_bytes());
+        out.put_addr(self.tunnel);
+        out.put_u64(self.id.0);
+        out.put_u32(self.flow.value());
+        out.put_seq(self.irs);
+        out.put_seq(self.iss);
     }
 
     /// Reads a record. `None` if a field has a value that no node sends.
     pub(crate) fn decode(bytes: &[u8; MAPPING_LEN]) -> Option<Self> {
-        let (endpoints, rest) = bytes.split_at(4 * ENDPOINT_LEN);
-        let (endpoints, _) = endpoints.as_chunks::<ENDPOINT_LEN>();
-        let [client, own, server, agent] = <[_; 4]>::try_from(endpoints).ok()?;
-        let (tunnel, rest) = rest.split_first_chunk::<16>()?;
-        let (id, rest) = rest.split_first_chunk::<8>()?;
-        let (flow, rest) = rest.split_first_chunk::<4>()?;
-        let (irs, rest) = rest.split_first_chunk::<4>()?;
-        let iss = rest.first_chunk::<4>()?;
+        let fields = &mut bytes.as_slice();
+        let (client, own) = (fields.try_get_endpoint().ok()?, fields.try_get_endpoint().ok()?);
         let record = MappingRecord {
-            ends: FourTuple::new(decode_endpoint(&client), decode_endpoint(&own)),
-            server: decode_endpoint(&server),
-            agent: decode_endpoint(&agent),
-            tunnel: std::net::Ipv6Addr::from(*tunnel).to_canonical(),
-            flow: FlowId::new(u32::from_be_bytes(*flow))?,
-            id: MigrationId(u64::from_be_bytes(*id)),
-            irs: Seq(u32::from_be_bytes(*irs)),
-            iss: Seq(u32::from_be_bytes(*iss)),
+            ends: FourTuple::new(client, own),
+            server: fields.try_get_endpoint().ok()?,
+            agent: fields.try_get_endpoint().ok()?,
+            tunnel: fields.try_get_addr().ok()?,
+            id: MigrationId(fields.try_get_u64().ok()?),
+            flow: FlowId::new(fields.try_get_u32().ok()?)?,
+            irs: fields.try_get_seq().ok()?,
+            iss: fields.try_get_seq().ok()?,
         };
         let version = record.ends.version()?;
         (version == outlive_tcp::wire::IpVersion::of(record.tunnel)).then_some(record)

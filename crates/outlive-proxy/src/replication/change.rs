@@ -4,8 +4,9 @@
 //! `docs/replication.md`.
 
 use outlive_tcp::{
+    fields::{GetFields, PutFields},
     seq::Seq,
-    wire::{Endpoint, FourTuple},
+    wire::FourTuple,
 };
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     migration::{MAPPING_LEN, MappingRecord},
     session::{
         Phase,
-        record::{ENDPOINT_LEN, RECORD_LEN, Record, decode_endpoint, encode_endpoint},
+        record::{RECORD_LEN, Record},
     },
 };
 
@@ -106,7 +107,6 @@ const MIGRATION_ENDED: u8 = 9;
 /// Told only to a peer that says that it understands.
 const JOINED: u8 = 32;
 const ENDING: u8 = 33;
-const TUPLE_LEN: usize = 2 * ENDPOINT_LEN;
 /// Bytes of a change besides its body.
 pub(super) const HEADER_LEN: usize = 3;
 
@@ -242,16 +242,13 @@ impl ReceivedChange {
 }
 
 fn encode_tuple(tuple: &FourTuple, out: &mut Vec<u8>) {
-    encode_endpoint(tuple.source, out);
-    encode_endpoint(tuple.destination, out);
+    out.put_endpoint(tuple.source);
+    out.put_endpoint(tuple.destination);
 }
 
-fn decode_tuple(bytes: &[u8]) -> Option<(FourTuple, &[u8])> {
-    let (tuple, tail) = bytes.split_first_chunk::<TUPLE_LEN>()?;
-    let end = |at: usize| -> Option<Endpoint> {
-        Some(decode_endpoint(tuple[at..].first_chunk::<ENDPOINT_LEN>()?))
-    };
-    Some((FourTuple { source: end(0)?, destination: end(ENDPOINT_LEN)? }, tail))
+fn decode_tuple(mut bytes: &[u8]) -> Option<(FourTuple, &[u8])> {
+    let (source, destination) = (bytes.try_get_endpoint().ok()?, bytes.try_get_endpoint().ok()?);
+    Some((FourTuple { source, destination }, bytes))
 }
 
 #[cfg(test)]

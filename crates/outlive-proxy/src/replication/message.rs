@@ -2,15 +2,16 @@
 //!
 //! A message is a kind (1 byte) and a body, network byte order. See `docs/replication.md`.
 
-use outlive_tcp::wire::Endpoint;
+use std::mem;
+
+use bytes::{Buf, TryGetError};
+use outlive_tcp::{
+    fields::{GetFields, PutFields},
+    wire::Endpoint,
+};
 
 use super::relay::RelayPart;
-use crate::{
-    config::NodeId,
-    opening::keys::EpochKey,
-    pair::Epoch,
-    session::record::{decode_endpoint, encode_endpoint},
-};
+use crate::{config::NodeId, opening::keys::EpochKey, pair::Epoch};
 
 /// The largest message, in bytes.
 pub const MAX_STATE_MESSAGE: usize = 32 << 10;
@@ -203,7 +204,7 @@ impl<'a> Message<'a> {
             Message::Drain { drains, server, pool } => {
                 out.push(DRAIN);
                 out.push(u8::from(*drains));
-                encode_endpoint(*server, out);
+                out.put_endpoint(*server);
                 out.extend_from_slice(pool.as_bytes());
             }
         }
@@ -211,58 +212,72 @@ impl<'a> Message<'a> {
 
     /// Reads a message.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, StateError> {
-        let (kind, body) = bytes.split_first().ok_or(StateError::Malformed)?;
-        let mut body = Body(body);
-        let message = match *kind {
+        let mut body = bytes;
+        let message = match body.try_get_u8()? {
             HELLO => Message::Hello(Hello::decode(&mut body)?),
             BEGIN => Message::Begin {
-                clock_us: body.u64()?,
-                sequence_key: body.take()?,
-                sessions: body.u64()?,
+                clock_us: body.try_get_u64()?,
+                sequence_key: body.try_get_array()?,
+                sessions: body.try_get_u64()?,
             },
-            HELD => Message::Held(Held { incarnation: body.u64()?, number: body.u64()? }),
-            RESUME => Message::Resume { clock_us: body.u64()?, number: body.u64()? },
-            SNAPSHOT => Message::Snapshot(body.rest()),
-            CHANGES => Message::Changes { last: body.u64()?, changes: body.rest() },
+            HELD => Message::Held(Held {
+                incarnation: body.try_get_u64()?,
+                number: body.try_get_u64()?,
+            }),
+            RESUME => {
+                Message::Resume { clock_us: body.try_get_u64()?, number: body.try_get_u64()? }
+            }
+            SNAPSHOT => Message::Snapshot(mem::take(&mut body)),
+            CHANGES => {
+                Message::Changes { last: body.try_get_u64()?, changes: mem::take(&mut body) }
+            }
             COMPLETE => {
-                let number = body.u64()?;
-                let key = EpochKey { epoch: Epoch(body.u64()?), key: body.take()? };
+                let number = body.try_get_u64()?;
+                let key =
+                    EpochKey { epoch: Epoch(body.try_get_u64()?), key: body.try_get_array()? };
                 Message::Complete { number, key }
             }
-            CONFIRM => Message::Confirm { number: body.u64()? },
+            CONFIRM => Message::Confirm { number: body.try_get_u64()? },
             HANDOVER => {
-                let epoch = Epoch(body.u64()?);
-                Message::Handover { epoch, clock_us: body.u64()?, keys: body.rest() }
+                let epoch = Epoch(body.try_get_u64()?);
+                Message::Handover {
+                    epoch,
+                    clock_us: body.try_get_u64()?,
+                    keys: mem::take(&mut body),
+                }
             }
-            TAKEN => Message::Taken { epoch: Epoch(body.u64()?) },
+            TAKEN => Message::Taken { epoch: Epoch(body.try_get_u64()?) },
             PASSED => Message::Passed,
             CONFIGURATION => {
-                let (fingerprint, [reload]) = (body.u64()?, body.take()?);
+                let (fingerprint, reload) = (body.try_get_u64()?, body.try_get_u8()?);
                 Message::Configuration { fingerprint, reload: reload != 0 }
             }
             DRAIN => {
-                let [drains] = body.take()?;
-                let server = decode_endpoint(&body.take()?);
-                let pool = std::str::from_utf8(body.rest()).map_err(|_| StateError::Malformed)?;
+                let drains = body.try_get_u8()?;
+                let server = body.try_get_endpoint()?;
+                let pool =
+                    std::str::from_utf8(mem::take(&mut body)).map_err(|_| StateError::Malformed)?;
                 Message::Drain { drains: drains != 0, server, pool }
             }
-            RELAY => Message::Relay(RelayPart::decode(body.rest()).ok_or(StateError::Malformed)?),
+            RELAY => Message::Relay(
+                RelayPart::decode(mem::take(&mut body)).ok_or(StateError::Malformed)?,
+            ),
             _ => return Err(StateError::Malformed),
         };
-        if body.0.is_empty() { Ok(message) } else { Err(StateError::Malformed) }
+        if body.is_empty() { Ok(message) } else { Err(StateError::Malformed) }
     }
 }
 
 impl Hello {
-    fn decode(body: &mut Body<'_>) -> Result<Self, StateError> {
-        if body.take()? != MAGIC {
+    fn decode(body: &mut &[u8]) -> Result<Self, StateError> {
+        if body.try_get_array()? != MAGIC {
             return Err(StateError::Malformed);
         }
-        let protocol = u16::from_be_bytes(body.take()?);
+        let protocol = body.try_get_u16()?;
         if protocol != PROTOCOL {
             return Err(StateError::Version(protocol));
         }
-        let [flags] = body.take()?;
+        let flags = body.try_get_u8()?;
         Ok(Hello {
             protocol,
             node: if flags & 1 == 0 { NodeId::A } else { NodeId::B },
@@ -272,28 +287,16 @@ impl Hello {
             tells_passed: flags & 16 != 0,
             migrates: flags & 32 != 0,
             terminates: flags & 64 != 0,
-            incarnation: body.u64()?,
-            epoch: Epoch(body.u64()?),
+            incarnation: body.try_get_u64()?,
+            epoch: Epoch(body.try_get_u64()?),
         })
     }
 }
 
-/// Reads fields off the front.
-struct Body<'a>(&'a [u8]);
-
-impl<'a> Body<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
-        let (front, rest) = self.0.split_first_chunk::<N>().ok_or(StateError::Malformed)?;
-        self.0 = rest;
-        Ok(*front)
-    }
-
-    fn u64(&mut self) -> Result<u64, StateError> {
-        self.take().map(u64::from_be_bytes)
-    }
-
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
+/// There are too few bytes.
+impl From<TryGetError> for StateError {
+    fn from(_: TryGetError) -> Self {
+        StateError::Malformed
     }
 }
 

@@ -7,8 +7,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use bytes::{Buf, BufMut};
 use outlive_tcp::{
     fault::{self, Fault},
+    fields::{GetFields, PutFields},
     seq::Seq,
     translation::{TimestampTranslation, Translation},
     wire::{Endpoint, FourTuple},
@@ -217,20 +219,20 @@ impl Record {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let before = out.len();
         for leg in [&self.client, &self.server] {
-            encode_endpoint(leg.end(), out);
-            encode_endpoint(leg.own(), out);
-            out.extend(leg.end_isn.0.to_be_bytes());
-            out.extend(leg.own_isn.0.to_be_bytes());
-            out.extend(leg.mss.to_be_bytes());
-            out.extend([leg.end_scale, leg.own_scale]);
+            out.put_endpoint(leg.end());
+            out.put_endpoint(leg.own());
+            out.put_seq(leg.end_isn);
+            out.put_seq(leg.own_isn);
+            out.put_u16(leg.mss);
+            out.put_slice(&[leg.end_scale, leg.own_scale]);
         }
-        out.extend(self.client_timestamp_delta.to_be_bytes());
-        out.extend(self.server_timestamp_delta.to_be_bytes());
-        out.extend(self.prefix_len.to_be_bytes());
-        out.extend(self.flags().to_be_bytes());
-        out.extend(self.syn_ack.window.to_be_bytes());
-        out.extend(self.syn_ack.timestamp.to_be_bytes());
-        out.extend(self.syn_ack.echo.to_be_bytes());
+        out.put_u32(self.client_timestamp_delta);
+        out.put_u32(self.server_timestamp_delta);
+        out.put_u16(self.prefix_len);
+        out.put_u16(self.flags());
+        out.put_u16(self.syn_ack.window);
+        out.put_u32(self.syn_ack.timestamp);
+        out.put_u32(self.syn_ack.echo);
         debug_assert_eq!(out.len() - before, RECORD_LEN);
     }
 
@@ -250,21 +252,21 @@ impl Record {
 
     /// Reads a record. `None` if a field has a value that no node sends.
     pub(crate) fn decode(bytes: &[u8; RECORD_LEN]) -> Option<Record> {
-        let mut fields = Fields(bytes);
-        let mut client = fields.leg()?;
-        let mut server = fields.leg()?;
-        let client_timestamp_delta = fields.u32();
-        let server_timestamp_delta = fields.u32();
-        let prefix_len = fields.u16();
-        let flags = fields.u16();
+        let mut fields = bytes.as_slice();
+        let mut client = decode_leg(&mut fields)?;
+        let mut server = decode_leg(&mut fields)?;
+        let client_timestamp_delta = fields.try_get_u32().ok()?;
+        let server_timestamp_delta = fields.try_get_u32().ok()?;
+        let prefix_len = fields.try_get_u16().ok()?;
+        let flags = fields.try_get_u16().ok()?;
         let has = |bit| flags & bit != 0;
         (client.sack, client.timestamps) = (has(CLIENT_SACK), has(CLIENT_TIMESTAMPS));
         (server.sack, server.timestamps) = (has(SERVER_SACK), has(SERVER_TIMESTAMPS));
         (client.scaling, server.scaling) = (has(CLIENT_SCALING), has(SERVER_SCALING));
         let syn_ack = SynAck {
-            window: fields.u16(),
-            timestamp: fields.u32(),
-            echo: fields.u32(),
+            window: fields.try_get_u16().ok()?,
+            timestamp: fields.try_get_u32().ok()?,
+            echo: fields.try_get_u32().ok()?,
             ecn: has(ECN),
         };
         let answered = has(ANSWERED);
@@ -285,65 +287,22 @@ impl Record {
     }
 }
 
-/// Bytes of an endpoint on the wire.
-pub(crate) const ENDPOINT_LEN: usize = 18;
-
-/// Appends an endpoint: 16 bytes of address (IPv4 as IPv4-mapped IPv6), 2 of port.
-pub(crate) fn encode_endpoint(endpoint: Endpoint, out: &mut Vec<u8>) {
-    let addr = match endpoint.addr {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
+/// The fields of one leg but its flags. `None` if one has a value that no node sends.
+fn decode_leg(fields: &mut &[u8]) -> Option<Leg> {
+    let leg = Leg {
+        end: fields.try_get_endpoint().ok()?.into(),
+        own: fields.try_get_endpoint().ok()?.into(),
+        end_isn: fields.try_get_seq().ok()?,
+        own_isn: fields.try_get_seq().ok()?,
+        mss: fields.try_get_u16().ok()?,
+        end_scale: fields.try_get_u8().ok()?,
+        own_scale: fields.try_get_u8().ok()?,
+        scaling: false,
+        sack: false,
+        timestamps: false,
     };
-    out.extend(addr.octets());
-    out.extend(endpoint.port.to_be_bytes());
-}
-
-/// Reads an endpoint.
-pub(crate) fn decode_endpoint(bytes: &[u8; ENDPOINT_LEN]) -> Endpoint {
-    let mut fields = Fields(bytes);
-    fields.endpoint()
-}
-
-/// Reads fields off the front of bytes whose length has been checked.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (front, rest) = self.0.split_first_chunk::<N>().expect("the caller checked the length");
-        self.0 = rest;
-        *front
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_be_bytes(self.take())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_be_bytes(self.take())
-    }
-
-    fn endpoint(&mut self) -> Endpoint {
-        let addr = Ipv6Addr::from(self.take::<16>());
-        let port = self.u16();
-        Endpoint::new(addr.to_canonical(), port)
-    }
-
-    fn leg(&mut self) -> Option<Leg> {
-        let leg = Leg {
-            end: self.endpoint().into(),
-            own: self.endpoint().into(),
-            end_isn: Seq(self.u32()),
-            own_isn: Seq(self.u32()),
-            mss: self.u16(),
-            end_scale: self.take::<1>()[0],
-            own_scale: self.take::<1>()[0],
-            scaling: false,
-            sack: false,
-            timestamps: false,
-        };
-        // RFC 7323, 2.3: 14 is the largest.
-        (leg.end_scale <= 14 && leg.own_scale <= 14).then_some(leg)
-    }
+    // RFC 7323, 2.3: 14 is the largest.
+    (leg.end_scale <= 14 && leg.own_scale <= 14).then_some(leg)
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ impl fmt::Debug for FourTuple {
 }
 
 /// `addr` as IPv6: an IPv4 address becomes IPv4-mapped.
-pub(super) fn mapped(addr: IpAddr) -> Ipv6Addr {
+pub(crate) fn mapped(addr: IpAddr) -> Ipv6Addr {
     match addr {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,

@@ -15,6 +15,7 @@ mod tcp;
 mod tests;
 
 pub(crate) use bytes::{put_u16, put_u32, u16_at, u32_at};
+pub(crate) use endpoint::mapped;
 pub use endpoint::{Endpoint, FourTuple};
 pub use icmp::{IcmpError, IcmpErrorKind};
 pub use ip::{Fragmentation, IpLayout, IpVersion, addresses};

@@ -5,10 +5,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use bytes::{Buf, BufMut, TryGetError};
 use siphasher::sip::SipHasher24;
 
 use crate::{
     endpoint::{negotiation::Negotiated, state::State},
+    fields::GetFields,
     seq::Seq,
     wire::{Endpoint, FourTuple, MAX_WINDOW_SCALE},
 };
@@ -56,6 +58,12 @@ pub enum RestoreError {
     /// They say what cannot be.
     #[error("contradicts itself")]
     Invalid,
+}
+
+impl From<TryGetError> for RestoreError {
+    fn from(_: TryGetError) -> Self {
+        RestoreError::Length
+    }
 }
 
 /// The state, as values.
@@ -158,21 +166,21 @@ impl Default for Snapshot {
 impl Snapshot {
     pub(super) fn encode(&self) -> Vec<u8> {
         let len = FIXED + self.output.len() + self.input.len() + CHECKSUM;
-        let mut out = Writer(Vec::with_capacity(len));
-        out.bytes(&MAGIC);
-        out.u16(VERSION);
-        out.u8(state_code(self.state));
-        out.u8(self.flags());
-        out.u32(len as u32);
-        out.bytes(&self.tuple.to_bytes());
+        let mut out = Vec::with_capacity(len);
+        out.put_slice(&MAGIC);
+        out.put_u16(VERSION);
+        out.put_u8(state_code(self.state));
+        out.put_u8(self.flags());
+        out.put_u32(len as u32);
+        out.put_slice(&self.tuple.to_bytes());
         for value in [self.agreed.peer_mss, self.agreed.own_mss, self.path_mtu] {
-            out.u16(value);
+            out.put_u16(value);
         }
-        out.bytes(&[self.agreed.send_scale, self.agreed.receive_scale]);
-        out.u32(self.timestamp);
-        out.u32(self.timestamp_recent);
+        out.put_slice(&[self.agreed.send_scale, self.agreed.receive_scale]);
+        out.put_u32(self.timestamp);
+        out.put_u32(self.timestamp_recent);
         for seq in [self.iss, self.una, self.nxt, self.ack_limit, self.send_edge] {
-            out.u32(seq.0);
+            out.put_u32(seq.0);
         }
         for value in [
             self.send_window,
@@ -192,28 +200,29 @@ impl Snapshot {
             self.output.len() as u32,
             self.input.len() as u32,
         ] {
-            out.u32(value);
+            out.put_u32(value);
         }
-        debug_assert_eq!(out.0.len(), FIXED);
-        out.bytes(&self.output);
-        out.bytes(&self.input);
-        let checksum = checksum(&out.0);
-        out.bytes(&checksum);
-        out.0
+        debug_assert_eq!(out.len(), FIXED);
+        out.put_slice(&self.output);
+        out.put_slice(&self.input);
+        let checksum = checksum(&out);
+        out.put_slice(&checksum);
+        out
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let (body, mut reader) = open(bytes)?;
-        let state = state_of(reader.u8()).ok_or(RestoreError::Invalid)?;
-        let flags = reader.u8();
-        reader.u32(); // The length, which was checked.
-        let tuple = tuple_of(&reader.array(), flags & IPV6 != 0);
-        let (peer_mss, own_mss, path_mtu) = (reader.u16(), reader.u16(), reader.u16());
+        let (body, mut fields) = open(bytes)?;
+        let state = state_of(fields.try_get_u8()?).ok_or(RestoreError::Invalid)?;
+        let flags = fields.try_get_u8()?;
+        fields.try_get_u32()?; // The length, which was checked.
+        let tuple = tuple_of(&fields.try_get_array()?, flags & IPV6 != 0);
+        let (peer_mss, own_mss, path_mtu) =
+            (fields.try_get_u16()?, fields.try_get_u16()?, fields.try_get_u16()?);
         let agreed = Negotiated {
             peer_mss,
             own_mss,
-            send_scale: reader.u8(),
-            receive_scale: reader.u8(),
+            send_scale: fields.try_get_u8()?,
+            receive_scale: fields.try_get_u8()?,
             timestamps: flags & TIMESTAMPS != 0,
             sack: flags & SACK != 0,
             ecn: flags & ECN != 0,
@@ -223,34 +232,34 @@ impl Snapshot {
             state,
             agreed,
             path_mtu,
-            timestamp: reader.u32(),
-            timestamp_recent: reader.u32(),
-            iss: reader.seq(),
-            una: reader.seq(),
-            nxt: reader.seq(),
-            ack_limit: reader.seq(),
-            send_edge: reader.seq(),
-            send_window: reader.u32(),
-            largest_window: reader.u32(),
-            wl1: reader.seq(),
-            wl2: reader.seq(),
-            smoothed_rtt_us: reader.u32(),
-            rtt_variation_us: reader.u32(),
-            slow_start_threshold: reader.u32(),
-            skip: reader.u32(),
+            timestamp: fields.try_get_u32()?,
+            timestamp_recent: fields.try_get_u32()?,
+            iss: fields.try_get_seq()?,
+            una: fields.try_get_seq()?,
+            nxt: fields.try_get_seq()?,
+            ack_limit: fields.try_get_seq()?,
+            send_edge: fields.try_get_seq()?,
+            send_window: fields.try_get_u32()?,
+            largest_window: fields.try_get_u32()?,
+            wl1: fields.try_get_seq()?,
+            wl2: fields.try_get_seq()?,
+            smoothed_rtt_us: fields.try_get_u32()?,
+            rtt_variation_us: fields.try_get_u32()?,
+            slow_start_threshold: fields.try_get_u32()?,
+            skip: fields.try_get_u32()?,
             ended: flags & ENDED != 0,
-            output_end: Some(reader.seq()).filter(|_| flags & OUTPUT_END_KNOWN != 0),
+            output_end: Some(fields.try_get_seq()?).filter(|_| flags & OUTPUT_END_KNOWN != 0),
             output: Vec::new(),
-            irs: reader.seq(),
-            acknowledged: reader.seq(),
-            read: reader.seq(),
-            receive_edge: reader.seq(),
-            receive_limit: reader.u32(),
+            irs: fields.try_get_seq()?,
+            acknowledged: fields.try_get_seq()?,
+            read: fields.try_get_seq()?,
+            receive_edge: fields.try_get_seq()?,
+            receive_limit: fields.try_get_u32()?,
             peer_ended: flags & PEER_ENDED != 0,
             end_read: flags & END_READ != 0,
             input: Vec::new(),
         };
-        let (output, input) = (reader.u32(), reader.u32());
+        let (output, input) = (fields.try_get_u32()?, fields.try_get_u32()?);
         let streams = &body[FIXED..];
         let fits = output <= MOST_BYTES
             && input <= MOST_BYTES
@@ -330,9 +339,9 @@ impl Snapshot {
     }
 }
 
-/// Checks what can be without reading the values. Gives the bytes without their checksum, and a
-/// reader that stands behind the version.
-fn open(bytes: &[u8]) -> Result<(&[u8], Reader<'_>), RestoreError> {
+/// Checks what can be without reading the values. Gives the bytes without their checksum, and the
+/// fields behind the version.
+fn open(bytes: &[u8]) -> Result<(&[u8], &[u8]), RestoreError> {
     let header = bytes.get(..12).ok_or(RestoreError::Length)?;
     if header[..4] != MAGIC {
         return Err(RestoreError::Magic);
@@ -349,7 +358,7 @@ fn open(bytes: &[u8]) -> Result<(&[u8], Reader<'_>), RestoreError> {
     if checksum(body) != sum {
         return Err(RestoreError::Checksum);
     }
-    Ok((body, Reader(&body[6..FIXED])))
+    Ok((body, &body[6..FIXED]))
 }
 
 /// SipHash-2-4 under a key of zeros: against damage, not against forgery.
@@ -392,53 +401,4 @@ fn tuple_of(bytes: &[u8; FourTuple::BYTES], v6: bool) -> FourTuple {
     };
     let port = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     FourTuple::new(Endpoint::new(addr(0), port(32)), Endpoint::new(addr(16), port(34)))
-}
-
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn u8(&mut self, value: u8) {
-        self.bytes(&[value]);
-    }
-
-    fn u16(&mut self, value: u16) {
-        self.bytes(&value.to_be_bytes());
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.bytes(&value.to_be_bytes());
-    }
-}
-
-/// Over bytes of which there are enough: the length was checked.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> [u8; N] {
-        let mut array = [0; N];
-        if let Some((head, rest)) = self.0.split_first_chunk::<N>() {
-            (array, self.0) = (*head, rest);
-        }
-        array
-    }
-
-    fn u8(&mut self) -> u8 {
-        self.array::<1>()[0]
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_be_bytes(self.array())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_be_bytes(self.array())
-    }
-
-    fn seq(&mut self) -> Seq {
-        Seq(self.u32())
-    }
 }
