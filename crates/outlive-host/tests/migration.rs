@@ -1,6 +1,7 @@
 //! Connections of real clients, migrated to real servers, with real kernels between them.
 
 mod stage;
+mod userspace;
 
 use std::{
     fs,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use outlive_node::key::PairKey;
+use outlive_node::key::{HostKey, PairKey};
 pub use outlive_proxy::config::{NodeId, PairConfig};
 use outlive_stack::StackConfig;
 pub use outlive_tcp::endpoint::Config as TcpConfig;
@@ -47,6 +47,56 @@ pub struct HostConfig {
     pub commit_timeout: Option<Duration>,
     /// The other node. Without one, nothing survives this process.
     pub peer: Option<PeerConfig>,
+    /// Connections that a balancer migrates come here, too. Not together with a peer: a connection that
+    /// has come here would not be found at the other node.
+    pub migration: Option<MigrationConfig>,
+}
+
+/// A host to which Outlive nodes migrate connections: they have looked at a
+/// client's first data, and this program goes on with the connection from there.
+///
+/// The host answers the clients directly, from the nodes' virtual address: [`Host::listen`](crate::Host::listen) there. It needs a
+/// route to the clients, and the packets that come from the nodes routed to its tunnel address. What `docs/host.md` says of an
+/// agent holds for this program, but for the configuration file.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use outlive_socket::{Host, HostConfig, HostKey, MigrationConfig};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = HostConfig::for_migration(MigrationConfig {
+///     addresses: vec!["192.0.2.10".parse()?],
+///     listen: "10.0.0.7:7410".parse()?,
+///     key: HostKey::load("web1.key".as_ref())?,
+///     nodes: vec!["10.0.0.1".parse()?, "10.0.0.2".parse()?],
+///     tunnel: vec!["10.79.0.7".parse()?],
+///     tunnel_nodes: vec!["10.79.0.1".parse()?, "10.79.0.2".parse()?],
+///     patience: Duration::from_secs(60),
+/// });
+/// let host = Host::start(config)?;
+/// let listener = host.listen("192.0.2.10:80".parse()?)?;
+/// while let Ok(stream) = listener.accept().await {
+///     // What the node has looked at is read first; it is not acknowledged.
+///     tokio::spawn(async move { stream.peer_addr() });
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MigrationConfig {
+    /// The virtual addresses of the balancer: this host listens there, but does not answer for them.
+    pub addresses: Vec<IpAddr>,
+    /// Where the nodes of the balancer connect to.
+    pub listen: SocketAddr,
+    /// The key that they share with this target: `outlive keygen --host` makes it.
+    pub key: HostKey,
+    /// Where they connect from.
+    pub nodes: Vec<IpAddr>,
+    /// This host's addresses in the tunnel, at most one of each IP version. No interface has them.
+    pub tunnel: Vec<IpAddr>,
+    /// The nodes' addresses in the tunnel.
+    pub tunnel_nodes: Vec<IpAddr>,
+    /// How long a connection that was prepared waits until it may speak.
+    pub patience: Duration,
 }
 
 /// The other node of a pair, on which the same program runs with the same settings.
@@ -94,7 +144,16 @@ impl HostConfig {
             state_limit: stack.state_limit,
             commit_timeout: stack.commit_timeout,
             peer: None,
+            migration: None,
         }
+    }
+
+    /// No address of its own: connections come from a balancer only.
+    pub fn for_migration(migration: MigrationConfig) -> Self {
+        let mut config = HostConfig::new(IpAddr::from([0; 4]), "");
+        (config.addresses, config.interfaces) = (Vec::new(), Vec::new());
+        config.migration = Some(migration);
+        config
     }
 
     /// With that peer.
@@ -102,6 +161,13 @@ impl HostConfig {
     pub fn with_peer(mut self, peer: PeerConfig) -> Self {
         self.peer = Some(peer);
         self
+    }
+
+    /// All addresses for which packets come out of the device.
+    pub(crate) fn routed(&self) -> Vec<IpAddr> {
+        let migration = self.migration.iter();
+        let more = migration.flat_map(|it| it.addresses.iter().chain(&it.tunnel));
+        self.addresses.iter().chain(more).copied().collect()
     }
 
     pub(crate) fn stack(&self) -> StackConfig {

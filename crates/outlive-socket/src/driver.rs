@@ -18,7 +18,7 @@ use outlive_stack::{Event, LogEvent, Stack};
 use outlive_tcp::{endpoint::Transmit, time::Time};
 use tracing::{debug, info, warn};
 
-use crate::{edge::Edge, shared::Shared};
+use crate::{edge::Edge, shared::Shared, target::MigrationTarget};
 
 pub(crate) const WAKER: Token = Token(0);
 pub(crate) const STATE: usize = 1;
@@ -33,11 +33,20 @@ const OVERLOOKED: Duration = Duration::from_millis(1);
 /// Turns that the judgement of the peer is put off while the state connection has more to read.
 const PATIENT_TURNS: u32 = 16;
 
-pub(crate) struct Driver {
-    pub(crate) shared: Arc<Shared>,
+/// What the loop reads from and writes to.
+pub(crate) struct Sockets {
     pub(crate) edge: Edge,
     pub(crate) state: Option<StateEndpoint>,
     pub(crate) heartbeats: Option<Heartbeats>,
+    pub(crate) migration: Option<MigrationTarget>,
+}
+
+pub(crate) struct Driver {
+    pub(crate) shared: Arc<Shared>,
+    edge: Edge,
+    state: Option<StateEndpoint>,
+    heartbeats: Option<Heartbeats>,
+    migration: Option<MigrationTarget>,
     /// Zero without a peer.
     pub(crate) detection_timeout: Duration,
     pub(crate) poll: Poll,
@@ -59,17 +68,17 @@ struct Buffers {
 impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        edge: Edge,
-        state: Option<StateEndpoint>,
-        heartbeats: Option<Heartbeats>,
+        sockets: Sockets,
         detection_timeout: Duration,
         poll: Poll,
     ) -> Self {
+        let Sockets { edge, state, heartbeats, migration } = sockets;
         Driver {
             shared,
             edge,
             state,
             heartbeats,
+            migration,
             detection_timeout,
             poll,
             buffers: Buffers {
@@ -97,7 +106,11 @@ impl Driver {
             }
         }
         // What the program has done last.
-        self.settle(self.shared.clock.now());
+        let now = self.shared.clock.now();
+        self.settle(now);
+        if let Some(migration) = &mut self.migration {
+            migration.give_up(now, self.poll.registry(), &mut self.shared.lock().stack);
+        }
     }
 
     fn wait(&self) -> Duration {
@@ -110,7 +123,8 @@ impl Driver {
         let now = self.shared.clock.now();
         let idle = if self.state.is_some() { self.detection_timeout / 4 } else { IDLE_TURN };
         let state = self.state.as_ref().map(StateEndpoint::deadline);
-        let deadlines = [self.shared.lock().stack.poll_timeout(now), state];
+        let migration = self.migration.as_ref().and_then(MigrationTarget::next_deadline);
+        let deadlines = [self.shared.lock().stack.poll_timeout(now), state, migration];
         deadlines.into_iter().flatten().fold(now + idle, Time::min).since(now)
     }
 
@@ -122,6 +136,7 @@ impl Driver {
         events.iter().for_each(|event| self.handle_ready(event));
         self.take_heartbeats(now);
         self.read_state(now);
+        self.read_migrations(now);
         self.read_packets(now);
         self.neighbours_wait = self.edge.answer_neighbours();
         let behind = self.behind > 0 && self.behind <= PATIENT_TURNS;
@@ -140,7 +155,11 @@ impl Driver {
                     state.handle_ready(event);
                 }
             }
-            token => self.readable |= self.edge.handle_ready(token),
+            token => {
+                if !self.migration.as_mut().is_some_and(|target| target.handle_ready(event)) {
+                    self.readable |= self.edge.handle_ready(token);
+                }
+            }
         }
     }
 
@@ -174,6 +193,15 @@ impl Driver {
         self.settle(now);
     }
 
+    fn read_migrations(&mut self, now: Time) {
+        let Some(migration) = &mut self.migration else { return };
+        let mut core = self.shared.lock();
+        migration.drain(core.draining);
+        migration.turn(now, self.poll.registry(), &mut core.stack);
+        drop(core);
+        self.settle(now);
+    }
+
     fn read_packets(&mut self, now: Time) {
         for _ in 0..BUDGET {
             if !self.readable {
@@ -185,7 +213,11 @@ impl Driver {
                     let Some(header) = header.first_chunk() else { continue };
                     let offload = offload_of(VirtioNetHeader::parse(header));
                     let packet = &mut rest[..len - VirtioNetHeader::LEN];
-                    self.shared.lock().stack.handle_packet(now, packet, offload);
+                    let stack = &mut self.shared.lock().stack;
+                    match &mut self.migration {
+                        Some(migration) => migration.packet(now, packet, offload, stack),
+                        None => stack.handle_packet(now, packet, offload),
+                    }
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -253,6 +285,11 @@ impl Driver {
                 let standing = self.shared.lock().stack.standing();
                 self.shared.standing.send_replace(standing);
             }
+            Event::Over(id, closed) => {
+                if let Some(migration) = &mut self.migration {
+                    migration.over(id, closed);
+                }
+            }
             Event::Log(event) => log(&event),
             _ => {}
         }
@@ -261,6 +298,9 @@ impl Driver {
     /// Tells the peer what there is to tell.
     fn speak(&mut self, now: Time) {
         let shared = &self.shared;
+        if let Some(migration) = &mut self.migration {
+            migration.flush(now, self.poll.registry(), &mut shared.lock().stack);
+        }
         if let Some(state) = &mut self.state {
             while state.push_with(|out| shared.lock().stack.poll_state_message(now, out)) {}
             state.flush();

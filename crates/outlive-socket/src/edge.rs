@@ -1,7 +1,7 @@
 //! The host's place in the network: its TUN device, the routes of its addresses, who answers for them.
 //! Everything set up here is removed when it is dropped.
 
-use std::os::fd::AsRawFd;
+use std::{net::IpAddr, os::fd::AsRawFd};
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 use outlive_net::{
@@ -21,6 +21,8 @@ const TUN_QUEUE_LEN: u32 = 5_000;
 pub(crate) struct Edge {
     pub(crate) tun: Tun,
     addresses: VirtualAddresses,
+    /// Those of migrated connections and of the tunnel: led here, and not told to neighbours.
+    _migrated: Option<VirtualAddresses>,
     responders: Vec<(NeighbourResponder, bool)>,
     first_token: usize,
 }
@@ -41,9 +43,16 @@ impl Edge {
         netlink.set_up(name, true)?;
         forward(config, name)?;
         let (addresses, leftovers) = VirtualAddresses::install(name, &config.addresses)?;
-        for route in &leftovers.stray {
+        for route in leftovers.stray.iter().filter(|_| config.migration.is_none()) {
             warn!(%route, "a route of another configuration is still there");
         }
+        let migrated = config.migration.as_ref().map(|migration| {
+            let all = [&migration.addresses[..], &migration.tunnel].concat();
+            let (migrated, _) = VirtualAddresses::install(name, &all)?;
+            migrated.activate()?;
+            Ok::<_, StartError>(migrated)
+        });
+        let migrated = migrated.transpose()?;
         let mut responders = Vec::new();
         for interface in &config.interfaces {
             responders.push((NeighbourResponder::open(interface)?, true));
@@ -57,7 +66,7 @@ impl Edge {
                     .map_err(StartError::System)?;
             }
         }
-        Ok(Edge { tun, addresses, responders, first_token })
+        Ok(Edge { tun, addresses, _migrated: migrated, responders, first_token })
     }
 
     /// Takes the addresses, and tells the neighbours.
@@ -117,8 +126,8 @@ impl Edge {
 /// The kernel must pass packets on between the interfaces and the device.
 fn forward(config: &HostConfig, device: &str) -> Result<(), StartError> {
     for (present, version, all) in [
-        (config.addresses.iter().any(|a| a.is_ipv4()), "ipv4", "net/ipv4/ip_forward"),
-        (config.addresses.iter().any(|a| a.is_ipv6()), "ipv6", "net/ipv6/conf/all/forwarding"),
+        (config.routed().iter().any(IpAddr::is_ipv4), "ipv4", "net/ipv4/ip_forward"),
+        (config.routed().iter().any(IpAddr::is_ipv6), "ipv6", "net/ipv6/conf/all/forwarding"),
     ] {
         if !present {
             continue;

@@ -39,6 +39,12 @@ pub enum StartError {
     /// The own address of a path of heartbeats, by its number.
     #[error("the heartbeat address cannot be had: {1}")]
     Heartbeat(usize, io::Error),
+    /// The address where balancers connect to.
+    #[error("the address for migrations cannot be listened on: {0}")]
+    Migration(io::Error),
+    /// A peer and migration are both configured.
+    #[error("connections cannot be migrated to a host that has a peer")]
+    MigrationWithPeer,
     /// Random numbers, the poll, a thread.
     #[error("the system refuses what every program needs: {0}")]
     System(io::Error),

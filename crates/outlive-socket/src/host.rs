@@ -19,11 +19,12 @@ use tokio::sync::watch;
 
 use crate::{
     config::{HostConfig, PeerConfig},
-    driver::{Driver, EDGE, STATE, WAKER, outgoing},
+    driver::{Driver, EDGE, STATE, Sockets, WAKER, outgoing},
     edge::Edge,
     error::{HostEnded, ListenError, StartError},
     listener::Listener,
     shared::Shared,
+    target::MigrationTarget,
 };
 
 /// Detection timeouts without a turn of the loop after which heartbeats are withheld.
@@ -62,8 +63,11 @@ impl Host {
     /// # Errors
     /// What failed. Everything that was done before has been undone.
     pub fn start(config: HostConfig) -> Result<Self, StartError> {
-        if config.addresses.is_empty() {
+        if config.routed().is_empty() {
             return Err(StartError::NoAddress);
+        }
+        if config.migration.is_some() && config.peer.is_some() {
+            return Err(StartError::MigrationWithPeer);
         }
         let poll = Poll::new().map_err(StartError::System)?;
         let waker = || Waker::new(poll.registry(), WAKER).map_err(StartError::System);
@@ -79,12 +83,24 @@ impl Host {
             .as_ref()
             .map(|peer| start_heartbeats(peer, &stack, clock, &waker))
             .transpose()?;
+        let migration_token = EDGE + 1 + config.interfaces.len();
+        let migration = config
+            .migration
+            .as_ref()
+            .map(|it| {
+                let connections = config.connections;
+                MigrationTarget::start(it, connections, poll.registry(), migration_token)
+            })
+            .transpose()?;
         let detection = config.stack().pair.detection_timeout;
         let shared = Shared::new(stack, clock, waker);
-        let driver = Driver::new(shared.clone(), edge, state, heartbeats, detection, poll);
+        let sockets = Sockets { edge, state, heartbeats, migration };
+        let driver = Driver::new(shared.clone(), sockets, detection, poll);
         let thread = std::thread::Builder::new().name("outlive-host".to_owned());
         let thread = thread.spawn(move || driver.run()).map_err(StartError::System)?;
-        Ok(Host { shared, addresses: config.addresses, thread: Mutex::new(Some(thread)) })
+        let mut addresses = config.addresses;
+        addresses.extend(config.migration.into_iter().flat_map(|migration| migration.addresses));
+        Ok(Host { shared, addresses, thread: Mutex::new(Some(thread)) })
     }
 
     /// Listens at `local`, whose address is one of the host's. Up to 1,024 connections wait to be
@@ -168,6 +184,13 @@ impl Host {
             // A panic there has been reported by itself.
             let _ = thread.join();
         }
+    }
+
+    /// No connection is migrated here from now on, or again. Balancers are told when they ask, and choose
+    /// another target. [`connections`](Self::connections) says how many are still here.
+    pub fn drain(&self, draining: bool) {
+        self.shared.lock().draining = draining;
+        self.shared.wake_loop();
     }
 
     /// Whether the host still runs.

@@ -76,6 +76,11 @@
 //! output follows from its state (a file, a page, a calculation) can [say so](Stream::regenerate_output): then none of it is held, and
 //! nothing waits.
 //!
+//! # Connections that were begun elsewhere
+//!
+//! A host can be the target of an Outlive node's migrations: the node looks at a client's first data and hands the connection over, and
+//! [`Listener::accept`] gives it like any other, with that data still to be read. See [`MigrationConfig`].
+//!
 //! # What it is not
 //!
 //! Not a kernel socket: there is no file descriptor, and the addresses are virtual ones that no
@@ -100,13 +105,14 @@ mod host;
 mod listener;
 mod shared;
 mod stream;
+mod target;
 
-pub use outlive_node::key::PairKey;
+pub use outlive_node::key::{HostKey, PairKey};
 pub use outlive_stack::{Backlog, ConnectionId, Counters, Standing, Transaction};
 
 pub use self::{
     adapter::Acknowledging,
-    config::{HostConfig, NodeId, PairConfig, PeerConfig, TcpConfig},
+    config::{HostConfig, MigrationConfig, NodeId, PairConfig, PeerConfig, TcpConfig},
     error::{Closed, CommitError, HostEnded, ListenError, StartError, StreamError},
     host::Host,
     listener::Listener,

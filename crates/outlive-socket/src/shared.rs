@@ -32,6 +32,8 @@ pub(crate) struct Core {
     listeners: HashMap<Endpoint, Waiting>,
     streams: HashMap<ConnectionId, StreamWaiting>,
     pub(crate) stop: bool,
+    /// No connections are to be migrated here.
+    pub(crate) draining: bool,
     pub(crate) ended: bool,
 }
 
@@ -78,6 +80,7 @@ impl Shared {
             listeners: HashMap::new(),
             streams: HashMap::new(),
             stop: false,
+            draining: false,
             ended: false,
         };
         Arc::new(Shared { core: Mutex::new(core), clock, waker, standing })

@@ -18,6 +18,8 @@ use crate::{
 /// How far a connection is on its way to its program, and from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stage {
+    /// It has come here in the middle, and may not speak yet.
+    Mute,
     /// The handshake is not complete.
     Opening,
     /// The standby has not confirmed that it knows of it.
@@ -43,6 +45,8 @@ pub(crate) struct Conn {
     pub(crate) tcp: Connection,
     pub(crate) stage: Stage,
     pub(crate) resumed: bool,
+    /// Another TCP has carried it before.
+    pub(crate) admitted: bool,
     /// Where the next byte that is read stands in the other end's stream.
     pub(crate) read: u64,
     /// Up to where that stream is acknowledged, or may be.
@@ -99,6 +103,7 @@ impl Conn {
             tcp,
             stage,
             resumed: false,
+            admitted: false,
             read: 0,
             acknowledged: 0,
             written: 0,

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `stack` | what comes in and goes out; the state that the others work on |
 //! | `opening` | from a SYN to a connection: cookies, bounds, strangers |
+//! | `admission` | connections that come here in the middle |
 //! | `program` | what a program does with listeners and connections |
 //! | `conn`, `transaction` | a connection, and what waits at it |
 //! | `regenerate` | output that the standby need not hold |
@@ -40,6 +41,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod admission;
 mod config;
 mod conn;
 mod id;
@@ -56,6 +58,7 @@ mod takeover;
 mod transaction;
 
 pub use self::{
+    admission::{Arriving, NotAdmitted},
     config::{DEFAULT_BACKLOG, StackConfig},
     id::{ConnectionId, NotAnId},
     outcome::{Accepted, Chunk, Closed, CommitError, Event, ListenError, LogEvent, Standing},

@@ -177,6 +177,8 @@ pub enum Event {
     Committed(ConnectionId),
     /// The connection is over.
     Closed(ConnectionId),
+    /// Shell: a connection that was [admitted](crate::Stack::admit) is over, for its other end, too.
+    Over(ConnectionId, Closed),
     /// The node is something else now.
     Standing(Standing),
     /// Shell: take the virtual addresses, and announce them.

@@ -39,7 +39,11 @@ impl Stack {
         }
         for slot in self.table.all() {
             let conn = &mut self.table[slot];
-            if conn.local() == local && !matches!(conn.stage, Stage::Open | Stage::Released) {
+            if conn.local() == local && conn.stage == Stage::Mute {
+                // It is not this program's to reset.
+                self.table.remove(slot);
+            } else if conn.local() == local && !matches!(conn.stage, Stage::Open | Stage::Released)
+            {
                 conn.stage = Stage::Released;
                 self.abort_slot(now, slot);
             }

@@ -307,6 +307,10 @@ impl Stack {
                     self.table.leave_ends(slot);
                     self.events.push_back(Event::Closed(id));
                 }
+                Stage::Mute => {
+                    self.listeners.leave_half_open(local);
+                    self.table.remove(slot);
+                }
                 stage => {
                     if matches!(stage, Stage::Opening | Stage::Announced) {
                         self.listeners.leave_half_open(local);

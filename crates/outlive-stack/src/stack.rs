@@ -121,7 +121,7 @@ pub struct Counters {
     pub cookies_accepted: u64,
     /// Segments of strangers, answered with a reset.
     pub resets_sent: u64,
-    /// Segments of strangers, met with silence.
+    /// Segments of strangers, or of connections that may not speak yet, met with silence.
     pub silent: u64,
     /// Connections accepted by programs.
     pub accepted: u64,
@@ -192,7 +192,8 @@ impl Stack {
 
     fn handle_icmp(&mut self, now: Time, packet: &[u8]) {
         let Ok(IcmpMessage::Error(error)) = parse_icmp(packet) else { return };
-        let Some(slot) = self.table.between(&error.quoted) else { return };
+        let slot = self.table.between(&error.quoted);
+        let Some(slot) = slot.filter(|slot| self.table[*slot].stage != Stage::Mute) else { return };
         self.table[slot].tcp.handle_icmp(now, &error);
         self.touch(now, slot);
     }
@@ -203,6 +204,11 @@ impl Stack {
         let Some(slot) = self.table.between(&ends) else {
             return self.handle_stranger(now, packet, &arrival);
         };
+        if self.table[slot].stage == Stage::Mute {
+            // It will come again when the connection may speak.
+            self.counters.silent += 1;
+            return;
+        }
         match self.table[slot].tcp.handle_segment(now, &arrival) {
             Verdict::Accepted => {}
             Verdict::Dropped(_) => self.counters.dropped += 1,
@@ -398,7 +404,7 @@ impl Stack {
         self.ended(now, slot, ends);
         self.not_missing(now, slot);
         match stage {
-            Stage::Opening | Stage::Announced => {
+            Stage::Mute | Stage::Opening | Stage::Announced => {
                 self.listeners.leave_half_open(local);
                 self.forget(now, slot);
             }
@@ -419,6 +425,9 @@ impl Stack {
         self.spent.insert(now, &ends.reversed(), irs);
         if told.is_some() {
             self.link.tell_ended(id);
+        }
+        if let (true, Some(closed)) = (conn.admitted, conn.closed) {
+            self.events.push_back(Event::Over(id, closed));
         }
     }
 

@@ -22,7 +22,8 @@ impl Stack {
     pub(crate) fn changed(&mut self, now: Time, slot: usize) {
         // It may have ended by what has taken effect.
         let Some(conn) = self.table.get(slot) else { return };
-        if !self.link.is_telling() || conn.stage == Stage::Opening || conn.to_be_told {
+        let early = matches!(conn.stage, Stage::Mute | Stage::Opening);
+        if !self.link.is_telling() || early || conn.to_be_told {
             return;
         }
         let id = conn.id;
@@ -103,7 +104,7 @@ impl Stack {
         for slot in self.table.all() {
             let conn = &mut self.table[slot];
             (conn.told, conn.to_be_told, conn.again) = (None, false, false);
-            if conn.stage != Stage::Opening && !conn.is_over() {
+            if !matches!(conn.stage, Stage::Mute | Stage::Opening) && !conn.is_over() {
                 conn.missing = true;
                 self.link.missing += 1;
                 self.changed(now, slot);

@@ -1,5 +1,7 @@
 //! A pair that migrates, an agent, real servers and real clients.
 
+mod userspace;
+
 use std::{
     fs,
     io::{Read, Write},
