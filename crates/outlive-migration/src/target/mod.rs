@@ -428,8 +428,8 @@ impl Target {
     }
 
     fn probe(&mut self, from: Balancer, epoch: Epoch, id: MigrationId, flow: FlowId) {
-        // Also by the standby, which does not serve thereby.
-        if epoch < self.epoch || self.table.by_flow(flow).is_some() {
+        // In whatever epoch: nothing is moved by it, and a standby may ask before it has heard of the pair's.
+        if self.table.by_flow(flow).is_some() {
             return;
         }
         let probes = &mut self.probes[from.index()];

@@ -292,6 +292,10 @@ fn only_what_was_announced_is_a_probe() {
     say(&mut target, Message::Probe { epoch, id, flow: flow(9) });
     assert!(target.probe_arrived(flow(9), 1_500));
     assert_eq!(drain(&mut target), [sent(Message::Probed { epoch, id, len: 1_500 })]);
+    // Of a standby that has not heard of the epoch in which the other node serves.
+    say(&mut target, Message::Serve { epoch: Epoch(epoch.0 + 4) });
+    say(&mut target, Message::Probe { epoch, id, flow: flow(9) });
+    assert!(target.probe_arrived(flow(9), 1_500));
     for n in 10..20 {
         say(&mut target, Message::Probe { epoch, id, flow: flow(n) });
     }
