@@ -335,12 +335,44 @@ fn a_commit_that_is_refused_resets_the_client() {
     let mut world = World::new();
     let (iss, _) = world.request(0, 1);
     world.talk();
-    world.restart(0);
     world.duo.exchange();
+    // COMMIT is on its way, and nobody knows whether it has arrived.
+    world.restart(0);
     let out = world.reach(0);
     let reset = out.iter().find(|out| out.flags.contains(Flags::RST)).unwrap();
     assert_eq!((reset.tuple.destination, reset.seq), (client(1), iss + 1));
     assert_eq!(world.count(0, Counter::MigrationsLost), 1);
+}
+
+/// The decision is made, and the target's agent dies before it is told.
+#[test]
+fn what_was_not_told_to_speak_can_go_elsewhere() {
+    for (survivor, comes_back) in [(0, true), (0, false), (1, true)] {
+        let mut world = World::new();
+        let (iss, _) = world.request(0, 1);
+        world.talk();
+        world.restart(0);
+        world.duo.exchange();
+        let out = if comes_back {
+            world.reach(0)
+        } else {
+            world.duo.pass(std::time::Duration::from_millis(1_100));
+            world.duo.exchange()
+        };
+        assert!(out.iter().all(|out| !out.flags.contains(Flags::RST)), "{out:?}");
+        assert_eq!(world.count(0, Counter::MigrationTimeout), 1);
+        world.settle();
+        assert_eq!((world.migrated(0), world.migrated(1)), (0, 0));
+        if survivor == 1 {
+            world.duo.kill(0, true);
+            world.duo.pass(std::time::Duration::from_millis(500));
+        }
+        // The client says it again, and is answered once.
+        let again = from_client(1, 0, iss, Flags::PSH);
+        world.duo.send(survivor, Segment { payload: REQUEST, ..again });
+        world.settle();
+        assert_eq!(world.agents.iter().map(|agent| agent.speaking.len()).sum::<usize>(), 1);
+    }
 }
 
 #[test]

@@ -47,6 +47,8 @@ use crate::{
 
 /// How long a target is asked again to let a connection speak. Its client has given up by then, or is told.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a target that has a connection, and could not be told to let it speak, is waited for before the decision is taken back.
+const UNASKED_PATIENCE: Duration = Duration::from_secs(1);
 /// Packets of one connection that are kept while it is on its way.
 const QUEUE_PACKETS: usize = 64;
 /// Bytes that are kept for all of them together.
@@ -88,7 +90,8 @@ struct Queue {
 enum Phase {
     /// The standby has not confirmed the decision: COMMIT may not be sent, and everything can be undone.
     Deciding,
-    /// COMMIT may have been sent, and was not answered: only this target is asked, again and again.
+    /// COMMIT may be sent, and was not answered: only this target is asked, again and again. If it is certain that it has not heard
+    /// COMMIT everything can still be undone.
     Committing,
     /// The target speaks.
     Migrated,
@@ -101,6 +104,8 @@ enum Phase {
 struct Mapping {
     record: MappingRecord,
     phase: Phase,
+    /// COMMIT may have been heard.
+    asked: bool,
     server: ServerId,
     /// When its client last sent something.
     last_seen: Seconds,
@@ -141,6 +146,8 @@ pub(crate) struct Migrations {
     epoch: Epoch,
     /// The standby understands what it is told of mappings.
     standby_understands: bool,
+    /// The same for what is undone.
+    standby_undoes: bool,
 }
 
 impl Migrations {
@@ -162,6 +169,7 @@ impl Migrations {
             limit: limit as usize,
             epoch: Epoch::default(),
             standby_understands: true,
+            standby_undoes: true,
         }
     }
 
@@ -196,8 +204,8 @@ impl Migrations {
     }
 
     /// Whether the standby can be told of mappings.
-    pub(crate) fn peer_understands(&mut self, understands: bool) {
-        self.standby_understands = understands;
+    pub(crate) fn peer_understands(&mut self, understands: bool, undoes: bool) {
+        (self.standby_understands, self.standby_undoes) = (understands, undoes);
     }
 
     fn ends_of(&self, flow: Flow) -> FourTuple {

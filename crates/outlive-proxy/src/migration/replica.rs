@@ -60,6 +60,8 @@ impl Proxy {
         let slot = self.migrations.insert(Mapping {
             record,
             phase: Phase::Committing,
+            // By the node that was active before.
+            asked: true,
             server,
             last_seen: Seconds::of(now),
             since: now,
@@ -80,6 +82,14 @@ impl Proxy {
     pub(crate) fn adopt_migration_end(&mut self, now: Time, client: &FourTuple) {
         if let Some(slot) = self.migrations.find(client) {
             self.drop_mapping(now, slot);
+        }
+    }
+
+    /// It does not migrate after all. Its client's cookie is as good as before.
+    pub(crate) fn adopt_migration_undone(&mut self, client: &FourTuple) {
+        if let Some(slot) = self.migrations.find(client) {
+            let mapping = self.migrations.remove(slot);
+            self.pools.session_ended(mapping.server);
         }
     }
 

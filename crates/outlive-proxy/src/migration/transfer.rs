@@ -11,7 +11,10 @@ use outlive_tcp::{
     wire::{Endpoint, IpVersion, Offload, TcpPacket},
 };
 
-use super::{COMMIT_PATIENCE, Mapping, MappingRecord, Phase, Place, Queue, Transfer, capture};
+use super::{
+    COMMIT_PATIENCE, Mapping, MappingRecord, Phase, Place, Queue, Transfer, UNASKED_PATIENCE,
+    capture,
+};
 use crate::{
     balance::ServerId,
     counters::Counter,
@@ -131,6 +134,7 @@ impl Proxy {
         let slot = self.migrations.insert(Mapping {
             record,
             phase: Phase::Deciding,
+            asked: false,
             server,
             last_seen: Seconds::of(now),
             since: now,
@@ -169,14 +173,20 @@ impl Proxy {
         }
     }
 
-    /// The client has given up before the target was told to speak.
+    /// The target was not told to speak, and is not to be any more: the client has given up, or the target has lost the connection. If the
+    /// client lives it says again what it has said, for nobody has acknowledged it.
     pub(super) fn undo(&mut self, slot: usize) {
         let MappingRecord { id, agent, ends, .. } = self.remove_mapping(slot).record;
         let migrations = &mut self.migrations;
         migrations.awaiting.retain(|(_, _, awaiting)| *awaiting != id);
         let epoch = migrations.epoch;
         migrations.agents.say(agent, &Message::Abort { epoch, id });
-        self.journal.append(&Change::MigrationEnded { client: ends });
+        let client = ends;
+        self.journal.append(&if self.migrations.standby_undoes {
+            Change::MigrationUndone { client }
+        } else {
+            Change::MigrationEnded { client }
+        });
     }
 
     // ── after the decision
@@ -187,8 +197,23 @@ impl Proxy {
             return;
         }
         (mapping.phase, mapping.since) = (Phase::Committing, now);
-        self.migrations.timers.set(slot, now + COMMIT_PATIENCE);
         self.say_commit(slot);
+        let mapping = &self.migrations.mappings[slot];
+        let patience = if mapping.asked { COMMIT_PATIENCE } else { UNASKED_PATIENCE };
+        self.migrations.timers.set(slot, now + patience);
+    }
+
+    /// The process of the agent at `control` is another one than that which has prepared connections. What it was not told to let
+    /// speak can go elsewhere.
+    pub(super) fn undo_unasked(&mut self, control: Endpoint) {
+        let unasked: Vec<usize> = (self.migrations.mappings.iter())
+            .filter(|(_, mapping)| mapping.record.agent == control && !mapping.asked)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in unasked {
+            self.counters.count(Counter::MigrationTimeout);
+            self.undo(slot);
+        }
     }
 
     pub(super) fn say_commit(&mut self, slot: usize) {
@@ -196,7 +221,8 @@ impl Proxy {
         let (epoch, agent) = (self.migrations.epoch, record.agent);
         let message =
             Message::Commit { epoch, id: record.id, flow: record.flow, ends: record.ends };
-        self.migrations.agents.say(agent, &message);
+        let said = self.migrations.agents.say(agent, &message);
+        self.migrations.mappings[slot].asked |= said;
     }
 
     /// The target speaks. What has waited goes to it as if it came now.
@@ -301,6 +327,10 @@ impl Proxy {
             _ if !self.decides() => self.arm_mapping(now, slot),
             Phase::Committing if now >= mapping.since + COMMIT_PATIENCE => {
                 self.mapping_lost(now, slot);
+            }
+            Phase::Committing if !mapping.asked && now >= mapping.since + UNASKED_PATIENCE => {
+                self.counters.count(Counter::MigrationTimeout);
+                self.undo(slot);
             }
             Phase::Migrated if now >= idle => {
                 self.counters.count(Counter::MigratedIdle);
