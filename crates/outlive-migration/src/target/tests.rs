@@ -214,7 +214,9 @@ fn an_earlier_epoch_is_not_obeyed_and_a_later_one_goes_on() {
     target.handle(NOW, Balancer::B, commit);
     let committed = Action::Send(Balancer::B, Message::Committed { epoch: E2, id });
     assert_eq!(drain(&mut target), [Action::Speak { id }, committed]);
-    // And is the one that is told of the end.
+    // Node a serves once more, in its epoch, for node b has died without a word: nothing is changed, and the truth is said.
+    assert_eq!(say(&mut target, commit_nth(1)), [sent(Message::Committed { epoch: E1, id })]);
+    // Node b is the one that is told of the end.
     target.ended(id, HowEnded::Idle);
     assert!(matches!(drain(&mut target)[..], [Action::Send(Balancer::B, Message::Ended { .. })]));
 }
