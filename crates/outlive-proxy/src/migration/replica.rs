@@ -60,8 +60,6 @@ impl Proxy {
         let slot = self.migrations.insert(Mapping {
             record,
             phase: Phase::Committing,
-            // By the node that was active before.
-            asked: true,
             server,
             last_seen: Seconds::of(now),
             since: now,
