@@ -249,6 +249,54 @@ fn a_new_standby_is_told_of_every_migrated_connection() {
     assert_eq!(world.migrated(0), world.migrated(1));
 }
 
+/// An end that the standby has not been told of is told again by the target.
+#[test]
+fn a_target_forgets_an_end_only_when_the_standby_knows_it() {
+    let mut world = World::new();
+    world.request(0, 1);
+    world.settle();
+    let id = world.agents[0].speaking[0];
+    world.end(0, id, HowEnded::Closed);
+    world.answer();
+    world.ask();
+    assert!(!world.agents[0].heard.iter().any(|it| matches!(it, Message::Gone { .. })));
+    world.duo.kill(0, false);
+    world.settle();
+    assert_eq!(world.migrated(1), 0);
+    assert!(world.agents[0].heard.iter().any(|it| matches!(it, Message::Gone { .. })));
+    // And this one tells nobody whom it could not tell before.
+    let mut world = World::new();
+    world.request(0, 1);
+    world.settle();
+    let id = world.agents[0].speaking[0];
+    world.end(0, id, HowEnded::Closed);
+    world.settle();
+    assert!(world.agents[0].heard.iter().any(|it| matches!(it, Message::Gone { .. })));
+    assert_eq!((world.migrated(0), world.migrated(1)), (0, 0));
+}
+
+/// What agents say while everything stands still for the standby is asked for again when that did not take over.
+#[test]
+fn a_handover_that_fails_asks_the_targets_again() {
+    let mut world = World::new();
+    let (iss, _) = world.request(0, 1);
+    world.talk();
+    world.duo.exchange();
+    world.ask();
+    let now = world.duo.now;
+    world.duo.living(0).unwrap().hand_over(now).unwrap();
+    let now = world.duo.now;
+    world.duo.living(0).unwrap().handle_timeout(now);
+    world.answer();
+    world.duo.kill(1, false);
+    world.duo.pass(std::time::Duration::from_millis(500));
+    world.talk();
+    let blob = world.agents[0].infused.values().next().unwrap().clone();
+    let more = from_client(1, REQUEST.len(), iss + 9, Flags::PSH);
+    let out = world.duo.send(0, Segment { payload: b"more", ..more });
+    assert_eq!(out[0].tuple, tunnelled(0, &blob));
+}
+
 #[test]
 fn after_commit_only_the_same_target_is_asked_again() {
     let mut world = World::new();
@@ -335,12 +383,44 @@ fn a_commit_that_is_refused_resets_the_client() {
     let mut world = World::new();
     let (iss, _) = world.request(0, 1);
     world.talk();
-    world.restart(0);
     world.duo.exchange();
+    // COMMIT is on its way, and nobody knows whether it has arrived.
+    world.restart(0);
     let out = world.reach(0);
     let reset = out.iter().find(|out| out.flags.contains(Flags::RST)).unwrap();
     assert_eq!((reset.tuple.destination, reset.seq), (client(1), iss + 1));
     assert_eq!(world.count(0, Counter::MigrationsLost), 1);
+}
+
+/// The decision is made, and the target's agent dies before it is told.
+#[test]
+fn what_was_not_told_to_speak_can_go_elsewhere() {
+    for (survivor, comes_back) in [(0, true), (0, false), (1, true)] {
+        let mut world = World::new();
+        let (iss, _) = world.request(0, 1);
+        world.talk();
+        world.restart(0);
+        world.duo.exchange();
+        let out = if comes_back {
+            world.reach(0)
+        } else {
+            world.duo.pass(std::time::Duration::from_millis(1_100));
+            world.duo.exchange()
+        };
+        assert!(out.iter().all(|out| !out.flags.contains(Flags::RST)), "{out:?}");
+        assert_eq!(world.count(0, Counter::MigrationTimeout), 1);
+        world.settle();
+        assert_eq!((world.migrated(0), world.migrated(1)), (0, 0));
+        if survivor == 1 {
+            world.duo.kill(0, true);
+            world.duo.pass(std::time::Duration::from_millis(500));
+        }
+        // The client says it again, and is answered once.
+        let again = from_client(1, 0, iss, Flags::PSH);
+        world.duo.send(survivor, Segment { payload: REQUEST, ..again });
+        world.settle();
+        assert_eq!(world.agents.iter().map(|agent| agent.speaking.len()).sum::<usize>(), 1);
+    }
 }
 
 #[test]

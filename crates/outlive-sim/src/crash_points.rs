@@ -5,6 +5,8 @@
 //! that one. How it dies alternates: what is under way on the state connection arrives, or not, or in
 //! part; the process dies, or the machine; what it has sent is lost with it, or not; it comes back, or does not.
 //!
+//! Where connections are migrated, the same is done to the agent of each target.
+//!
 //! Short scenarios are also run with each pair of deaths: after the first one, the node that took over dies
 //! after each of its steps, while the other one comes back.
 
@@ -18,11 +20,15 @@ use crate::{
     network::NodeIndex,
     scenario::Scenario,
     setup::{CrashPoint, Setup},
+    targets::FIRST_TARGET,
     world::{Outcome, World},
 };
 
 /// Ways to die at one point: what becomes of the messages under way, times who dies and who comes back.
 pub const WAYS: u64 = 12;
+
+/// Ways for an agent to die: its messages under way are lost, or not, or in part; it comes back soon, or later, or never.
+pub const AGENT_WAYS: u64 = 6;
 
 /// Scenarios of at most so many steps are run with pairs of deaths.
 const SHORT: u64 = 72;
@@ -33,6 +39,19 @@ const PAIR_WAYS: [u64; 2] = [3, 4];
 /// The crash point of that number at `node`; `way` is below [`WAYS`].
 pub fn crash_point(node: NodeIndex, point: u64, way: u64) -> CrashPoint {
     let tail = [Tail::Kept, Tail::Lost, Tail::Random][way as usize % 3];
+    if node >= FIRST_TARGET {
+        let after = if way < 3 { 10 } else { 700 };
+        let restart = (way != 5).then_some(Duration::from_millis(after));
+        return CrashPoint {
+            node,
+            point,
+            tail,
+            off: false,
+            restart,
+            queues_lost: false,
+            then: None,
+        };
+    }
     let (off, restart) = match way / 3 {
         0 => (false, None),
         1 => (false, Some(Duration::from_millis(10))),
@@ -97,7 +116,10 @@ pub fn explore(name: &str, scenario: &Scenario, seed: u64, stride: u64) -> Repor
     let mut report = Report { scenario: name.to_owned(), ..Report::default() };
     // Where both nodes act, one after the other, both have steps to die after.
     for node in 0..actors(&scenario.setup(seed)) {
-        explore_node(&mut report, node, name, scenario, seed, stride);
+        explore_node(&mut report, node, WAYS, name, scenario, seed, stride);
+    }
+    for target in 0..scenario.target_count() {
+        explore_node(&mut report, FIRST_TARGET + target, AGENT_WAYS, name, scenario, seed, stride);
     }
     report
 }
@@ -110,6 +132,7 @@ pub(crate) fn actors(setup: &Setup) -> usize {
 fn explore_node(
     report: &mut Report,
     node: NodeIndex,
+    ways: u64,
     name: &str,
     scenario: &Scenario,
     seed: u64,
@@ -123,10 +146,10 @@ fn explore_node(
         return;
     }
     for point in (1..=calm.steps).step_by(stride.max(1) as usize) {
-        for way in 0..WAYS {
+        for way in 0..ways {
             report.try_point(scenario, seed, crash_point(node, point, way), way);
         }
-        if calm.steps <= SHORT {
+        if calm.steps <= SHORT && node < FIRST_TARGET && scenario.dies_twice() {
             report.try_pairs(scenario, seed, crash_point(node, point, 0), stride);
         }
     }

@@ -11,7 +11,7 @@ use outlive_tcp::{
     endpoint::{Arrival, Config, Connection, Event, Opening, Read, State, Verdict},
     segment::reset_for,
     time::Time,
-    wire::{Flags, FourTuple, Offload, TcpPacket},
+    wire::{Flags, FourTuple, Offload, TcpPacket, icmp::IcmpError},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 
 /// What was read is safe so long afterwards.
 const COMMIT: Duration = Duration::from_millis(3);
-const SEND_BUFFER: u32 = 65_535;
+pub(crate) const SEND_BUFFER: u32 = 65_535;
 
 /// All connections of a host.
 #[derive(Debug)]
@@ -245,5 +245,17 @@ impl Ends for Endpoints {
 
     fn forget(&mut self, tuple: &FourTuple) {
         self.sockets.remove(tuple);
+    }
+
+    fn infuse(&mut self, now: Time, connection: Connection) {
+        self.now = now;
+        self.sockets.insert(connection.tuple(), Socket::new(connection));
+    }
+
+    fn receive_error(&mut self, now: Time, error: &IcmpError) {
+        self.now = now;
+        if let Some(socket) = self.sockets.get_mut(&error.quoted) {
+            socket.connection.handle_icmp(now, error);
+        }
     }
 }

@@ -65,6 +65,7 @@ impl World {
             Fault::Cut(from, to) => self.network.cut(from, to),
             Fault::Heal => self.network.heal(),
             Fault::Links(link) => self.network.link = link,
+            Fault::Target(fault) => self.target_fault(fault),
         }
     }
 
@@ -92,9 +93,10 @@ impl World {
         if role == Role::Active {
             // What it alone knew dies with it.
             self.exempt(|world, client| {
-                world.wire.server_of(client).is_some() && !world.known_to(1 - node, client)
+                world.is_served(client) && !world.known_to(1 - node, client)
             });
         }
+        self.lines_of_dead_node(node, how, tail);
         self.channel.lose_tail(1 - node, tail, &mut self.rng);
         // The kernel of a machine that lives says so; a dead machine says nothing.
         if how == Process::Dead && self.channel.close(node) {

@@ -82,7 +82,7 @@ impl World {
 }
 
 /// A bare segment.
-fn made(tuple: FourTuple, seq: Seq, flags: Flags) -> Vec<u8> {
+pub(crate) fn made(tuple: FourTuple, seq: Seq, flags: Flags) -> Vec<u8> {
     let syn = flags.contains(Flags::SYN);
     let timestamps = syn.then_some(Timestamps { value: 77, echo: 0 });
     let segment = Segment {
@@ -103,9 +103,33 @@ fn made(tuple: FourTuple, seq: Seq, flags: Flags) -> Vec<u8> {
 /// What a router says that has no way for `packet` (RFC 792; RFC 4443, section 3.1).
 fn unreachable(packet: &[u8]) -> Option<Vec<u8>> {
     let v4 = packet[0] >> 4 == 4;
-    let (headers, field, kind, code) = if v4 { (20, 12..20, 3, 1) } else { (40, 8..40, 1, 0) };
+    error(packet, if v4 { [3, 1] } else { [1, 0] }, 0)
+}
+
+/// What a router says for which `packet` is too long (RFC 1191; RFC 8201).
+pub(crate) fn too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
+    let v4 = packet[0] >> 4 == 4;
+    error(packet, if v4 { [3, 4] } else { [2, 0] }, mtu)
+}
+
+/// A packet between tunnel addresses.
+pub(crate) fn through_tunnel(
+    from: IpAddr,
+    to: IpAddr,
+    (upper, lower): (u16, u16),
+    seq: u32,
+    flags: Flags,
+) -> Vec<u8> {
+    made(FourTuple::new(Endpoint::new(from, upper), Endpoint::new(to, lower)), Seq(seq), flags)
+}
+
+/// An ICMP error about `packet`.
+fn error(packet: &[u8], [kind, code]: [u8; 2], mtu: u16) -> Option<Vec<u8>> {
+    let v4 = packet[0] >> 4 == 4;
+    let (headers, field) = if v4 { (20, 12..20) } else { (40, 8..40) };
     let quote = &packet[..packet.len().min(headers + 40)];
-    let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
+    let [high, low] = mtu.to_be_bytes();
+    let mut message = vec![kind, code, 0, 0, 0, 0, high, low];
     message.extend_from_slice(quote);
     let addresses = packet.get(field.clone())?;
     let source = &addresses[..addresses.len() / 2];

@@ -6,8 +6,9 @@
 use std::net::IpAddr;
 
 use outlive_tcp::{
+    endpoint::Connection,
     time::Time,
-    wire::{Flags, FourTuple},
+    wire::{Flags, FourTuple, icmp::IcmpError},
 };
 
 use crate::{
@@ -200,6 +201,55 @@ impl Host {
         busy
     }
 
+    /// Goes on with a connection that was migrated here, and whom it serves, if that is known.
+    pub(crate) fn adopt(
+        &mut self,
+        now: Time,
+        connection: Connection,
+        flow: Option<FlowId>,
+        ledger: &mut Ledger,
+    ) {
+        let tuple = connection.tuple();
+        let Some(service) = self.services.iter().find(|s| s.port == tuple.source.port) else {
+            return;
+        };
+        for earlier in self.conversations.iter_mut().filter(|c| c.tuple == tuple) {
+            earlier.over = true;
+        }
+        self.ends.infuse(now, connection);
+        let instance = ledger.begin_instance(tuple.source, tuple.destination);
+        ledger.instances[instance.0].migrated = flow;
+        self.conversations.push(Conversation {
+            who: Who::Server(instance),
+            tuple,
+            speaker: Speaker::new(&service.script, service.pace, service.prefix),
+            over: false,
+        });
+    }
+
+    /// Where the connection stands that sends packets of this tuple.
+    pub(crate) fn phase(&self, tuple: &FourTuple) -> Phase {
+        self.ends.phase(tuple)
+    }
+
+    /// The program behind a connection has done all that it wanted.
+    pub(crate) fn is_satisfied(&self, tuple: &FourTuple) -> bool {
+        self.conversations.iter().all(|c| c.tuple != *tuple || c.over)
+    }
+
+    /// Removes a connection without a word.
+    pub(crate) fn forget(&mut self, tuple: &FourTuple) {
+        for conversation in self.conversations.iter_mut().filter(|c| c.tuple == *tuple) {
+            conversation.over = true;
+        }
+        self.ends.forget(tuple);
+    }
+
+    /// An ICMP error arrives.
+    pub(crate) fn receive_error(&mut self, now: Time, error: &IcmpError) {
+        self.ends.receive_error(now, error);
+    }
+
     /// When something happens by itself.
     pub(crate) fn deadline(&self, now: Time) -> Option<Time> {
         let talking = self.conversations.iter().filter(|c| !c.over);
@@ -228,7 +278,7 @@ impl Conversation {
             Who::Client(flow) => Some(flow),
             Who::Server(instance) => {
                 let instance = &ledger.instances[instance.0];
-                wire.flow_of(instance.server, instance.own)
+                instance.migrated.or_else(|| wire.flow_of(instance.server, instance.own))
             }
         }
     }

@@ -58,6 +58,10 @@ pub enum Rule {
     Liveness,
     /// A message on the state connection is obeyed by the other node.
     StateConnection,
+    /// A migrated connection is silent until its target is told to speak, and from then on nobody but the target speaks.
+    Mute,
+    /// What comes through a tunnel is the client's, and from a balancer; a flow identifier means one connection.
+    Tunnel,
 }
 
 /// A rule that was broken.
@@ -120,8 +124,10 @@ impl Flow {
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) server: Endpoint,
-    /// The node's end of it.
+    /// The node's end of it; of a migrated one the client's.
     pub(crate) own: Endpoint,
+    /// Whom it serves, if it was migrated.
+    pub(crate) migrated: Option<FlowId>,
 }
 
 /// Everything that was said.
@@ -175,7 +181,7 @@ impl Ledger {
     }
 
     pub(crate) fn begin_instance(&mut self, server: Endpoint, own: Endpoint) -> InstanceId {
-        self.instances.push(Instance { server, own });
+        self.instances.push(Instance { server, own, migrated: None });
         InstanceId(self.instances.len() - 1)
     }
 

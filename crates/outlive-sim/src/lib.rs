@@ -11,6 +11,7 @@
 //! | [`network`] | links, cuts, and who is believed to have the virtual addresses |
 //! | [`host`], [`script`] | hosts and their applications |
 //! | [`stack`], `linux`, `smoltcp`, `endpoint` | their TCP |
+//! | [`targets`] | migration targets: their agents, what is behind them, and the rules of migrations |
 //! | `detector` | the external detector, and what is said between it and the nodes |
 //! | `device` | what a TUN device does to packets |
 //! | `capture` | a file of packets for Wireshark |
@@ -57,5 +58,6 @@ pub mod setup;
 mod situations;
 mod smoltcp;
 pub mod stack;
+pub mod targets;
 mod wire;
 pub mod world;

@@ -36,8 +36,8 @@ enum Command {
         /// Only this step.
         #[arg(long)]
         point: Option<u64>,
-        /// Which node dies there (with --point).
-        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..2))]
+        /// Which node dies there (with --point); 2 and more: which target's agent.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..8))]
         node: u64,
         /// How the node dies there, 0 to 11.
         #[arg(long, default_value_t = 0)]

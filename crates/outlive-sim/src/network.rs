@@ -18,6 +18,14 @@ pub enum Place {
     Node(NodeIndex),
     /// The external detector.
     Detector,
+    /// A migration target, by its index.
+    Target(usize),
+}
+
+impl Place {
+    pub(crate) fn is_target(self) -> bool {
+        matches!(self, Place::Target(_))
+    }
 }
 
 /// How packets fare between two places.

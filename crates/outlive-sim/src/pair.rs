@@ -10,7 +10,7 @@ use outlive_proxy::{
 };
 use outlive_tcp::{
     time::Time,
-    wire::{FourTuple, Offload},
+    wire::{Endpoint, FourTuple, Offload},
 };
 
 use crate::{
@@ -22,8 +22,10 @@ use crate::{
     network::{NodeIndex, Place},
     packet::Seen,
     records,
+    roles::counts_on,
     setup::Fault,
     situations,
+    targets::FIRST_TARGET,
     wire::Sender,
     world::{Happening, LOAD, World},
 };
@@ -50,6 +52,8 @@ pub(crate) enum Input {
     Refused,
     State(Item),
     Asked(Question),
+    /// An agent's control address, and what comes from there.
+    Agent(Endpoint, Item),
     Time,
 }
 
@@ -69,6 +73,7 @@ impl World {
             let sessions = self.setup.fast_path;
             self.machine(node).use_kernel(sessions);
         }
+        self.lines_of_new_node(node);
         self.trace(|| format!("node {node} starts"));
         let incarnation = self.machine(node).incarnation;
         self.after(Duration::ZERO, Happening::SendHeartbeat { node, incarnation });
@@ -279,6 +284,7 @@ impl World {
             Input::State(Item::Closed) => self.machine(node).node.handle_state_closed(now),
             Input::State(Item::Message(message)) => self.tell_message(node, &message),
             Input::Asked(question) => self.obey_detector(node, question),
+            Input::Agent(control, item) => self.tell_of_agent(node, control, item),
             Input::Time => {}
         }
         Vec::new()
@@ -364,6 +370,9 @@ impl World {
             }
         }
         let now = self.clock(node);
+        if !self.fetch_for_agents(node) {
+            return false;
+        }
         while self.channel.has_room(node) {
             let mut message = Vec::new();
             if !self.machine(node).node.poll_state_message(now, &mut message) {
@@ -415,44 +424,17 @@ impl World {
     }
 
     pub(crate) fn node_sends(&mut self, node: NodeIndex, mut packet: Vec<u8>, relays: bool) {
+        if self.enters_tunnel(node, &packet) {
+            return;
+        }
         let Some(seen) = Seen::of(&mut packet) else {
             self.trace(|| format!("node {node} sends something else than TCP"));
             return self.wire.node_says_otherwise(&mut self.ledger, &packet);
         };
         self.trace(|| format!("node {node} -> {seen}"));
         self.check_doubt(node, &seen);
-        let peer = self.machines[1 - node].as_ref();
-        let standby = peer.filter(|p| matches!(p.process, Process::Running | Process::Frozen));
-        let me = self.machines[node].as_ref().expect("it sends");
-        let beliefs = me.node.beliefs();
-        let paired = beliefs.role == Role::Active
-            && beliefs.synchronised
-            && me.paired_with == standby.map(|s| s.incarnation);
-        // An asynchronous listener's session waits for nobody.
-        let waits = |l: &Listener| l.protection.replication == Replication::Sync;
-        let waits = me.config.listeners.iter().all(waits);
-        let held = standby.filter(|s| waits && (paired || self.counts_on(me, s))).map(|s| &s.held);
-        let quiet = me.active_since.is_some_and(|t| self.now.since(t) < me.config.pair.quiet_time);
-        let paired = paired && waits;
-        let deaf = self.now.since(me.last_heard) >= me.config.pair.detection_timeout;
-        let peer_acts = peer.is_some_and(|p| p.node.beliefs().role == Role::Active);
-        let serves = |machine: &Machine| {
-            machine.node.beliefs().role == Role::Active
-                && machine.node.handover() == HandoverProgress::None
-        };
-        // Also where a handover has failed halfway.
-        self.wire.both_acted |=
-            serves(me) && peer.is_some_and(|peer| peer.is_running() && serves(peer));
-        let sender = Sender {
-            node,
-            incarnation: me.incarnation,
-            quiet,
-            relays,
-            paired,
-            held,
-            own: &me.held,
-            apart: deaf && peer_acts && peer.is_some_and(Machine::is_running),
-        };
+        self.note_both_act(node);
+        let sender = sender_of(&self.machines, self.now, node, relays);
         self.wire.node_sends(&mut self.ledger, &seen, &packet, sender);
         for flow in std::mem::take(&mut self.wire.opened_twice) {
             let flow = &mut self.ledger.flows[flow.0];
@@ -466,6 +448,18 @@ impl World {
             }
         }
         self.packet_to_host(node, &seen, packet);
+    }
+
+    /// Notes whether `node` acts beside the other one.
+    pub(crate) fn note_both_act(&mut self, node: NodeIndex) {
+        let serves = |machine: &Machine| {
+            machine.node.beliefs().role == Role::Active
+                && machine.node.handover() == HandoverProgress::None
+        };
+        // Also where a handover has failed halfway.
+        let [me, peer] = [node, 1 - node].map(|node| self.machines[node].as_ref());
+        self.wire.both_acted |= me.is_some_and(serves)
+            && peer.is_some_and(|peer| peer.is_running() && serves(peer));
     }
 
     /// Asks the peer at once, if the node wants to.
@@ -497,7 +491,7 @@ impl World {
     /// One step of a node; true if it was its last.
     pub(crate) fn step(&mut self, node: NodeIndex) -> bool {
         let Some(crash) = self.setup.crash else { return false };
-        if self.now < LOAD {
+        if self.now < LOAD || crash.node >= FIRST_TARGET {
             return false;
         }
         if !self.crashed && node == crash.node {
@@ -528,5 +522,39 @@ impl World {
         if let Some(after) = restart {
             self.one_more_fault(after, Fault::Restart(node));
         }
+    }
+}
+
+/// How `node` stands, which sends something.
+pub(crate) fn sender_of(
+    machines: &[Option<Machine>; 2],
+    now: Time,
+    node: NodeIndex,
+    relays: bool,
+) -> Sender<'_> {
+    let peer = machines[1 - node].as_ref();
+    let standby = peer.filter(|p| matches!(p.process, Process::Running | Process::Frozen));
+    let me = machines[node].as_ref().expect("it sends");
+    let beliefs = me.node.beliefs();
+    let paired = beliefs.role == Role::Active
+        && beliefs.synchronised
+        && me.paired_with == standby.map(|s| s.incarnation);
+    // An asynchronous listener's session waits for nobody.
+    let waits = |l: &Listener| l.protection.replication == Replication::Sync;
+    let waits = me.config.listeners.iter().all(waits);
+    let held = standby.filter(|s| waits && (paired || counts_on(now, me, s))).map(|s| &s.held);
+    let quiet = me.active_since.is_some_and(|t| now.since(t) < me.config.pair.quiet_time);
+    let paired = paired && waits;
+    let deaf = now.since(me.last_heard) >= me.config.pair.detection_timeout;
+    let peer_acts = peer.is_some_and(|p| p.node.beliefs().role == Role::Active);
+    Sender {
+        node,
+        incarnation: me.incarnation,
+        quiet,
+        relays,
+        paired,
+        held,
+        own: &me.held,
+        apart: deaf && peer_acts && peer.is_some_and(Machine::is_running),
     }
 }

@@ -1,4 +1,4 @@
-//! Reads on the state connection which sessions the standby is told of, by the documented layout and
+//! Reads on the state connection which sessions and migrated connections the standby is told of, by the documented layout and
 //! independently of the code that writes it.
 
 use std::net::Ipv6Addr;
@@ -10,6 +10,9 @@ const CHANGES: u8 = 4;
 const OPENED: u8 = 1;
 /// A terminated session.
 const JOINED: u8 = 32;
+const MIGRATED: u8 = 7;
+/// Where the client's initial sequence number stands in what is told of a migrated connection.
+const MIGRATED_ISN: usize = 4 * ENDPOINT + 16 + 8 + 4;
 const ENDPOINT: usize = 18;
 /// Length of a leg: two endpoints, two sequence numbers, the segment size, two scales.
 const LEG: usize = 2 * ENDPOINT + 4 + 4 + 2 + 2;
@@ -18,7 +21,8 @@ const LEG: usize = 2 * ENDPOINT + 4 + 4 + 2 + 2;
 /// number.
 pub(crate) type ConnectionName = (FourTuple, u32);
 
-/// Calls `found` with both connections of each session that `message` opens.
+/// Calls `found` with both connections of each session that `message` opens, and with the client's of each that is
+/// migrated.
 pub(crate) fn sessions_opened(message: &[u8], mut found: impl FnMut(ConnectionName)) {
     let mut changes = match message {
         [SNAPSHOT, rest @ ..] => rest,
@@ -36,6 +40,13 @@ pub(crate) fn sessions_opened(message: &[u8], mut found: impl FnMut(ConnectionNa
                 if let (Some(end), Some(own), Some(isn)) = (end, own, isn) {
                     found((FourTuple::new(end, own), u32::from_be_bytes(*isn)));
                 }
+            }
+        }
+        if *kind == MIGRATED {
+            let ends = endpoint(body, 0).zip(endpoint(body, ENDPOINT));
+            let isn = body.get(MIGRATED_ISN..).and_then(|b| b.first_chunk::<4>());
+            if let (Some((client, own)), Some(isn)) = (ends, isn) {
+                found((FourTuple::new(client, own), u32::from_be_bytes(*isn)));
             }
         }
         changes = rest;

@@ -11,7 +11,7 @@ use outlive_proxy::{
         heartbeat::{Beliefs, Role},
     },
 };
-use outlive_tcp::wire::FourTuple;
+use outlive_tcp::{time::Time, wire::FourTuple};
 
 use crate::{
     ledger::Rule,
@@ -86,19 +86,6 @@ impl World {
             !promised && !world.holds(node, tuple)
                 || (lonely || early) && !world.known_to(node, tuple)
         });
-    }
-
-    /// An active node that has just lost `standby` may not act on what that one does not hold: it hears it,
-    /// and it must be told first that the standby is one no more (or be waited for in vain).
-    pub(crate) fn counts_on(&self, me: &Machine, standby: &Machine) -> bool {
-        let (mine, its) = (me.node.beliefs(), standby.node.beliefs());
-        let pair = &me.config.pair;
-        mine.role == Role::Active
-            && its.role == Role::Standby
-            && its.synchronised
-            && its.epoch < mine.epoch
-            && self.now.since(me.last_heard) < pair.detection_timeout
-            && me.lost_standby.is_some_and(|at| self.now.since(at) < pair.join_timeout)
     }
 
     /// What must be true of what a node believes.
@@ -207,19 +194,20 @@ impl World {
             machine.is_some_and(|m| m.is_running() && m.node.beliefs().role == Role::Active)
         };
         let mut unaware = [0, 1].into_iter().filter(active).filter(|n| !self.known_to(*n, client));
-        let served = self.wire.server_of(client).is_some();
+        let served = self.is_served(client);
         // While both nodes acted, a port may have been used again behind the back of the one that stays: it
         // may have an old session for the new connection.
         let reused = self.ledger.flows.iter().filter(|f| f.client == client.source).count() > 1
             && self.situations.contains(BOTH_ACTIVE);
         (served || reused || self.wire.was_answered_alone(client)) && unaware.next().is_some()
+            || self.waits_for_dead_target(client)
     }
 
     /// Whether `node` holds the session of that client, as far as the wire tells.
     pub(crate) fn known_to(&self, node: NodeIndex, client: FourTuple) -> bool {
         let process = self.machines[node].as_ref().map(|m| (node, m.incarnation));
         let opened = process.is_some() && self.wire.opener_of(client) == process;
-        opened || self.was_told(node, client)
+        opened || self.decided(node, client) || self.was_told(node, client)
     }
 
     /// Whether `node` cannot but hold the session of that client: it was told of it, or has had to do with it
@@ -227,7 +215,7 @@ impl World {
     fn holds(&self, node: NodeIndex, client: FourTuple) -> bool {
         let process = self.machines[node].as_ref().map(|m| (node, m.incarnation));
         let carried = process.is_some() && self.wire.teller_of(client) == process;
-        carried || self.was_told(node, client)
+        carried || self.decided(node, client) || self.was_told(node, client)
     }
 
     /// Whether `node` was told of the session of that client.
@@ -237,4 +225,17 @@ impl World {
             self.machines[node].as_ref().is_some_and(|m| m.held.contains(&session))
         })
     }
+}
+
+/// An active node that has just lost `standby` may not act on what that one does not hold: it hears it,
+/// and it must be told first that the standby is one no more (or be waited for in vain).
+pub(crate) fn counts_on(now: Time, me: &Machine, standby: &Machine) -> bool {
+    let (mine, its) = (me.node.beliefs(), standby.node.beliefs());
+    let pair = &me.config.pair;
+    mine.role == Role::Active
+        && its.role == Role::Standby
+        && its.synchronised
+        && its.epoch < mine.epoch
+        && now.since(me.last_heard) < pair.detection_timeout
+        && me.lost_standby.is_some_and(|at| now.since(at) < pair.join_timeout)
 }

@@ -1,5 +1,7 @@
 //! Building setups: the addresses, configurations and habits that scenarios share.
 
+mod migration;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
@@ -60,6 +62,7 @@ pub struct Scenario {
     timeouts: Timeouts,
     limits: Limits,
     aftermath: Duration,
+    migration: Option<migration::Moves>,
 }
 
 impl Scenario {
@@ -92,6 +95,7 @@ impl Scenario {
             timeouts: Timeouts::default(),
             limits: Limits { sessions: 1_000, openings: 1_000, half_open: 500 },
             aftermath: Duration::ZERO,
+            migration: None,
         }
     }
 
@@ -297,7 +301,7 @@ impl Scenario {
                 .map(|s| Server { address: self.server_address(p, s) })
                 .collect(),
             proxy_protocol: self.proxy_protocol,
-            connect_timeout: Duration::from_secs(20),
+            connect_timeout: self.connect_timeout(),
             retry_after: self.retry_after,
         });
         let listener = Listener {
@@ -315,7 +319,7 @@ impl Scenario {
             listeners: vec![listener],
             pools: pools.collect(),
             source_addresses: vec![self.address(0, 101)],
-            migration: Default::default(),
+            migration: self.migration_of(node),
             pair: PairConfig {
                 paths: self.paths,
                 quiet_time: self.quiet_time,
@@ -354,6 +358,7 @@ impl Scenario {
                 });
             }
         }
+        let targets = self.targets();
         let flows = self.flows.iter().map(|(start, port, preamble, script)| FlowSetup {
             start: *start,
             host: 0,
@@ -372,6 +377,7 @@ impl Scenario {
             prelude: if waits { WAITING } else { MEETING },
             starts: [Duration::ZERO, self.standby_joins.map_or(Duration::ZERO, |at| WAITING + at)],
             hosts,
+            targets,
             flows: flows.collect(),
             link: self.link,
             faults: self.faults.clone(),

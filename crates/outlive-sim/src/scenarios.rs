@@ -1,6 +1,7 @@
 //! The list of scenarios whose every crash point is tried.
 
 mod detector;
+mod migration;
 mod protections;
 mod terminated;
 
@@ -141,6 +142,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
     all.extend(protections::all());
     all.extend(detector::all());
     all.extend(terminated::all());
+    all.extend(migration::all());
     all
 }
 

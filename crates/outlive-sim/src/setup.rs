@@ -12,6 +12,7 @@ use crate::{
     network::{Link, NodeIndex, Place},
     script::{Pace, Step},
     stack::StackSetup,
+    targets::{TargetFault, TargetSetup},
 };
 
 /// A world before its first event.
@@ -27,6 +28,8 @@ pub struct Setup {
     pub starts: [Duration; 2],
     /// Hosts: clients and servers.
     pub hosts: Vec<HostSetup>,
+    /// Migration targets.
+    pub targets: Vec<TargetSetup>,
     /// The load.
     pub flows: Vec<FlowSetup>,
     /// All links.
@@ -134,6 +137,8 @@ pub enum Fault {
     Forge(Forgery),
     /// From now on, links are like this.
     Links(Link),
+    /// Something befalls a migration.
+    Target(TargetFault),
 }
 
 /// What strangers send, or the network sends again. It goes to the node that answers for the virtual
@@ -160,7 +165,7 @@ pub enum Forgery {
 /// The death of a node after its so-and-so-manyth output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrashPoint {
-    /// Which node.
+    /// Which node; from [`FIRST_TARGET`](crate::targets::FIRST_TARGET) on, which target.
     pub node: NodeIndex,
     /// After so many of its steps, from the beginning of the load. A step is an output, or the end of an
     /// event.

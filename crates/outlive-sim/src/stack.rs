@@ -1,6 +1,10 @@
 //! What a host needs of a TCP: `linux`, `smoltcp` and `endpoint` provide it.
 
-use outlive_tcp::{time::Time, wire::FourTuple};
+use outlive_tcp::{
+    endpoint::Connection,
+    time::Time,
+    wire::{FourTuple, icmp::IcmpError},
+};
 
 /// Which TCP a host has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,4 +94,8 @@ pub(crate) trait Ends {
     fn close(&mut self, tuple: &FourTuple);
     /// Removes a connection without a word.
     fn forget(&mut self, tuple: &FourTuple);
+    /// Goes on with a connection that another TCP has carried. Only Outlive's own can.
+    fn infuse(&mut self, _now: Time, _connection: Connection) {}
+    /// An ICMP error arrives about a packet that was sent.
+    fn receive_error(&mut self, _now: Time, _error: &IcmpError) {}
 }

@@ -33,6 +33,7 @@ use crate::{
     setup::{Fault, Forgery, Setup, Start},
     situations::{self, Situations},
     stack::Kind,
+    targets::{Book, TargetHappening, TargetHost},
     wire::Wire,
 };
 
@@ -114,6 +115,7 @@ pub(crate) enum Happening {
         answer: Answer,
     },
     Fault(Fault),
+    Target(TargetHappening),
 }
 
 struct Scheduled {
@@ -180,6 +182,9 @@ pub struct World {
     pub(crate) channel: Channel,
     pub(crate) detector: Option<Detector>,
     pub(crate) hosts: Vec<Host>,
+    pub(crate) targets: Vec<TargetHost>,
+    /// What is known of migrations.
+    pub(crate) book: Book,
     wakes: Vec<Option<Time>>,
     pub(crate) ledger: Ledger,
     pub(crate) wire: Wire,
@@ -229,6 +234,8 @@ impl World {
             detector: setup.detector.then(Detector::default),
             wakes: vec![None; hosts.len()],
             hosts,
+            targets: Vec::new(),
+            book: Book::default(),
             ledger: Ledger::default(),
             wire: Wire::new(setup.configs[0].listeners.iter().map(|l| l.address)),
             begun: vec![None; setup.flows.len()],
@@ -276,6 +283,7 @@ impl World {
             self.at(LOAD + at, Happening::Fault(fault));
         }
         self.last_fault = LOAD;
+        self.begin_targets();
     }
 
     pub(crate) fn at(&mut self, at: Time, happening: Happening) {
@@ -344,6 +352,7 @@ impl World {
         if self.ledger.violations.is_empty() && self.setup.aftermath > ROLES_SETTLED {
             self.check_one_acts();
             self.check_leftovers();
+            self.check_target_leftovers();
         }
         if self.ledger.flows.iter().any(|f| f.exempt) {
             self.situations.insert("flow exempt");
@@ -443,6 +452,7 @@ impl World {
             Happening::Switched { to } => self.switched(to),
             Happening::Asked { node, question } => self.asked(node, question),
             Happening::Answered { node, answer } => self.answered(node, answer),
+            Happening::Target(happening) => self.target_happens(happening),
             Happening::Fault(fault) => {
                 self.trace(|| format!("FAULT {fault:?}"));
                 self.faults_left -= 1;
@@ -478,10 +488,13 @@ impl World {
         self.hosts[flow.host].connect(self.now, id, tuple, &flow.script, flow.pace);
         self.hosts[flow.host].poll(self.now, &mut self.ledger, &self.wire);
         self.host_acts(flow.host);
+        if self.settled {
+            self.exempt(|world, client| client == tuple && world.waits_for_dead_target(client));
+        }
     }
 
     /// After everything that a host did: its packets, its timer, and flows that wait for others.
-    fn host_acts(&mut self, host: usize) {
+    pub(crate) fn host_acts(&mut self, host: usize) {
         while let Some(packet) = self.hosts[host].transmit() {
             self.host_sends(host, packet);
         }
@@ -509,7 +522,7 @@ impl World {
         }
     }
 
-    fn host_sends(&mut self, host: usize, mut packet: Vec<u8>) {
+    pub(crate) fn host_sends(&mut self, host: usize, mut packet: Vec<u8>) {
         let Some(seen) = Seen::of(&mut packet) else { return };
         self.wire.host_sends(&seen);
         self.capture(&packet);
@@ -536,7 +549,7 @@ impl World {
         }
     }
 
-    fn travel(&mut self, from: Place, to: Place, packet: Vec<u8>) {
+    pub(crate) fn travel(&mut self, from: Place, to: Place, packet: Vec<u8>) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         let way = (from, to);
         self.network.arrivals(self.now, &mut self.rng, way, packet.len(), &mut arrivals);
@@ -555,6 +568,9 @@ impl World {
                     Happening::ToHost { host, packet, sender: (node, incarnation) }
                 }
                 (_, Place::Node(node)) => Happening::ToNode { node, packet },
+                (from, to) if from.is_target() || to.is_target() => {
+                    Happening::Target(self.to_or_from_target(from, to, packet))
+                }
                 // Hosts speak with nodes, and nobody else with hosts.
                 _ => continue,
             };

@@ -366,7 +366,7 @@ impl Target {
         ends: FourTuple,
     ) {
         if !self.hears(from, epoch) {
-            return self.refuse(from, epoch, id, Refusal::StaleEpoch);
+            return self.commit_too_late(from, epoch, id);
         }
         let Some(entry) = self.table.get_mut(id) else {
             return self.commit_unknown(from, epoch, id, flow, ends);
@@ -387,6 +387,18 @@ impl Target {
             Phase::Over(Over::Aborted | Over::Expired) => {
                 self.refuse(from, epoch, id, Refusal::StaleMigration);
             }
+        }
+    }
+
+    /// COMMIT in an epoch that is over changes nothing, but where nothing is left to change the truth is said: the node that succeeded may
+    /// have died without a word, and this one serves the client again.
+    fn commit_too_late(&mut self, from: Balancer, epoch: Epoch, id: MigrationId) {
+        match self.table.get(id).map(|entry| (entry.phase, entry.flow)) {
+            Some((Phase::Committed, _)) => self.send(from, Message::Committed { epoch, id }),
+            Some((Phase::Over(Over::Ended(how)), flow)) => {
+                self.send(from, Message::Ended { epoch, id, flow, how });
+            }
+            _ => self.refuse(from, epoch, id, Refusal::StaleEpoch),
         }
     }
 
@@ -428,8 +440,8 @@ impl Target {
     }
 
     fn probe(&mut self, from: Balancer, epoch: Epoch, id: MigrationId, flow: FlowId) {
-        // Also by the standby, which does not serve thereby.
-        if epoch < self.epoch || self.table.by_flow(flow).is_some() {
+        // In whatever epoch: nothing is moved by it, and a standby may ask before it has heard of the pair's.
+        if self.table.by_flow(flow).is_some() {
             return;
         }
         let probes = &mut self.probes[from.index()];

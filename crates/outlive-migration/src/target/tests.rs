@@ -214,7 +214,9 @@ fn an_earlier_epoch_is_not_obeyed_and_a_later_one_goes_on() {
     target.handle(NOW, Balancer::B, commit);
     let committed = Action::Send(Balancer::B, Message::Committed { epoch: E2, id });
     assert_eq!(drain(&mut target), [Action::Speak { id }, committed]);
-    // And is the one that is told of the end.
+    // Node a serves once more, in its epoch, for node b has died without a word: nothing is changed, and the truth is said.
+    assert_eq!(say(&mut target, commit_nth(1)), [sent(Message::Committed { epoch: E1, id })]);
+    // Node b is the one that is told of the end.
     target.ended(id, HowEnded::Idle);
     assert!(matches!(drain(&mut target)[..], [Action::Send(Balancer::B, Message::Ended { .. })]));
 }
@@ -292,6 +294,10 @@ fn only_what_was_announced_is_a_probe() {
     say(&mut target, Message::Probe { epoch, id, flow: flow(9) });
     assert!(target.probe_arrived(flow(9), 1_500));
     assert_eq!(drain(&mut target), [sent(Message::Probed { epoch, id, len: 1_500 })]);
+    // Of a standby that has not heard of the epoch in which the other node serves.
+    say(&mut target, Message::Serve { epoch: Epoch(epoch.0 + 4) });
+    say(&mut target, Message::Probe { epoch, id, flow: flow(9) });
+    assert!(target.probe_arrived(flow(9), 1_500));
     for n in 10..20 {
         say(&mut target, Message::Probe { epoch, id, flow: flow(n) });
     }

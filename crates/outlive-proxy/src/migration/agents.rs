@@ -70,11 +70,13 @@ impl Agents {
         })
     }
 
-    /// Says something, if there is a connection.
-    pub(super) fn say(&mut self, control: Endpoint, message: &Message) {
-        if self.conversations.get(&control).is_some_and(|conversation| conversation.greeted) {
+    /// Says something, if there is a connection. Whether there is.
+    pub(super) fn say(&mut self, control: Endpoint, message: &Message) -> bool {
+        let greeted = self.conversations.get(&control).is_some_and(|it| it.greeted);
+        if greeted {
             self.outgoing.push_back((control, message.encode()));
         }
+        greeted
     }
 
     fn greeted(&self) -> Vec<Endpoint> {
@@ -210,6 +212,9 @@ impl Proxy {
 
     fn agent_greeted(&mut self, now: Time, control: Endpoint, restarted: bool) {
         if self.posture.active {
+            if restarted && self.decides() {
+                self.undo_untold(Some(control));
+            }
             self.say_serve(control, restarted);
         }
         let targets: Vec<IpAddr> = (self.config.migration.agents.iter())

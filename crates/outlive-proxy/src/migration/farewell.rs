@@ -25,22 +25,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Proxy {
-    /// The target does not have the connection any more, and did not say that both ends closed it.
-    pub(super) fn mapping_lost(&mut self, now: Time, slot: usize) {
+    /// The target does not have the connection any more, and did not say that both ends closed it. Gives the change that tells the standby, unless
+    /// it is told already.
+    pub(super) fn mapping_lost(&mut self, now: Time, slot: usize) -> Option<u64> {
         let mapping = &mut self.migrations.mappings[slot];
         if mapping.phase == Phase::Lost {
-            return;
+            return None;
         }
         let (record, server) = (mapping.record, mapping.server);
         (mapping.phase, mapping.since) = (Phase::Lost, now);
         let queue = std::mem::take(&mut mapping.queue);
         self.migrations.queued -= queue.bytes();
         self.migrations.lost += 1;
+        self.migrations.untold.remove(&record.id);
         self.pools.session_ended(server);
         self.counters.count(Counter::MigrationsLost);
-        self.journal.append(&Change::MigrationEnded { client: record.ends });
+        let change = self.journal.append(&Change::MigrationEnded { client: record.ends });
         self.reset_answered(record.ends, record.iss + 1);
         self.ask_lost_client(now, slot);
+        Some(change)
     }
 
     /// Asks the client of a lost connection where it stands, until that has gone on for long enough.

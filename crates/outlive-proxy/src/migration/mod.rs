@@ -17,7 +17,7 @@ mod replica;
 mod transfer;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::Duration,
 };
@@ -47,6 +47,8 @@ use crate::{
 
 /// How long a target is asked again to let a connection speak. Its client has given up by then, or is told.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a target that has a connection, and could not be told to let it speak, is waited for before the decision is taken back.
+const UNTOLD_PATIENCE: Duration = Duration::from_secs(1);
 /// Packets of one connection that are kept while it is on its way.
 const QUEUE_PACKETS: usize = 64;
 /// Bytes that are kept for all of them together.
@@ -88,7 +90,8 @@ struct Queue {
 enum Phase {
     /// The standby has not confirmed the decision: COMMIT may not be sent, and everything can be undone.
     Deciding,
-    /// COMMIT may have been sent, and was not answered: only this target is asked, again and again.
+    /// COMMIT may be sent, and was not answered: only this target is asked, again and again. If it is certain that it has not heard
+    /// COMMIT everything can still be undone.
     Committing,
     /// The target speaks.
     Migrated,
@@ -133,6 +136,10 @@ pub(crate) struct Migrations {
     last: Option<MigrationId>,
     /// The change that has to be confirmed before COMMIT, and the mapping.
     awaiting: VecDeque<(u64, Time, MigrationId)>,
+    /// Of those in the two phases before [`Phase::Migrated`]: whose target has certainly not heard COMMIT.
+    untold: BTreeSet<MigrationId>,
+    /// The change that has to be confirmed before the target may forget how a connection has ended, the agent, and the connection.
+    ending: VecDeque<(u64, Endpoint, MigrationId)>,
     queued: usize,
     /// Mappings that are [`Phase::Lost`].
     lost: usize,
@@ -141,6 +148,8 @@ pub(crate) struct Migrations {
     epoch: Epoch,
     /// The standby understands what it is told of mappings.
     standby_understands: bool,
+    /// The same for what is undone.
+    standby_undoes: bool,
 }
 
 impl Migrations {
@@ -157,11 +166,14 @@ impl Migrations {
             flows: FlowCounter::new(balancer(node), u32::from_be_bytes([a, b, c, d])),
             last: None,
             awaiting: VecDeque::new(),
+            untold: BTreeSet::new(),
+            ending: VecDeque::new(),
             queued: 0,
             lost: 0,
             limit: limit as usize,
             epoch: Epoch::default(),
             standby_understands: true,
+            standby_undoes: true,
         }
     }
 
@@ -196,8 +208,8 @@ impl Migrations {
     }
 
     /// Whether the standby can be told of mappings.
-    pub(crate) fn peer_understands(&mut self, understands: bool) {
-        self.standby_understands = understands;
+    pub(crate) fn peer_understands(&mut self, understands: bool, undoes: bool) {
+        (self.standby_understands, self.standby_undoes) = (understands, undoes);
     }
 
     fn ends_of(&self, flow: Flow) -> FourTuple {
@@ -228,6 +240,7 @@ impl Migrations {
         self.by_ends.remove(&mapping.record.ends, Flow::Session(slot, Side::Client));
         self.by_flow.remove(&mapping.record.flow);
         self.by_id.remove(&mapping.record.id);
+        self.untold.remove(&mapping.record.id);
         self.queued -= mapping.queue.bytes();
         mapping
     }
@@ -257,6 +270,7 @@ impl Migrations {
         }
         let lost = self.mappings.iter().filter(|(_, mapping)| mapping.phase == Phase::Lost);
         assert_eq!(lost.count(), self.lost);
+        assert!(self.untold.iter().all(|id| self.mapping_of(*id).is_some()));
         assert!(self.mappings.len() <= self.limit);
         assert!(self.queued <= QUEUE_BYTES);
     }

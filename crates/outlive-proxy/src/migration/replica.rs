@@ -83,6 +83,14 @@ impl Proxy {
         }
     }
 
+    /// It does not migrate after all. Its client's cookie is as good as before.
+    pub(crate) fn adopt_migration_undone(&mut self, client: &FourTuple) {
+        if let Some(slot) = self.migrations.find(client) {
+            let mapping = self.migrations.remove(slot);
+            self.pools.session_ended(mapping.server);
+        }
+    }
+
     /// A synchronisation is complete: what it did not contain does not exist any more.
     pub(crate) fn complete_mappings(&mut self, now: Time, picture: u8) {
         let gone: Vec<usize> = (self.migrations.mappings.iter())

@@ -11,7 +11,10 @@ use outlive_tcp::{
     wire::{Endpoint, IpVersion, Offload, TcpPacket},
 };
 
-use super::{COMMIT_PATIENCE, Mapping, MappingRecord, Phase, Place, Queue, Transfer, capture};
+use super::{
+    COMMIT_PATIENCE, Mapping, MappingRecord, Phase, Place, Queue, Transfer, UNTOLD_PATIENCE,
+    capture,
+};
 use crate::{
     balance::ServerId,
     counters::Counter,
@@ -137,6 +140,7 @@ impl Proxy {
             queue,
             picture: 0,
         });
+        self.migrations.untold.insert(id);
         let change = self.journal.append(&Change::Migrated { record: &record });
         if self.posture.release == Release::Now {
             self.commit(now, slot);
@@ -157,10 +161,17 @@ impl Proxy {
                 self.commit(now, slot);
             }
         }
+        while let Some((_, control, id)) =
+            self.migrations.ending.pop_front_if(|(change, ..)| known(*change))
+        {
+            self.say_gone(control, id);
+        }
     }
 
     /// This node serves no longer. What it has decided and nobody has confirmed is the other node's to decide.
     pub(crate) fn abandon_decisions(&mut self) {
+        // Whoever serves next is told of these ends again.
+        self.migrations.ending.clear();
         for (_, _, id) in std::mem::take(&mut self.migrations.awaiting) {
             if let Some(slot) = self.migrations.mapping_of(id) {
                 // No word to the target: the other node may know the decision, and carry it out.
@@ -169,14 +180,20 @@ impl Proxy {
         }
     }
 
-    /// The client has given up before the target was told to speak.
+    /// The target was not told to speak, and is not to be any more: the client has given up, or the target has lost the connection. If the
+    /// client lives it says again what it has said, for nobody has acknowledged it.
     pub(super) fn undo(&mut self, slot: usize) {
         let MappingRecord { id, agent, ends, .. } = self.remove_mapping(slot).record;
         let migrations = &mut self.migrations;
         migrations.awaiting.retain(|(_, _, awaiting)| *awaiting != id);
         let epoch = migrations.epoch;
         migrations.agents.say(agent, &Message::Abort { epoch, id });
-        self.journal.append(&Change::MigrationEnded { client: ends });
+        let client = ends;
+        self.journal.append(&if self.migrations.standby_undoes {
+            Change::MigrationUndone { client }
+        } else {
+            Change::MigrationEnded { client }
+        });
     }
 
     // ── after the decision
@@ -187,8 +204,33 @@ impl Proxy {
             return;
         }
         (mapping.phase, mapping.since) = (Phase::Committing, now);
-        self.migrations.timers.set(slot, now + COMMIT_PATIENCE);
         self.say_commit(slot);
+        let untold = self.is_untold(slot);
+        let patience = if untold { UNTOLD_PATIENCE } else { COMMIT_PATIENCE };
+        self.migrations.timers.set(slot, now + patience);
+    }
+
+    /// The target has certainly not been told to speak.
+    fn is_untold(&self, slot: usize) -> bool {
+        self.migrations.untold.contains(&self.migrations.mappings[slot].record.id)
+    }
+
+    /// A decision was made, and its target is not told.
+    pub(crate) fn has_untold_targets(&self) -> bool {
+        !self.migrations.untold.is_empty()
+    }
+
+    /// Takes back what no target was told: it can go elsewhere. Only what an agent has, if one is named: another process of it answers than
+    /// that which has prepared the connections.
+    pub(crate) fn undo_untold(&mut self, control: Option<Endpoint>) {
+        for id in self.migrations.untold.clone() {
+            let Some(slot) = self.migrations.mapping_of(id) else { continue };
+            let agent = self.migrations.mappings[slot].record.agent;
+            if control.is_none_or(|control| control == agent) {
+                self.counters.count(Counter::MigrationTimeout);
+                self.undo(slot);
+            }
+        }
     }
 
     pub(super) fn say_commit(&mut self, slot: usize) {
@@ -196,7 +238,10 @@ impl Proxy {
         let (epoch, agent) = (self.migrations.epoch, record.agent);
         let message =
             Message::Commit { epoch, id: record.id, flow: record.flow, ends: record.ends };
-        self.migrations.agents.say(agent, &message);
+        let id = record.id;
+        if self.migrations.agents.say(agent, &message) {
+            self.migrations.untold.remove(&id);
+        }
     }
 
     /// The target speaks. What has waited goes to it as if it came now.
@@ -256,22 +301,34 @@ impl Proxy {
                 HowEnded::Idle => Some(Counter::MigratedIdle),
                 HowEnded::Lost => None,
             };
-            match how {
+            let change = match how {
                 Some(how) => {
                     self.counters.count(how);
-                    self.forget_mapping(now, slot);
+                    Some(self.forget_mapping(now, slot))
                 }
                 None => self.mapping_lost(now, slot),
+            };
+            if let Some(change) = change.filter(|_| self.posture.release != Release::Now) {
+                // A standby that does not know of it would keep the mapping, and nobody would tell it.
+                self.migrations.ending.push_back((change, control, id));
             }
         }
+        if !self.migrations.ending.iter().rev().any(|(.., ending)| *ending == id) {
+            self.say_gone(control, id);
+        }
+    }
+
+    fn say_gone(&mut self, control: Endpoint, id: MigrationId) {
         let epoch = self.migrations.epoch;
         self.migrations.agents.say(control, &Message::Gone { epoch, id });
     }
 
-    fn forget_mapping(&mut self, now: Time, slot: usize) {
+    /// Gives the change that tells the standby.
+    fn forget_mapping(&mut self, now: Time, slot: usize) -> u64 {
         let client = self.migrations.mappings[slot].record.ends;
-        self.journal.append(&Change::MigrationEnded { client });
+        let change = self.journal.append(&Change::MigrationEnded { client });
         self.drop_mapping(now, slot);
+        change
     }
 
     /// Removes a mapping; its client's cookie is spent.
@@ -294,6 +351,7 @@ impl Proxy {
 
     pub(super) fn mapping_expired(&mut self, now: Time, slot: usize) {
         let Some(mapping) = self.migrations.mappings.get(slot) else { return };
+        let untold = self.is_untold(slot);
         let idle = mapping.last_seen.time() + self.idle_of(mapping.record.ends.destination);
         match mapping.phase {
             Phase::Lost => self.ask_lost_client(now, slot),
@@ -301,6 +359,10 @@ impl Proxy {
             _ if !self.decides() => self.arm_mapping(now, slot),
             Phase::Committing if now >= mapping.since + COMMIT_PATIENCE => {
                 self.mapping_lost(now, slot);
+            }
+            Phase::Committing if untold && now >= mapping.since + UNTOLD_PATIENCE => {
+                self.counters.count(Counter::MigrationTimeout);
+                self.undo(slot);
             }
             Phase::Migrated if now >= idle => {
                 self.counters.count(Counter::MigratedIdle);

@@ -196,7 +196,11 @@ impl Node {
     pub(super) fn advance_handover(&mut self, now: Time) {
         match self.handover {
             Handover::Settling { until } => {
-                let opening = self.proxy.is_connecting() && now < until;
+                let moving = self.proxy.is_connecting() || self.proxy.has_untold_targets();
+                let opening = moving && now < until;
+                if now >= until {
+                    self.proxy.undo_untold(None);
+                }
                 let untold = self.proxy.tell_untold(now);
                 let waiting = self.proxy.waiting_since().is_some();
                 if !opening && !untold && !waiting && self.fast_path_quiet && self.pair.is_paired()
@@ -243,6 +247,8 @@ impl Node {
         self.handover = Handover::No;
         self.proxy.posture.leaving = Leaving::No;
         self.proxy.readmit(now);
+        // What agents have said meanwhile was not listened to.
+        self.proxy.migrations_serve();
         self.log(LogEvent::HandoverFailed);
     }
 

@@ -39,6 +39,8 @@ pub(crate) enum Change<'a> {
     MigrationCommitted { client: FourTuple },
     /// A migrated connection is over, or does not migrate after all.
     MigrationEnded { client: FourTuple },
+    /// A connection is not migrated after all: its target was never told to speak. Its client still has everything that it said.
+    MigrationUndone { client: FourTuple },
     /// A terminated session was established. With the inserted bytes, which may be none.
     Joined { record: &'a Record, prefix: &'a [u8] },
     /// The stream of `side` of a terminated session ends: the sequence number of its FIN, in its own numbers.
@@ -82,6 +84,9 @@ pub(crate) enum ReceivedChange {
     MigrationEnded {
         client: FourTuple,
     },
+    MigrationUndone {
+        client: FourTuple,
+    },
     Joined {
         record: Box<Record>,
         prefix: Vec<u8>,
@@ -104,6 +109,7 @@ const HALF_CLOSED: u8 = 6;
 const MIGRATED: u8 = 7;
 const MIGRATION_COMMITTED: u8 = 8;
 const MIGRATION_ENDED: u8 = 9;
+const MIGRATION_UNDONE: u8 = 10;
 /// Told only to a peer that says that it understands.
 const JOINED: u8 = 32;
 const ENDING: u8 = 33;
@@ -171,6 +177,10 @@ impl Change<'_> {
                 encode_tuple(client, out);
                 MIGRATION_ENDED
             }
+            Change::MigrationUndone { client } => {
+                encode_tuple(client, out);
+                MIGRATION_UNDONE
+            }
             Change::Nothing => NOTHING,
         };
         let len = (out.len() - start - HEADER_LEN) as u16;
@@ -227,6 +237,7 @@ impl ReceivedChange {
             (FORGOTTEN, []) => Some(ReceivedChange::Forgotten { client }),
             (MIGRATION_COMMITTED, []) => Some(ReceivedChange::MigrationCommitted { client }),
             (MIGRATION_ENDED, []) => Some(ReceivedChange::MigrationEnded { client }),
+            (MIGRATION_UNDONE, []) => Some(ReceivedChange::MigrationUndone { client }),
             (PROGRESS, &[a, b, c, d, e, f, g, h]) => {
                 let positions = [[a, b, c, d], [e, f, g, h]].map(|p| Seq(u32::from_be_bytes(p)));
                 Some(ReceivedChange::Progress { client, positions })
@@ -282,6 +293,7 @@ pub(super) mod tests {
             (Change::HalfClosed { client, side: Side::Server }, format!("060025{tuple}01")),
             (Change::MigrationCommitted { client }, format!("080024{tuple}")),
             (Change::MigrationEnded { client }, format!("090024{tuple}")),
+            (Change::MigrationUndone { client }, format!("0a0024{tuple}")),
             (
                 Change::Ending { client, side: Side::Server, at: Seq(0x0102_0304) },
                 format!("210029{tuple}0101020304"),

@@ -81,6 +81,8 @@ pub(crate) struct Hello {
     pub(crate) migrates: bool,
     /// It understands changes of terminated sessions.
     pub(crate) terminates: bool,
+    /// It understands that a migration does not take place after all.
+    pub(crate) undoes: bool,
 }
 
 /// Why a message cannot be obeyed; the connection is to be closed.
@@ -141,7 +143,8 @@ impl<'a> Message<'a> {
                     | u8::from(hello.resumes) << 3
                     | u8::from(hello.tells_passed) << 4
                     | u8::from(hello.migrates) << 5
-                    | u8::from(hello.terminates) << 6;
+                    | u8::from(hello.terminates) << 6
+                    | u8::from(hello.undoes) << 7;
                 out.push(flags);
                 out.extend(hello.incarnation.to_be_bytes());
                 out.extend(hello.epoch.0.to_be_bytes());
@@ -287,6 +290,7 @@ impl Hello {
             tells_passed: flags & 16 != 0,
             migrates: flags & 32 != 0,
             terminates: flags & 64 != 0,
+            undoes: flags & 128 != 0,
             incarnation: body.try_get_u64()?,
             epoch: Epoch(body.try_get_u64()?),
         })
@@ -319,6 +323,7 @@ mod tests {
             tells_passed: true,
             migrates: true,
             terminates: true,
+            undoes: true,
         };
         let offload = Offload {
             checksum: Checksum::Partial,
@@ -359,7 +364,7 @@ mod tests {
     #[test]
     fn the_layout_is_fixed() {
         let golden: [&[u8]; 8] = [
-            b"\x01OLST\0\x01\x7f\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
+            b"\x01OLST\0\x01\xff\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08",
             b"\x02\0\0\0\0\0\0\0\x01\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\0\0\0\0\0\0\0\x03",
             b"\x07\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x0c",
             b"\x08\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x0c",
@@ -381,7 +386,7 @@ mod tests {
         let first = b"\x01OLST\0\x01\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
         let Ok(Message::Hello(hello)) = Message::decode(first) else { panic!("not understood") };
         assert!(hello.active && !hello.resumes && !hello.hands_over && !hello.tells_passed);
-        assert!(!hello.migrates);
+        assert!(!hello.migrates && !hello.undoes);
         let mut newer = first.to_vec();
         newer[6] = 2;
         // Whatever else it says: it may have changed.

@@ -162,6 +162,7 @@ impl Link {
             tells_passed: true,
             migrates: true,
             terminates: true,
+            undoes: true,
         };
         self.say(&Message::Hello(hello));
     }
@@ -403,7 +404,7 @@ impl Link {
         self.peer = hello.incarnation;
         self.peer_hands_over = hello.hands_over;
         self.peer_tells_passed = hello.tells_passed;
-        proxy.migrations.peer_understands(hello.migrates);
+        proxy.migrations.peer_understands(hello.migrates, hello.undoes);
         proxy.terminated_understood(hello.terminates);
         self.say_configuration(proxy.config.fingerprint(), false);
         match (active, hello.active) {

@@ -18,7 +18,7 @@ const MIDDLE: u16 = 33_280;
 /// A node's own probe may lie so far before the first byte.
 const PROBED: i64 = 2;
 /// The least segment size that everybody takes (RFC 9293, section 3.7.1).
-const DEFAULT_MSS: u16 = 536;
+pub(super) const DEFAULT_MSS: u16 = 536;
 
 impl Wire {
     pub(super) fn check_manners(&self, ledger: &mut Ledger, seen: &Seen, sender: &Sender<'_>) {

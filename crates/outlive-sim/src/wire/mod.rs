@@ -16,7 +16,7 @@ use outlive_tcp::{
     wire::{Endpoint, Flags, FourTuple},
 };
 
-use self::leg::Leg;
+use self::{leg::Leg, manners::DEFAULT_MSS};
 
 use crate::{
     content::{self, BANNER, FlowId},
@@ -46,6 +46,9 @@ pub(crate) struct Wire {
     pub(crate) both_acted: bool,
     /// Flows that two active nodes have opened, each without a chance to know of the other.
     pub(crate) opened_twice: Vec<FlowId>,
+    /// Flows of which a target was told to speak.
+    /// The node that told it so first.
+    pub(crate) migrated: BTreeMap<FlowId, NodeIndex>,
 }
 
 /// What the standby is known to hold, if a session's effects have to wait for it.
@@ -100,6 +103,31 @@ impl Wire {
     /// The connection of the client of this tuple.
     pub(crate) fn session_of(&self, client: FourTuple) -> Option<ConnectionName> {
         Some((client, self.clients.get(&client)?.host_isn?.0))
+    }
+
+    /// The flow that the connection of a client of this tuple is, if it began with `isn`.
+    pub(crate) fn flow_at(&self, client: FourTuple, isn: Seq) -> Option<FlowId> {
+        self.clients.get(&client).filter(|leg| leg.host_isn == Some(isn))?.flow
+    }
+
+    /// The flow of the client of this tuple.
+    pub(crate) fn flow_of_client(&self, client: FourTuple) -> Option<FlowId> {
+        self.clients.get(&client)?.flow
+    }
+
+    /// The segment size that the client of this tuple takes.
+    pub(crate) fn takes(&self, client: FourTuple) -> Option<u16> {
+        self.clients.get(&client).map(|leg| leg.host.mss.unwrap_or(DEFAULT_MSS))
+    }
+
+    /// Bytes that the client of this tuple has said.
+    pub(crate) fn said_by(&self, client: FourTuple) -> i64 {
+        self.clients.get(&client).map_or(0, |leg| leg.said)
+    }
+
+    /// A server was told what the client of this flow has said.
+    pub(crate) fn was_told(&self, flow: FlowId) -> bool {
+        self.by_flow.get(&flow).is_some_and(|key| self.servers[key].told)
     }
 
     /// Whether the client of this tuple was answered by a node without a synchronised standby.
@@ -229,6 +257,10 @@ impl Wire {
         if ledger.flows[flow.0].exempt || ledger.flows[flow.0].is_finished() && reused {
             return;
         }
+        if self.migrated.contains_key(&flow) {
+            let detail = format!("node {} speaks, and the target does: {seen}", sender.node);
+            return ledger.violate(Rule::Mute, detail);
+        }
         let leg = &self.clients[&key];
         if leg.own_isn.is_none() && !seen.has(Flags::SYN) {
             // The client is in SYN-SENT: this is about an earlier connection (RFC 5961, section 4).
@@ -336,6 +368,16 @@ impl Wire {
         }
         leg.teller = Some((sender.node, sender.incarnation));
         leg.told_apart = sender.apart;
+        if let Some(decider) = self.migrated.get(&id).filter(|_| !ledger.flows[id.0].exempt) {
+            let flow = &ledger.flows[id.0];
+            let session = self.session_of(FourTuple::new(flow.client, flow.listener));
+            let told = session.is_some_and(|session| sender.own.contains(&session));
+            if sender.apart && *decider != sender.node && !told {
+                return self.opened_twice.push(id);
+            }
+            let detail = format!("flow {} reaches a server at {key}, and was migrated", id.0);
+            ledger.violate(Rule::AtMostOnce, detail);
+        }
         let other = self.by_flow.insert(id, key).filter(|other| *other != key);
         let Some(other) = other.filter(|other| self.servers[other].told) else { return };
         let flow = &ledger.flows[id.0];

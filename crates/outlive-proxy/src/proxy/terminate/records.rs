@@ -186,6 +186,7 @@ impl Proxy {
             | ReceivedChange::Migrated { .. }
             | ReceivedChange::MigrationCommitted { .. }
             | ReceivedChange::MigrationEnded { .. }
+            | ReceivedChange::MigrationUndone { .. }
             | ReceivedChange::Nothing => return Some(change),
         };
         let Some(Flow::Terminated(slot, Side::Client)) = self.find(&about) else {
