@@ -360,6 +360,8 @@ impl Stack {
         if told {
             for slot in self.table.all() {
                 self.table[slot].take_back();
+                // It was to be told on that connection; on the next one everything is.
+                self.table[slot].missing = false;
             }
         }
         if let Some(epoch) = self.pair.standby_lost(now) {

@@ -100,6 +100,31 @@ fn a_node_whose_standby_dies_goes_on_alone_and_is_protected_again() {
     assert_complete(&world, &lens);
 }
 
+/// Connections that end while the standby, which had not heard of them yet, is away do not count when it is back.
+#[test]
+fn a_synchronisation_that_was_cut_short_is_forgotten() {
+    let lens = [40_000, 5_000, 5_000];
+    let mut world = protected(&lens, 0);
+    world.run(Duration::from_millis(8), |_| false);
+    let now = world.now;
+    let [node, standby] = world.nodes.each_mut().map(|node| &mut node.as_mut().unwrap().stack);
+    for stack in [&mut *node, &mut *standby] {
+        stack.handle_state_closed(now);
+        stack.handle_state_connected(now);
+    }
+    let mut hello = Vec::new();
+    assert!(standby.poll_state_message(now, &mut hello));
+    node.handle_state_message(now, &hello).unwrap();
+    // There was no room for a word of what is to be told now.
+    node.handle_state_closed(now);
+    world.kill(1);
+    assert!(world.run(MINUTES, World::all_finished), "{:?}", world.log_events);
+    world.run(Duration::from_secs(120), |_| false);
+    world.start(1);
+    assert!(world.run(MINUTES, World::is_protected), "{:?}", world.log_events);
+    assert_complete(&world, &lens);
+}
+
 #[test]
 fn a_connection_survives_one_node_after_the_other() {
     let lens = [400_000, 300_000];
