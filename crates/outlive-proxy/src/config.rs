@@ -8,7 +8,7 @@ mod migration;
 mod protection;
 mod termination;
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use outlive_tcp::wire::Endpoint;
 
@@ -283,11 +283,28 @@ pub struct Limits {
     pub openings: u32,
     /// Half-open connections of direct listeners above which clients are challenged with a cookie.
     pub half_open: u32,
+    /// Bytes of one stream of a terminated session that are held: received, and not acknowledged by whom they are for.
+    /// No sender is shown a larger window. Connections that are open keep room for what it was when they were opened, and a
+    /// smaller value holds for them, too.
+    pub terminated_stream_bytes: u32,
+    /// Bytes that all terminated sessions hold together. From half of it on the windows shown shrink, and above it payload
+    /// is dropped: its senders have it still.
+    pub terminated_bytes: u64,
 }
+
+/// What may be chosen for [`Limits::terminated_stream_bytes`]: at least a window without scaling, at most what a connection
+/// can be expected to have under way.
+pub const TERMINATED_STREAM_BYTES: RangeInclusive<u32> = 64 << 10..=64 << 20;
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { sessions: 1_048_576, openings: 16_384, half_open: 1_024 }
+        Limits {
+            sessions: 1_048_576,
+            openings: 16_384,
+            half_open: 1_024,
+            terminated_stream_bytes: 2 << 20,
+            terminated_bytes: 1 << 30,
+        }
     }
 }
 
@@ -381,6 +398,14 @@ impl Config {
         }
         if self.limits.openings == 0 || self.limits.openings > 1 << 24 {
             return Err(Invalid::OutOfRange("the limit of openings must be from 1 to 16777216"));
+        }
+        if !TERMINATED_STREAM_BYTES.contains(&self.limits.terminated_stream_bytes) {
+            let range = "terminated_stream_bytes must be from 65536 to 67108864";
+            return Err(Invalid::OutOfRange(range));
+        }
+        if self.limits.terminated_bytes < u64::from(self.limits.terminated_stream_bytes) {
+            let bound = "terminated_bytes must be at least terminated_stream_bytes";
+            return Err(Invalid::OutOfRange(bound));
         }
         Ok(())
     }

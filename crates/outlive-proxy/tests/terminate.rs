@@ -192,6 +192,71 @@ fn a_slow_reader_is_shown_to_the_sender_as_one() {
     assert_eq!(client.statistics().send_window, 0, "nor does the other node open it");
 }
 
+/// The largest window that either end is shown while both send as much as they may.
+fn widest_windows(world: &mut World, ticks: usize) -> u32 {
+    let mut widest = 0;
+    for _ in 0..ticks {
+        world.run(1);
+        let ends = world.client.iter().chain(&world.servers);
+        widest = ends.map(|end| end.connection.statistics().send_window).fold(widest, u32::max);
+    }
+    widest
+}
+
+/// Ends that have room for everything that comes.
+fn roomy(sends: usize, closes_after: usize) -> Work {
+    Work { buffer: 4_000_000, ..Work::sending(sends, closes_after) }
+}
+
+#[test]
+fn no_window_is_larger_than_what_a_stream_may_hold() {
+    for opening in BOTH {
+        let mut config = config(opening());
+        config.limits.terminated_stream_bytes = 100_000;
+        let mut world = World::new(config, roomy(1_000_000, 500_000), roomy(500_000, 1_000_000));
+        world.start_client();
+        // What is shown is a multiple of the scale.
+        let widest = widest_windows(&mut world, 20);
+        assert!((90_000..=100_000).contains(&widest), "{widest}");
+        world.kill(0);
+        world.finish();
+    }
+}
+
+#[test]
+fn a_session_goes_on_at_a_node_that_may_hold_less() {
+    let mut world =
+        World::new(config(OpeningMode::Direct), roomy(8_000_000, 100), roomy(100, 8_000_000));
+    world.start_client();
+    while world.servers.first().is_none_or(|server| server.read.len() < 100_000) {
+        world.tick();
+    }
+    world.deaf = true;
+    world.run(30);
+    let at = world.client.as_ref().unwrap().connection.positions();
+    let ahead = at.sent.distance(at.sent_acknowledged);
+    assert!(ahead > 500_000, "{ahead}");
+    world.deaf = false;
+    for node in [0, 1] {
+        world.reconfigure(node, |config| config.limits.terminated_stream_bytes = 64 << 10);
+    }
+    world.kill(0);
+    world.finish();
+}
+
+#[test]
+fn when_memory_is_short_streams_become_slower_and_go_on() {
+    let mut config = config(OpeningMode::Direct);
+    config.limits.terminated_stream_bytes = 64 << 10;
+    config.limits.terminated_bytes = 64 << 10;
+    let reads = Work { reads: 4_000, buffer: 20_000, ..Work::sending(400_000, 0) };
+    let mut world = World::new(config, roomy(400_000, 0), reads).lossy(50);
+    world.start_client();
+    world.run(200);
+    world.kill(0);
+    world.finish();
+}
+
 #[test]
 fn a_reset_ends_the_other_connection_too() {
     for killed in [false, true] {

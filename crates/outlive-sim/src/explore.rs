@@ -123,7 +123,12 @@ fn surroundings(scenario: Scenario, rng: &mut Rng) -> Scenario {
         scenario = scenario.quiet_time(Duration::from_millis(300 + rng.below(1_000)));
     }
     if rng.chance(150) {
-        scenario = scenario.limits(Limits { sessions: 40, openings: 24, half_open: 8 });
+        scenario = scenario.limits(Limits {
+            sessions: 40,
+            openings: 24,
+            half_open: 8,
+            ..Limits::default()
+        });
     }
     scenario
 }

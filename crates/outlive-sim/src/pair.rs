@@ -458,8 +458,8 @@ impl World {
         };
         // Also where a handover has failed halfway.
         let [me, peer] = [node, 1 - node].map(|node| self.machines[node].as_ref());
-        self.wire.both_acted |= me.is_some_and(serves)
-            && peer.is_some_and(|peer| peer.is_running() && serves(peer));
+        self.wire.both_acted |=
+            me.is_some_and(serves) && peer.is_some_and(|peer| peer.is_running() && serves(peer));
     }
 
     /// Asks the peer at once, if the node wants to.

@@ -93,7 +93,12 @@ impl Scenario {
             quiet_time: PairConfig::default().quiet_time,
             idle_timeout: Duration::from_secs(600),
             timeouts: Timeouts::default(),
-            limits: Limits { sessions: 1_000, openings: 1_000, half_open: 500 },
+            limits: Limits {
+                sessions: 1_000,
+                openings: 1_000,
+                half_open: 500,
+                ..Limits::default()
+            },
             aftermath: Duration::ZERO,
             migration: None,
         }

@@ -397,7 +397,7 @@ fn old_duplicates() -> Scenario {
 }
 
 fn small_limits() -> Limits {
-    Limits { sessions: 200, openings: 24, half_open: 8 }
+    Limits { sessions: 200, openings: 24, half_open: 8, ..Limits::default() }
 }
 
 /// A client uses its port again and says much at once.

@@ -162,6 +162,8 @@ pub(super) struct Limits {
     pub(super) sessions: Option<Spanned<i64>>,
     pub(super) openings: Option<Spanned<i64>>,
     pub(super) half_open: Option<Spanned<i64>>,
+    pub(super) terminated_stream_bytes: Option<Spanned<i64>>,
+    pub(super) terminated_bytes: Option<Spanned<i64>>,
     pub(super) fast_path: Option<Spanned<i64>>,
 }
 

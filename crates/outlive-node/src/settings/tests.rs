@@ -299,6 +299,20 @@ const WRONG: &[Wrong] = &[
     wrong(PAIR, "key_file = \"pair.key\"", "", 6, "missing field \"key_file\""),
     // [limits]
     wrong(SINGLE, "[node]", "[limits]\nsessions = 0\n[node]", 3, "0 is out of range"),
+    wrong(
+        SINGLE,
+        "[node]",
+        "[limits]\nterminated_stream_bytes = 65535\n[node]",
+        3,
+        "65535 is out of range",
+    ),
+    wrong(
+        SINGLE,
+        "[node]",
+        "[limits]\nterminated_stream_bytes = 1048576\nterminated_bytes = 1048575\n[node]",
+        4,
+        "1048575 is out of range",
+    ),
     wrong(SINGLE, "[node]", "[timeouts]\nhandshake = \"soon\"\n[node]", 3, "is not a time"),
 ];
 

@@ -243,7 +243,7 @@ impl Proxy {
                 2 * (config.limits.sessions as usize + config.limits.openings as usize),
             ),
             sessions: Sessions::new(config.limits.sessions, now),
-            terminated: Terminated::new(config.limits.sessions, now),
+            terminated: Terminated::new(&config.limits, now),
             openings: Openings::new(&config.limits, now),
             pools: Pools::new(config.mtu),
             ports: Ports::new(config.node, config.source_addresses.clone()),

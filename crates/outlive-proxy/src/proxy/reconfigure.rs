@@ -86,7 +86,7 @@ impl Proxy {
             }
         }
         self.sessions.limit_to(config.limits.sessions);
-        self.terminated.limit_to(config.limits.sessions);
+        self.terminated.limit_to(&config.limits);
         self.openings.limit_to(&config.limits);
         self.ports.take_from(config.source_addresses.clone());
         self.retire(now, &config);

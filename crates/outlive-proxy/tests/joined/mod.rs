@@ -167,6 +167,8 @@ pub(crate) struct World {
     pub(crate) resets: usize,
     pub(crate) messages: usize,
     pub(crate) refusing: Vec<Endpoint>,
+    /// Nothing reaches the servers.
+    pub(crate) deaf: bool,
     starts: u8,
     /// What each server's connection begins with before the client's words.
     pub(crate) prefix: usize,
@@ -195,6 +197,7 @@ impl World {
             resets: 0,
             messages: 0,
             refusing: Vec::new(),
+            deaf: false,
             starts: 2,
             prefix: 0,
         };
@@ -412,6 +415,9 @@ impl World {
             self.resets += 1;
         }
         let tuple = arrival.tuple.reversed();
+        if self.deaf && tuple.source.port == server_address(0).port {
+            return;
+        }
         let ends = self.client.iter_mut().chain(&mut self.servers);
         let living = |end: &&mut End| {
             end.connection.tuple() == tuple && end.connection.state() != State::Closed
@@ -515,6 +521,16 @@ impl World {
         self.disconnect();
         self.halves[1 - node].node.handle_peer_refused(self.now);
         self.after(1 - node);
+    }
+
+    /// A node is told to do something else.
+    pub(crate) fn reconfigure(&mut self, node: usize, change: impl FnOnce(&mut Config)) {
+        let name = [NodeId::A, NodeId::B][node];
+        let mut config = Config { node: name, ..self.config.clone() };
+        change(&mut config);
+        config.validate().unwrap();
+        self.halves[node].node.reconfigure(self.now, config).unwrap();
+        self.after(node);
     }
 
     /// A new process in its place, which becomes the standby.

@@ -15,7 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use outlive_proxy::config::{Config, Invalid, Limits, Listener, NodeId, PairConfig, Timeouts};
+use outlive_proxy::config::{
+    Config, Invalid, Limits, Listener, NodeId, PairConfig, TERMINATED_STREAM_BYTES, Timeouts,
+};
 use outlive_tcp::wire::Endpoint;
 use toml::Spanned;
 
@@ -228,7 +230,28 @@ impl Builder<'_, '_> {
         let sessions = number(&file.sessions, 1 << 28, default.sessions);
         let openings = number(&file.openings, 1 << 24, default.openings);
         let half_open = number(&file.half_open, 1 << 24, default.half_open);
-        Some(Limits { sessions: sessions?, openings: openings?, half_open: half_open? })
+        let streams = &TERMINATED_STREAM_BYTES;
+        let terminated_stream_bytes = values::number(
+            self.problems,
+            file.terminated_stream_bytes.as_ref(),
+            (*streams.start()).into()..=(*streams.end()).into(),
+            default.terminated_stream_bytes,
+        );
+        // Whatever one stream may hold, all may hold.
+        let least = i64::from(terminated_stream_bytes.unwrap_or(default.terminated_stream_bytes));
+        let terminated_bytes = values::number(
+            self.problems,
+            file.terminated_bytes.as_ref(),
+            least..=1 << 40,
+            default.terminated_bytes,
+        );
+        Some(Limits {
+            sessions: sessions?,
+            openings: openings?,
+            half_open: half_open?,
+            terminated_stream_bytes: terminated_stream_bytes?,
+            terminated_bytes: terminated_bytes?,
+        })
     }
 
     /// What the core refuses, at the place that caused it.

@@ -102,9 +102,10 @@ impl Joined {
         }
         for side in SIDES {
             let (said, passed) = (&at.reports[side as usize], passed[side as usize]);
+            let reach = reach(record.leg(side));
             // What is sent again may lie before what has arrived.
-            let ahead = said.seq.at_or_after(passed) && said.seq.distance(passed) <= at.reach;
-            let again = !said.next && passed.distance(said.seq) <= at.reach;
+            let ahead = said.seq.at_or_after(passed) && said.seq.distance(passed) <= reach;
+            let again = !said.next && passed.distance(said.seq) <= reach;
             if !ahead && !again {
                 return None;
             }
@@ -295,8 +296,12 @@ pub(super) struct Resumption<'a> {
     pub(super) mss: u16,
     /// Our clock.
     pub(super) timestamp: u32,
-    /// No end can be further ahead of what was passed on.
-    pub(super) reach: u32,
+}
+
+/// How far an end can be ahead of what was passed on: the largest window that it can have been shown, whatever the node
+/// that showed it was told to hold; and a probe beyond it.
+fn reach(leg: &Leg) -> u32 {
+    (u32::from(u16::MAX) << leg.own_scale.min(14)) + u32::from(u16::MAX)
 }
 
 /// From the sequence numbers of `side`'s stream to those under which it goes on.

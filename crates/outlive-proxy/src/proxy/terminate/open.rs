@@ -43,7 +43,8 @@ impl Proxy {
     pub(super) fn endpoint_config(&self, listener: u16) -> Config {
         const IDLE: Duration = Duration::from_secs(3 * 3_600);
         let idle = self.listener(listener).map_or(IDLE, |l| l.idle_timeout);
-        endpoint_config(self.config.mtu, self.config.timeouts.handshake, idle)
+        let stream = self.config.limits.terminated_stream_bytes;
+        endpoint_config(stream, self.config.mtu, self.config.timeouts.handshake, idle)
     }
 
     /// What `now` of this node is for connections, so that their timestamps are the pair's clock (invariant 6).

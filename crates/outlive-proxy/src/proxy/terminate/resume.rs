@@ -16,7 +16,7 @@ use outlive_tcp::{
 
 use super::{
     joined::{Joined, Report, Resumption, SIDES, shift},
-    table::{SHARE, Stage},
+    table::Stage,
 };
 use crate::{
     counters::Counter,
@@ -35,7 +35,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// No end is further ahead of what the standby was told (which is told it every 32 MiB), nor of what was passed on.
 pub(super) const KNOWN_WITHIN: u32 = 1 << 30;
-const REACH: u32 = SHARE + (64 << 10);
 
 /// The ends are being asked where they stand.
 #[derive(Debug)]
@@ -219,7 +218,6 @@ impl Proxy {
             config: self.endpoint_config(entry.listener),
             mss: self.own_mss(entry.record.client.end().addr.is_ipv4()),
             timestamp: self.clock.timestamp(now),
-            reach: REACH,
         };
         let Some(joined) = Joined::resumed(now, &resumption) else {
             // One of the two is from before; both will answer the next question.

@@ -14,16 +14,12 @@ use super::{
 };
 use crate::{
     balance::ServerId,
+    config::Limits,
     flows::Side,
     session::{Phase, Seconds, record::Record},
     timer::TimerWheel,
 };
 
-/// Bytes of one stream that a session may hold: received, and not acknowledged by whom they are for.
-pub(super) const SHARE: u32 = 2 << 20;
-/// Bytes that all sessions may hold together. From half of it on the windows shown shrink, and above it nothing is
-/// taken: its senders have it still.
-pub(super) const MEMORY: usize = 1 << 30;
 /// However little memory is left, a session may hold so much of a stream.
 const LEAST_SHARE: u32 = 16 << 10;
 
@@ -127,6 +123,10 @@ pub(crate) struct Terminated {
     slab: Slab<Box<Entry>>,
     pub(super) timers: TimerWheel,
     limit: usize,
+    /// Bytes of one stream that a session may hold: received, and not acknowledged by whom they are for.
+    stream: u32,
+    /// Bytes that all sessions may hold together.
+    memory: usize,
     serial: u32,
     half_open: usize,
     /// Bytes that all of them hold.
@@ -143,11 +143,13 @@ pub(crate) struct Terminated {
 }
 
 impl Terminated {
-    pub(crate) fn new(limit: u32, now: Time) -> Self {
-        Terminated {
+    pub(crate) fn new(limits: &Limits, now: Time) -> Self {
+        let mut table = Terminated {
             slab: Slab::new(),
             timers: TimerWheel::new(now),
-            limit: limit as usize,
+            limit: 0,
+            stream: 0,
+            memory: 0,
             serial: 0,
             half_open: 0,
             held: 0,
@@ -156,11 +158,15 @@ impl Terminated {
             understood: false,
             segmentation: false,
             next_resumed: None,
-        }
+        };
+        table.limit_to(limits);
+        table
     }
 
-    pub(crate) fn limit_to(&mut self, limit: u32) {
-        self.limit = limit as usize;
+    pub(crate) fn limit_to(&mut self, limits: &Limits) {
+        self.limit = limits.sessions as usize;
+        self.stream = limits.terminated_stream_bytes;
+        self.memory = usize::try_from(limits.terminated_bytes).unwrap_or(usize::MAX);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -273,16 +279,17 @@ impl Terminated {
 
     /// Nothing more can be held.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.held >= MEMORY
+        self.held >= self.memory
     }
 
     /// How much of one stream a session may hold now.
     pub(super) fn share(&self) -> u32 {
-        let left = MEMORY.saturating_sub(self.held);
-        if left >= MEMORY / 2 {
-            return SHARE;
+        let left = self.memory.saturating_sub(self.held);
+        if left >= self.memory / 2 {
+            return self.stream;
         }
-        let part = u64::from(SHARE) * left as u64 / (MEMORY as u64 / 2);
+        let part = u128::from(self.stream) * left as u128 / (self.memory as u128 / 2).max(1);
+        // Less than the whole, so it fits.
         (part as u32).max(LEAST_SHARE)
     }
 
@@ -342,15 +349,16 @@ impl IndexMut<usize> for Terminated {
 
 /// The settings of all connections of terminated sessions.
 pub(super) fn endpoint_config(
+    stream: u32,
     mtu: u16,
     handshake: std::time::Duration,
     idle: std::time::Duration,
 ) -> Config {
     Config {
         mtu,
-        receive_buffer: SHARE,
-        withheld_limit: SHARE,
-        send_buffer: SHARE + u32::from(u16::MAX),
+        receive_buffer: stream,
+        withheld_limit: stream,
+        send_buffer: stream + u32::from(u16::MAX),
         // Both ends have done what there is to do about small segments.
         nagle: false,
         user_timeout: idle,

@@ -85,11 +85,6 @@ impl Sender {
         self.ack_limit = self.nxt;
     }
 
-    /// No former node has sent anything beyond what this one knows of.
-    pub(in crate::endpoint) fn sent_nothing_beyond(&mut self) {
-        self.ack_limit = self.nxt;
-    }
-
     fn resume_window(&mut self, snapshot: &Snapshot) {
         self.window.size = snapshot.send_window;
         self.window.largest = snapshot.largest_window;
