@@ -27,10 +27,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 impl Proxy {
     /// The target does not have the connection any more, and did not say that both ends closed it.
     pub(super) fn mapping_lost(&mut self, now: Time, slot: usize) {
-        let mapping = &mut self.migrations.mappings[slot];
-        if mapping.phase == Phase::Lost {
+        if self.migrations.mappings[slot].phase == Phase::Lost {
             return;
         }
+        self.take_mapping_back(now, slot);
+        let mapping = &mut self.migrations.mappings[slot];
         let (record, server) = (mapping.record, mapping.server);
         (mapping.phase, mapping.since) = (Phase::Lost, now);
         let queue = std::mem::take(&mut mapping.queue);
@@ -83,7 +84,8 @@ impl Proxy {
     }
 
     /// Takes a mapping away, and what is counted for its server.
-    pub(super) fn remove_mapping(&mut self, slot: usize) -> Mapping {
+    pub(super) fn remove_mapping(&mut self, now: Time, slot: usize) -> Mapping {
+        self.take_mapping_back(now, slot);
         let mapping = self.migrations.remove(slot);
         if mapping.phase == Phase::Lost {
             self.migrations.lost -= 1;

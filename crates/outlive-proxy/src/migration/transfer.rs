@@ -11,7 +11,10 @@ use outlive_tcp::{
     wire::{Endpoint, IpVersion, Offload, TcpPacket},
 };
 
-use super::{COMMIT_PATIENCE, Mapping, MappingRecord, Phase, Place, Queue, Transfer, capture};
+use super::{
+    COMMIT_PATIENCE, Mapping, MappingRecord, Phase, Place, Queue, Transfer, capture,
+    fast_path::Delegated,
+};
 use crate::{
     balance::ServerId,
     counters::Counter,
@@ -135,6 +138,7 @@ impl Proxy {
             last_seen: Seconds::of(now),
             since: now,
             queue,
+            delegated: Delegated::default(),
             picture: 0,
         });
         let change = self.journal.append(&Change::Migrated { record: &record });
@@ -160,18 +164,18 @@ impl Proxy {
     }
 
     /// This node serves no longer. What it has decided and nobody has confirmed is the other node's to decide.
-    pub(crate) fn abandon_decisions(&mut self) {
+    pub(crate) fn abandon_decisions(&mut self, now: Time) {
         for (_, _, id) in std::mem::take(&mut self.migrations.awaiting) {
             if let Some(slot) = self.migrations.mapping_of(id) {
                 // No word to the target: the other node may know the decision, and carry it out.
-                self.remove_mapping(slot);
+                self.remove_mapping(now, slot);
             }
         }
     }
 
     /// The client has given up before the target was told to speak.
-    pub(super) fn undo(&mut self, slot: usize) {
-        let MappingRecord { id, agent, ends, .. } = self.remove_mapping(slot).record;
+    pub(super) fn undo(&mut self, now: Time, slot: usize) {
+        let MappingRecord { id, agent, ends, .. } = self.remove_mapping(now, slot).record;
         let migrations = &mut self.migrations;
         migrations.awaiting.retain(|(_, _, awaiting)| *awaiting != id);
         let epoch = migrations.epoch;
@@ -276,7 +280,7 @@ impl Proxy {
 
     /// Removes a mapping; its client's cookie is spent.
     pub(super) fn drop_mapping(&mut self, now: Time, slot: usize) {
-        let mapping = self.remove_mapping(slot);
+        let mapping = self.remove_mapping(now, slot);
         self.spent.insert(now, &mapping.record.ends, mapping.record.irs);
     }
 
@@ -293,8 +297,12 @@ impl Proxy {
     }
 
     pub(super) fn mapping_expired(&mut self, now: Time, slot: usize) {
-        let Some(mapping) = self.migrations.mappings.get(slot) else { return };
-        let idle = mapping.last_seen.time() + self.idle_of(mapping.record.ends.destination);
+        if !self.migrations.mappings.contains(slot) {
+            return;
+        }
+        let heard = self.mapping_heard(now, slot);
+        let mapping = &self.migrations.mappings[slot];
+        let idle = heard + self.idle_of(mapping.record.ends.destination);
         match mapping.phase {
             Phase::Lost => self.ask_lost_client(now, slot),
             // The active node decides how long a mapping lives.
