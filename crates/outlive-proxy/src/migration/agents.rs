@@ -213,7 +213,7 @@ impl Proxy {
     fn agent_greeted(&mut self, now: Time, control: Endpoint, restarted: bool) {
         if self.posture.active {
             if restarted && self.decides() {
-                self.undo_untold(Some(control));
+                self.undo_untold(now, Some(control));
             }
             self.say_serve(control, restarted);
         }

@@ -28,10 +28,11 @@ impl Proxy {
     /// The target does not have the connection any more, and did not say that both ends closed it. Gives the change that tells the standby, unless
     /// it is told already.
     pub(super) fn mapping_lost(&mut self, now: Time, slot: usize) -> Option<u64> {
-        let mapping = &mut self.migrations.mappings[slot];
-        if mapping.phase == Phase::Lost {
+        if self.migrations.mappings[slot].phase == Phase::Lost {
             return None;
         }
+        self.take_mapping_back(now, slot);
+        let mapping = &mut self.migrations.mappings[slot];
         let (record, server) = (mapping.record, mapping.server);
         (mapping.phase, mapping.since) = (Phase::Lost, now);
         let queue = std::mem::take(&mut mapping.queue);
@@ -86,7 +87,8 @@ impl Proxy {
     }
 
     /// Takes a mapping away, and what is counted for its server.
-    pub(super) fn remove_mapping(&mut self, slot: usize) -> Mapping {
+    pub(super) fn remove_mapping(&mut self, now: Time, slot: usize) -> Mapping {
+        self.take_mapping_back(now, slot);
         let mapping = self.migrations.remove(slot);
         if mapping.phase == Phase::Lost {
             self.migrations.lost -= 1;

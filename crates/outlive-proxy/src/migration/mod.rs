@@ -11,6 +11,7 @@
 mod agents;
 mod capture;
 mod farewell;
+mod fast_path;
 mod packets;
 mod record;
 mod replica;
@@ -34,8 +35,9 @@ use outlive_tcp::{
 };
 use slab::Slab;
 
-use self::agents::Agents;
+pub(crate) use self::fast_path::MIGRATED;
 pub(crate) use self::record::{MAPPING_LEN, MappingRecord};
+use self::{agents::Agents, fast_path::Delegated};
 use crate::{
     balance::ServerId,
     config::NodeId,
@@ -110,6 +112,7 @@ struct Mapping {
     /// Since when the target is to speak.
     since: Time,
     queue: Queue,
+    delegated: Delegated,
     /// Which synchronisation it was last part of (standby).
     picture: u8,
 }

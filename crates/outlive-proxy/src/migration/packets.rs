@@ -65,13 +65,13 @@ impl Proxy {
         let mapping = &mut self.migrations.mappings[slot];
         mapping.last_seen = Seconds::of(now);
         match mapping.phase {
-            Phase::Migrated => self.tunnel(slot, packet),
+            Phase::Migrated => self.tunnel(now, slot, packet),
             Phase::Deciding if flags.contains(Flags::RST) && decides => {
                 let irs = self.migrations.mappings[slot].record.irs;
                 if packet.seq().distance(irs + 1) > u32::from(FIRST_WINDOW) {
                     return self.drop(Counter::ResetOutside);
                 }
-                self.undo(slot);
+                self.undo(now, slot);
                 Verdict::Done
             }
             Phase::Lost => self.lost_packet(now, slot, &packet),
@@ -88,13 +88,16 @@ impl Proxy {
         (self.migrations.mappings[slot].phase == Phase::Migrated).then_some(slot)
     }
 
-    fn tunnel(&mut self, slot: usize, mut packet: TcpPacket<'_>) -> Verdict {
+    fn tunnel(&mut self, now: Time, slot: usize, mut packet: TcpPacket<'_>) -> Verdict {
         let record = &self.migrations.mappings[slot].record;
         let (flow, target) = (record.flow, record.tunnel);
         let entered = self.tunnel_to(target).map(|tunnel| tunnel.enter(flow, &mut packet));
         if !matches!(entered, Some(Ok(()))) {
             return self.drop(Counter::DropMigrating);
         }
+        let begin = packet.seq();
+        let range = (begin, begin + packet.segment_len());
+        self.delegate_mapping(now, slot, range, packet.tuple());
         self.counters.count(Counter::Tunnelled);
         self.forward(&packet)
     }

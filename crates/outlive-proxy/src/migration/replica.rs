@@ -2,7 +2,7 @@
 
 use outlive_tcp::{time::Time, wire::FourTuple};
 
-use super::{Mapping, MappingRecord, Phase, Queue};
+use super::{Mapping, MappingRecord, Phase, Queue, fast_path::Delegated};
 use crate::{
     counters::Counter, flows::Flow, proxy::Proxy, replication::change::Change, session::Seconds,
 };
@@ -48,7 +48,7 @@ impl Proxy {
         ];
         for slot in same.into_iter().flatten() {
             if self.migrations.mappings.contains(slot) {
-                self.remove_mapping(slot);
+                self.remove_mapping(now, slot);
             }
         }
         if self.migrations.by_id.len() >= self.migrations.limit {
@@ -64,6 +64,7 @@ impl Proxy {
             last_seen: Seconds::of(now),
             since: now,
             queue: Queue::default(),
+            delegated: Delegated::default(),
             picture,
         });
         self.arm_mapping(now, slot);

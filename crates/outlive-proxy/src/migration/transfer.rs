@@ -13,7 +13,7 @@ use outlive_tcp::{
 
 use super::{
     COMMIT_PATIENCE, Mapping, MappingRecord, Phase, Place, Queue, Transfer, UNTOLD_PATIENCE,
-    capture,
+    capture, fast_path::Delegated,
 };
 use crate::{
     balance::ServerId,
@@ -138,6 +138,7 @@ impl Proxy {
             last_seen: Seconds::of(now),
             since: now,
             queue,
+            delegated: Delegated::default(),
             picture: 0,
         });
         self.migrations.untold.insert(id);
@@ -169,21 +170,21 @@ impl Proxy {
     }
 
     /// This node serves no longer. What it has decided and nobody has confirmed is the other node's to decide.
-    pub(crate) fn abandon_decisions(&mut self) {
+    pub(crate) fn abandon_decisions(&mut self, now: Time) {
         // Whoever serves next is told of these ends again.
         self.migrations.ending.clear();
         for (_, _, id) in std::mem::take(&mut self.migrations.awaiting) {
             if let Some(slot) = self.migrations.mapping_of(id) {
                 // No word to the target: the other node may know the decision, and carry it out.
-                self.remove_mapping(slot);
+                self.remove_mapping(now, slot);
             }
         }
     }
 
     /// The target was not told to speak, and is not to be any more: the client has given up, or the target has lost the connection. If the
     /// client lives it says again what it has said, for nobody has acknowledged it.
-    pub(super) fn undo(&mut self, slot: usize) {
-        let MappingRecord { id, agent, ends, .. } = self.remove_mapping(slot).record;
+    pub(super) fn undo(&mut self, now: Time, slot: usize) {
+        let MappingRecord { id, agent, ends, .. } = self.remove_mapping(now, slot).record;
         let migrations = &mut self.migrations;
         migrations.awaiting.retain(|(_, _, awaiting)| *awaiting != id);
         let epoch = migrations.epoch;
@@ -222,13 +223,13 @@ impl Proxy {
 
     /// Takes back what no target was told: it can go elsewhere. Only what an agent has, if one is named: another process of it answers than
     /// that which has prepared the connections.
-    pub(crate) fn undo_untold(&mut self, control: Option<Endpoint>) {
+    pub(crate) fn undo_untold(&mut self, now: Time, control: Option<Endpoint>) {
         for id in self.migrations.untold.clone() {
             let Some(slot) = self.migrations.mapping_of(id) else { continue };
             let agent = self.migrations.mappings[slot].record.agent;
             if control.is_none_or(|control| control == agent) {
                 self.counters.count(Counter::MigrationTimeout);
-                self.undo(slot);
+                self.undo(now, slot);
             }
         }
     }
@@ -333,7 +334,7 @@ impl Proxy {
 
     /// Removes a mapping; its client's cookie is spent.
     pub(super) fn drop_mapping(&mut self, now: Time, slot: usize) {
-        let mapping = self.remove_mapping(slot);
+        let mapping = self.remove_mapping(now, slot);
         self.spent.insert(now, &mapping.record.ends, mapping.record.irs);
     }
 
@@ -350,9 +351,13 @@ impl Proxy {
     }
 
     pub(super) fn mapping_expired(&mut self, now: Time, slot: usize) {
-        let Some(mapping) = self.migrations.mappings.get(slot) else { return };
+        if !self.migrations.mappings.contains(slot) {
+            return;
+        }
         let untold = self.is_untold(slot);
-        let idle = mapping.last_seen.time() + self.idle_of(mapping.record.ends.destination);
+        let heard = self.mapping_heard(now, slot);
+        let mapping = &self.migrations.mappings[slot];
+        let idle = heard + self.idle_of(mapping.record.ends.destination);
         match mapping.phase {
             Phase::Lost => self.ask_lost_client(now, slot),
             // The active node decides how long a mapping lives.
@@ -362,7 +367,7 @@ impl Proxy {
             }
             Phase::Committing if untold && now >= mapping.since + UNTOLD_PATIENCE => {
                 self.counters.count(Counter::MigrationTimeout);
-                self.undo(slot);
+                self.undo(now, slot);
             }
             Phase::Migrated if now >= idle => {
                 self.counters.count(Counter::MigratedIdle);

@@ -199,7 +199,7 @@ impl Node {
                 let moving = self.proxy.is_connecting() || self.proxy.has_untold_targets();
                 let opening = moving && now < until;
                 if now >= until {
-                    self.proxy.undo_untold(None);
+                    self.proxy.undo_untold(now, None);
                 }
                 let untold = self.proxy.tell_untold(now);
                 let waiting = self.proxy.waiting_since().is_some();

@@ -8,8 +8,9 @@ use outlive_tcp::time::Time;
 use super::Proxy;
 use crate::{
     counters::Counter,
-    fast_path::{Direction, FastPath, Splice},
+    fast_path::{Direction, FastPath, Splice, StreamProgress},
     flows::Side,
+    migration::MIGRATED,
     session::{Phase, Seconds, Session, track::Streams},
 };
 
@@ -24,7 +25,8 @@ const CANDIDATES: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Delegation {
     path: Option<Box<dyn FastPath>>,
-    /// Slots and serials in the order in which they were handed over; some may be back already.
+    /// Slots and serials in the order in which they were handed over; some may be back already. Those that are not sessions have
+    /// numbers beyond all slots.
     order: VecDeque<(u32, u32)>,
     count: usize,
 }
@@ -115,9 +117,61 @@ impl Proxy {
         }
     }
 
+    /// Leaves what is no session to the fast path, under a number beyond all slots. False if it has no room.
+    pub(crate) fn lend(&mut self, now: Time, number: u32, splice: &Splice) -> bool {
+        let path = self.delegation.path.as_mut();
+        let lent = path.is_some_and(|path| path.install(number, splice));
+        if lent {
+            self.counters.count(Counter::FastPathInstalled);
+            self.delegation.note(number as usize, splice.serial);
+            self.prune_delegated();
+        } else {
+            self.counters.count(Counter::FastPathFull);
+            self.make_room_in_fast_path(now);
+        }
+        lent
+    }
+
+    /// A packet of what was lent came here nevertheless, and the streams are this far.
+    pub(crate) fn learn_of_lent(&mut self, number: u32, streams: &[StreamProgress; 2]) {
+        if let Some(path) = &mut self.delegation.path {
+            path.learn(number, streams);
+        }
+    }
+
+    /// How long ago a packet of what was lent passed, if one has.
+    pub(crate) fn idle_of_lent(&self, number: u32) -> Option<Duration> {
+        self.delegation.path.as_ref().and_then(|path| path.progress(number).1)
+    }
+
+    /// Takes what was lent back.
+    pub(crate) fn reclaim(&mut self, number: u32) {
+        self.delegation.count -= 1;
+        if let Some(path) = &mut self.delegation.path {
+            path.withdraw(number);
+        }
+    }
+
+    /// Whether the fast path has what it was given under that number.
+    fn is_delegated(&mut self, number: u32, serial: u32) -> bool {
+        if number & MIGRATED != 0 {
+            return self.has_lent_mapping(number, serial);
+        }
+        self.sessions.with_serial(number as usize, serial).is_some_and(|s| s.delegated)
+    }
+
+    /// Takes back what is delegated, a session or anything else.
+    fn take_any_back(&mut self, now: Time, number: u32) {
+        if number & MIGRATED != 0 {
+            return self.take_mapping_back(now, (number & !MIGRATED) as usize);
+        }
+        self.catch_up(now, number as usize);
+        self.take_back(number as usize);
+    }
+
     /// The fast path says that a session wants to be looked at.
     pub(crate) fn fast_path_event(&mut self, now: Time, slot: usize, serial: u32) {
-        if self.sessions.with_serial(slot, serial).is_some() {
+        if slot as u32 & MIGRATED == 0 && self.sessions.with_serial(slot, serial).is_some() {
             self.catch_up(now, slot);
         }
     }
@@ -147,10 +201,8 @@ impl Proxy {
     /// Takes all sessions back: this node serves no longer.
     pub(crate) fn take_all_back(&mut self, now: Time) {
         for (slot, serial) in std::mem::take(&mut self.delegation.order) {
-            let slot = slot as usize;
-            if self.sessions.with_serial(slot, serial).is_some_and(|s| s.delegated) {
-                self.catch_up(now, slot);
-                self.take_back(slot);
+            if self.is_delegated(slot, serial) {
+                self.take_any_back(now, slot);
             }
         }
     }
@@ -159,15 +211,12 @@ impl Proxy {
     fn make_room_in_fast_path(&mut self, now: Time) {
         for _ in 0..CANDIDATES {
             let Some((slot, serial)) = self.delegation.order.pop_front() else { return };
-            let theirs = |s: &mut Session| s.delegated;
-            if !self.sessions.with_serial(slot as usize, serial).is_some_and(theirs) {
+            if !self.is_delegated(slot, serial) {
                 continue;
             }
             let idle = self.delegation.path.as_ref().and_then(|path| path.progress(slot).1);
             if idle.is_none_or(|idle| idle > IDLE) {
-                self.catch_up(now, slot as usize);
-                self.take_back(slot as usize);
-                return;
+                return self.take_any_back(now, slot);
             }
             self.delegation.order.push_back((slot, serial));
         }
@@ -177,11 +226,9 @@ impl Proxy {
     fn prune_delegated(&mut self) {
         let Delegation { order, count, .. } = &mut self.delegation;
         if order.len() > 64 && order.len() > 2 * *count {
-            let sessions = &mut self.sessions;
-            order.retain(|(slot, serial)| {
-                let session = sessions.with_serial(*slot as usize, *serial);
-                session.is_some_and(|s| s.delegated)
-            });
+            let mut order = std::mem::take(order);
+            order.retain(|(slot, serial)| self.is_delegated(*slot, *serial));
+            self.delegation.order = order;
         }
     }
 }

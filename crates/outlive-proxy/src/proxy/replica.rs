@@ -132,7 +132,7 @@ impl Proxy {
 
     /// This node serves no longer: what is unconfirmed had no effect, and is the client's to say again.
     pub(crate) fn abandon_unconfirmed(&mut self, now: Time) {
-        self.abandon_decisions();
+        self.abandon_decisions(now);
         self.stop_terminating(now);
         for awaiting in std::mem::take(&mut self.awaiting) {
             self.abandon(now, &awaiting);
