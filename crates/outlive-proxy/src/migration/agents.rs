@@ -261,7 +261,7 @@ impl Proxy {
     }
 
     /// Sends a packet through every tunnel through which none has come, if it is time for that. It is announced each time: an
-    /// agent that had heard a later epoch than this node has not listened.
+    /// agent of an earlier version has not listened if it had heard a later epoch than this node.
     pub(super) fn probe_agents(&mut self, now: Time) {
         let agents = &mut self.migrations.agents;
         if agents.probe_at.take_if(|at| *at <= now).is_none() {
