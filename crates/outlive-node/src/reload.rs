@@ -12,8 +12,9 @@ use outlive_tcp::time::Time;
 
 use crate::{
     edge::Edge,
-    preflight,
-    settings::{Problem, Settings},
+    preflight::{self, Plan},
+    settings::{Problem, Settings, TargetSettings},
+    targets::{TargetConfig, TargetLinks},
 };
 
 /// Reads the file of `settings` again, checks everything, and then obeys it. Gives what is different now, in words.
@@ -25,6 +26,7 @@ pub(crate) fn reload(
     settings: &mut Settings,
     node: &mut Node,
     edge: &mut Edge,
+    targets: &mut TargetLinks,
     registry: &Registry,
 ) -> Result<String, Vec<Problem>> {
     let new = Settings::load(&settings.file)?;
@@ -56,6 +58,20 @@ pub(crate) fn reload(
         let _ = edge.set_addresses(&before, &[], registry);
         return Err(problems);
     }
+    for left in targets.configure(target_configs(&new, &plan)) {
+        node.handle_agent_closed(now, left.into());
+    }
     *settings = new;
     Ok(changes)
+}
+
+/// How the targets of these settings are reached; none without the key, which `plan` has if there are any.
+pub(crate) fn target_configs(settings: &Settings, plan: &Plan) -> Vec<TargetConfig> {
+    let Some(key) = &plan.key else { return Vec::new() };
+    let config = |target: &TargetSettings| TargetConfig {
+        name: target.name.clone(),
+        control: target.control,
+        psk: key.host(&target.name).psk(),
+    };
+    settings.targets.iter().map(config).collect()
 }

@@ -381,6 +381,19 @@ impl Runtime {
             }
             Ok(())
         });
+        self.forget_targets(now);
+    }
+
+    /// Leaves the agents that are not configured any more and of which no connection is left.
+    fn forget_targets(&mut self, now: Time) {
+        let (targets, node) = (&mut self.targets, &mut self.node);
+        let unneeded = |control: &SocketAddr| !node.needs_agent((*control).into());
+        let unneeded: Vec<SocketAddr> = targets.retired().filter(unneeded).collect();
+        for control in unneeded {
+            info!(agent = %control, "the target's last connection has ended: it is left");
+            targets.forget(control);
+            node.forget_agent(now, control.into());
+        }
     }
 
     /// Does what the core wants done, and sends what it has made.
@@ -456,8 +469,8 @@ impl Runtime {
 
     /// Obeys the changed file; the log tells what came of it. Returns whether it could.
     fn reload_file(&mut self, now: Time) -> bool {
-        let Runtime { settings, node, edge, poll, .. } = self;
-        match reload(now, settings, node, edge, poll.registry()) {
+        let Runtime { settings, node, edge, targets, poll, .. } = self;
+        match reload(now, settings, node, edge, targets, poll.registry()) {
             Ok(changes) => info!(%changes, "the configuration was read again"),
             Err(problems) => {
                 for problem in problems {
@@ -476,8 +489,11 @@ impl Runtime {
         } = self;
         let (state, heartbeats) = (self.state.as_ref(), self.heartbeats.as_ref());
         let (detector, packets) = (self.detector.as_ref(), &self.packets);
-        let targets = &*targets;
-        let told = |node: &Node, path: &Result<_, _>, settings: &Settings, survey: &Survey| {
+        let told = |node: &Node,
+                    path: &Result<_, _>,
+                    settings: &Settings,
+                    targets: &TargetLinks,
+                    survey: &Survey| {
             let fast_path = path.as_ref();
             let known = Sources { state, targets, heartbeats, detector, fast_path, packets };
             gather(now, &node.status_with(now, survey), settings, &known)
@@ -489,21 +505,23 @@ impl Runtime {
                     if !count(node, fast_path, counting) {
                         return None;
                     }
-                    let report = told(node, fast_path, settings, counting);
+                    let report = told(node, fast_path, settings, targets, counting);
                     *survey = None;
                     Box::new(report).into()
                 }
-                Request::Reload => match reload(now, settings, node, edge, poll.registry()) {
-                    Ok(changes) => {
-                        info!(%changes, "the configuration was read again");
-                        node.ask_peer_to_reload();
-                        Answer::done(changes)
+                Request::Reload => {
+                    match reload(now, settings, node, edge, targets, poll.registry()) {
+                        Ok(changes) => {
+                            info!(%changes, "the configuration was read again");
+                            node.ask_peer_to_reload();
+                            Answer::done(changes)
+                        }
+                        Err(problems) => {
+                            let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                            Answer::refusal(format!("nothing was changed\n{}", told.join("\n")))
+                        }
                     }
-                    Err(problems) => {
-                        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                        Answer::refusal(format!("nothing was changed\n{}", told.join("\n")))
-                    }
-                },
+                }
                 Request::Drain { pool, server } => drain(now, node, &pool, server, true),
                 Request::Undrain { pool, server } => drain(now, node, &pool, server, false),
                 Request::HandOver => match node.hand_over(now) {
@@ -516,7 +534,7 @@ impl Runtime {
             && let Some(survey) = metrics.wanted()
         {
             if count(node, fast_path, survey) {
-                let report = told(node, fast_path, settings, survey);
+                let report = told(node, fast_path, settings, targets, survey);
                 metrics.give(report);
             } else {
                 self.measures = true;

@@ -28,7 +28,7 @@ const READ_BUFFER: usize = 64 << 10;
 const BACKLOG: usize = 8 << 20;
 
 /// How a target is reached.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TargetConfig {
     /// For the log, and what its key was made for.
     pub name: String,
@@ -51,7 +51,8 @@ pub enum TargetEvent<'a> {
 
 /// The links to all targets.
 pub struct TargetLinks {
-    links: Vec<Link>,
+    /// By what is added to the first token; places of links that are no more are given to others.
+    links: Vec<Option<Link>>,
     registry: Registry,
     first_token: usize,
     own: Preamble,
@@ -60,6 +61,8 @@ pub struct TargetLinks {
 
 struct Link {
     config: TargetConfig,
+    /// Not configured any more: it stays for the connections that live there.
+    is_retired: bool,
     stage: Stage,
     next_attempt: Time,
     backoff: Duration,
@@ -94,17 +97,8 @@ impl TargetLinks {
         registry: &Registry,
         first_token: usize,
     ) -> io::Result<Self> {
-        let links = targets.into_iter().map(|config| Link {
-            config,
-            stage: Stage::Down,
-            next_attempt: Time::ZERO,
-            backoff: BACKOFF_MIN,
-            last_failure: None,
-            waiting: Default::default(),
-            waiting_bytes: 0,
-        });
         Ok(TargetLinks {
-            links: links.collect(),
+            links: targets.into_iter().map(|config| Some(Link::new(config))).collect(),
             registry: registry.try_clone()?,
             first_token,
             own,
@@ -112,10 +106,53 @@ impl TargetLinks {
         })
     }
 
+    /// Other targets from now on. What is configured as before stays as it is. What is not configured any more is not dialed anew
+    /// forever: see [`retired`](Self::retired). What has another name or key is left, and dialed; gives where the agents of those
+    /// that were connected listen, since nothing else tells that they are no more.
+    pub fn configure(&mut self, targets: Vec<TargetConfig>) -> Vec<SocketAddr> {
+        let mut left = Vec::new();
+        for place in &mut self.links {
+            let Some(link) = place else { continue };
+            let control = link.config.control;
+            let new = targets.iter().find(|target| target.control == control);
+            link.is_retired = new.is_none();
+            if new.is_some_and(|new| *new != link.config) {
+                left.extend(link.is_up().then_some(control));
+                *place = None;
+            }
+        }
+        for target in targets {
+            if self.links().any(|link| link.config.control == target.control) {
+                continue;
+            }
+            match self.links.iter_mut().find(|place| place.is_none()) {
+                Some(place) => *place = Some(Link::new(target)),
+                None => self.links.push(Some(Link::new(target))),
+            }
+        }
+        left
+    }
+
+    /// Where agents listen that are not configured any more.
+    pub fn retired(&self) -> impl Iterator<Item = SocketAddr> {
+        self.links().filter(|link| link.is_retired).map(|link| link.config.control)
+    }
+
+    /// Closes the connection with an agent, and dials it no more.
+    pub fn forget(&mut self, control: SocketAddr) {
+        for place in &mut self.links {
+            place.take_if(|link| link.config.control == control);
+        }
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().flatten()
+    }
+
     /// Remembers that a socket is ready. Tokens of others are ignored.
     pub fn handle_ready(&mut self, event: &mio::event::Event) {
         let number = event.token().0.checked_sub(self.first_token);
-        let Some(link) = number.and_then(|number| self.links.get_mut(number)) else { return };
+        let Some(Some(link)) = number.and_then(|number| self.links.get_mut(number)) else { return };
         let can_write = event.is_writable() || event.is_write_closed() || event.is_error();
         match &mut link.stage {
             Stage::Down => {}
@@ -137,9 +174,8 @@ impl TargetLinks {
     ) -> bool {
         let mut drained = true;
         for number in 0..self.links.len() {
-            if matches!(self.links[number].stage, Stage::Down)
-                && now >= self.links[number].next_attempt
-            {
+            let Some(link) = &self.links[number] else { continue };
+            if matches!(link.stage, Stage::Down) && now >= link.next_attempt {
                 self.reach(number, now);
             }
             self.finish_reaching(number, now);
@@ -150,7 +186,7 @@ impl TargetLinks {
 
     /// When [`drive`](Self::drive) must be called even if nothing is ready.
     pub fn deadline(&self) -> Time {
-        let deadlines = self.links.iter().map(|link| match &link.stage {
+        let deadlines = self.links().map(|link| match &link.stage {
             Stage::Down => link.next_attempt,
             Stage::Reaching { deadline, .. } => *deadline,
             Stage::Made { told: true, .. } => Time::NEVER,
@@ -161,10 +197,9 @@ impl TargetLinks {
 
     /// Says something to the agent at `control`; lost if there is no connection, as what was said before is.
     pub fn push(&mut self, control: SocketAddr, message: Vec<u8>) {
-        let Some(link) = self.links.iter_mut().find(|link| link.config.control == control) else {
-            return;
-        };
-        if matches!(link.stage, Stage::Made { told: true, .. }) {
+        let mut links = self.links.iter_mut().flatten();
+        let Some(link) = links.find(|link| link.config.control == control) else { return };
+        if link.is_up() {
             link.waiting_bytes += message.len();
             link.waiting.push_back(message);
         }
@@ -172,7 +207,7 @@ impl TargetLinks {
 
     /// Sends what was pushed, as far as the sockets take it.
     pub fn flush(&mut self) {
-        for link in &mut self.links {
+        for link in self.links.iter_mut().flatten() {
             let Stage::Made { connection, told: true } = &mut link.stage else { continue };
             while connection.channel.has_room()
                 && let Some(message) = link.waiting.pop_front()
@@ -189,17 +224,17 @@ impl TargetLinks {
         }
     }
 
-    /// Each target: its name, where its agent listens, and, if there is no connection, why, as far as that is known.
+    /// Each target that is configured: its name, where its agent listens, and, if there is no connection, why, as far as that is known.
     pub fn states(&self) -> impl Iterator<Item = (&str, SocketAddr, Result<(), Option<Failure>>)> {
-        self.links.iter().map(|link| {
-            let up = matches!(link.stage, Stage::Made { told: true, .. });
-            let state = if up { Ok(()) } else { Err(link.last_failure) };
+        self.links().filter(|link| !link.is_retired).map(|link| {
+            let state = if link.is_up() { Ok(()) } else { Err(link.last_failure) };
             (link.config.name.as_str(), link.config.control, state)
         })
     }
 
     fn reach(&mut self, number: usize, now: Time) {
-        let control = self.links[number].config.control;
+        let Some(link) = &mut self.links[number] else { return };
+        let control = link.config.control;
         let any: SocketAddr = match control {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -213,14 +248,14 @@ impl TargetLinks {
         match made {
             Ok(stream) => {
                 let deadline = now + HANDSHAKE_TIMEOUT;
-                self.links[number].stage = Stage::Reaching { stream, deadline, writable: false };
+                link.stage = Stage::Reaching { stream, deadline, writable: false };
             }
-            Err(error) => self.links[number].failed(Failure::of(&error), now),
+            Err(error) => link.failed(Failure::of(&error), now),
         }
     }
 
     fn finish_reaching(&mut self, number: usize, now: Time) {
-        let link = &mut self.links[number];
+        let Some(link) = &mut self.links[number] else { return };
         let Stage::Reaching { stream, deadline, writable } = &mut link.stage else { return };
         let outcome = match stream.take_error() {
             Ok(Some(error)) | Err(error) => Err(Failure::of(&error)),
@@ -249,7 +284,7 @@ impl TargetLinks {
         now: Time,
         tell: &mut impl FnMut(SocketAddr, TargetEvent<'_>) -> Result<(), Failure>,
     ) -> bool {
-        let link = &mut self.links[number];
+        let Some(link) = &mut self.links[number] else { return true };
         let control = link.config.control;
         let overflows = link.waiting_bytes > BACKLOG;
         let Stage::Made { connection, told } = &mut link.stage else { return true };
@@ -290,6 +325,24 @@ impl TargetLinks {
 }
 
 impl Link {
+    fn new(config: TargetConfig) -> Self {
+        Link {
+            config,
+            is_retired: false,
+            stage: Stage::Down,
+            next_attempt: Time::ZERO,
+            backoff: BACKOFF_MIN,
+            last_failure: None,
+            waiting: Default::default(),
+            waiting_bytes: 0,
+        }
+    }
+
+    /// Whether the agent is connected, and that was told.
+    fn is_up(&self) -> bool {
+        matches!(self.stage, Stage::Made { told: true, .. })
+    }
+
     /// There is no connection; the next attempt is put off.
     fn failed(&mut self, failure: Failure, now: Time) {
         self.next_attempt = now + self.backoff;

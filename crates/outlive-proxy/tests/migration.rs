@@ -12,7 +12,7 @@ use outlive_migration::{
 };
 use outlive_proxy::counters::Counter;
 use outlive_tcp::{segment::Segment, wire::Flags};
-use targets::{REQUEST, World, control, from_client, server, tunnelled};
+use targets::{REQUEST, World, control, from_client, migrating, server, tunnel, tunnelled};
 
 #[test]
 fn a_connection_moves_with_its_data_and_the_balancer_only_re_addresses() {
@@ -484,4 +484,43 @@ fn a_target_that_has_heard_a_later_epoch_is_ready_for_a_node_that_has_not() {
     let node = world.duo.node(0);
     assert!(node.beliefs().epoch.0 < later.0);
     assert_eq!(node.status(world.duo.now).ready_agents, [control(0)]);
+}
+
+#[test]
+fn targets_come_and_go_while_connections_live_there() {
+    let mut world = World::new();
+    let (iss, _) = world.request(0, 1);
+    world.settle();
+    let now = world.duo.now;
+    let mut fewer = migrating();
+    fewer.migration.agents.remove(0);
+    fewer.pools[1].servers.remove(0);
+    for node in [0, 1] {
+        world.duo.living(node).unwrap().reconfigure(now, fewer.clone()).unwrap();
+        assert!(world.duo.node(node).needs_agent(control(0)), "somebody lives there");
+    }
+    let more = from_client(1, REQUEST.len(), iss + 500, Flags::PSH);
+    let out = world.duo.send(0, Segment { payload: b"more", ..more });
+    assert_eq!(out.len(), 1, "and is led there");
+    world.request(0, 2);
+    world.settle();
+    assert_eq!(world.agents.each_ref().map(|agent| agent.speaking.len()), [1, 1]);
+    let id = world.agents[0].speaking[0];
+    world.end(0, id, HowEnded::Closed);
+    world.settle();
+    for node in [0, 1] {
+        let needs = [0, 1].map(|target| world.duo.node(node).needs_agent(control(target)));
+        assert_eq!(needs, [false, true]);
+        world.duo.living(node).unwrap().forget_agent(now, control(0));
+    }
+
+    // A target that gets another address in the tunnel is probed there before it gets anything.
+    let mut moved = fewer;
+    moved.migration.agents[0].tunnel = vec![tunnel(7)];
+    let ready = |world: &World| world.duo.node(0).status(world.duo.now).ready_agents;
+    assert_eq!(ready(&world), [control(1)]);
+    world.duo.living(0).unwrap().reconfigure(now, moved).unwrap();
+    assert_eq!(ready(&world), []);
+    world.talk();
+    assert_eq!(ready(&world), [control(1)]);
 }

@@ -24,9 +24,10 @@ use crate::{
     metrics::Metrics,
     packets::PacketPath,
     preflight::Plan,
+    reload::target_configs,
     settings::{PeerSettings, Problem, Settings},
     state::{EndpointConfig, Preamble, StateEndpoint},
-    targets::{TargetConfig, TargetLinks},
+    targets::TargetLinks,
 };
 
 /// Detection timeouts without a turn of the loop after which heartbeats are withheld.
@@ -216,12 +217,10 @@ fn open_targets(
     poll: &Poll,
 ) -> Result<TargetLinks, StartError> {
     let own = Preamble { node: settings.proxy.node, incarnation: node.beliefs().incarnation };
-    let mut targets = Vec::new();
-    for target in &settings.targets {
-        let key = plan.key.as_ref().ok_or(StartError::Plan)?;
-        let (name, psk) = (target.name.clone(), key.host(&target.name).psk());
-        targets.push(TargetConfig { name, control: target.control, psk });
+    if plan.key.is_none() && !settings.targets.is_empty() {
+        return Err(StartError::Plan);
     }
+    let targets = target_configs(settings, plan);
     TargetLinks::new(targets, own, poll.registry(), TARGETS).map_err(StartError::System)
 }
 

@@ -1,8 +1,8 @@
 //! What of a changed file a running node can obey, and what it cannot.
 
-use outlive_proxy::config::Config;
+use outlive_proxy::config::{Agent, Config};
 
-use super::{Placed, Problem, Settings};
+use super::{Placed, Problem, Settings, TargetSettings};
 
 /// What to do about a change that needs another process.
 const HELP: &str =
@@ -42,8 +42,8 @@ impl Settings {
         let metrics = |of: &Settings| of.metrics.as_ref().map(|placed| placed.value);
         let place = new.metrics.as_ref().and_then(|placed| placed.place.as_ref());
         fixed(metrics(self) != metrics(new), place, "where metrics are asked for");
-        let differ = self.targets != new.targets || self.proxy.migration != new.proxy.migration;
-        fixed(differ, None, "where connections are migrated to (targets and tunnel addresses)");
+        let differ = self.proxy.migration.tunnel != new.proxy.migration.tunnel;
+        fixed(differ, None, "this node's tunnel addresses");
         let times = "how the nodes watch each other (times and detector in [peer])";
         match (&self.peer, &new.peer) {
             (Some(old), Some(peer)) => {
@@ -99,6 +99,17 @@ impl Settings {
             .filter(|p| old.pools.iter().any(|o| o.name == p.name) && !old.pools.contains(p))
             .count();
         compare("pool", before, after, changed);
+        let names = |of: &Settings| of.targets.iter().map(|target| target.name.clone()).collect();
+        let (before, after): (Vec<String>, _) = (names(self), names(new));
+        let changed = (new.targets.iter())
+            .filter(|target| {
+                let old = self.targets.iter().find(|old| old.name == target.name);
+                old.is_some_and(|old| {
+                    old != *target || self.agents_at(old) != new.agents_at(target)
+                })
+            })
+            .count();
+        compare("target", before, after, changed);
         for (differs, what) in [
             (self.log_connections != new.log_connections, "log_connections"),
             (old.source_addresses != core.source_addresses, "source addresses"),
@@ -110,5 +121,11 @@ impl Settings {
             }
         }
         words.join(", ")
+    }
+
+    /// What the core is told of a target.
+    fn agents_at(&self, target: &TargetSettings) -> Vec<&Agent> {
+        let control = target.control.into();
+        self.proxy.migration.agents.iter().filter(|agent| agent.control == control).collect()
     }
 }

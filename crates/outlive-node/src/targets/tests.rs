@@ -85,8 +85,12 @@ impl World {
         World { poll, links, agent, began: Instant::now(), told: vec![] }
     }
 
+    fn first(&self) -> &Link {
+        self.links.links[0].as_ref().unwrap()
+    }
+
     fn control(&self) -> SocketAddr {
-        self.links.links[0].config.control
+        self.first().config.control
     }
 
     /// Turns until it `holds`.
@@ -137,7 +141,7 @@ fn messages_pass_both_ways_and_a_lost_connection_is_made_again() {
 #[test]
 fn an_agent_with_another_key_is_no_agent() {
     let mut world = World::new([8; 32]);
-    world.until(|world| world.links.links[0].last_failure == Some(Failure::KeyRefused));
+    world.until(|world| world.first().last_failure == Some(Failure::KeyRefused));
     assert_eq!(world.told, Vec::<String>::new());
     let (_, _, state) = world.links.states().next().unwrap();
     assert_eq!(state, Err(Some(Failure::KeyRefused)));
@@ -148,8 +152,46 @@ fn nobody_at_the_port_is_told_and_tried_again() {
     let mut world = World::new(KEY);
     // A port that was just free refuses.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    world.links.links[0].config.control = free;
-    world.until(|world| world.links.links[0].last_failure == Some(Failure::Refused));
-    let backoff = world.links.links[0].backoff;
+    world.links.links[0].as_mut().unwrap().config.control = free;
+    world.until(|world| world.first().last_failure == Some(Failure::Refused));
+    let backoff = world.first().backoff;
     assert!(backoff > BACKOFF_MIN && world.links.deadline() < Time::NEVER);
+}
+
+#[test]
+fn targets_come_and_go_and_those_that_stay_notice_nothing() {
+    let mut world = World::new(KEY);
+    world.until(|world| world.told == ["Connected"]);
+    let first = world.first().config.clone();
+    let other = |name: &str, port| TargetConfig {
+        name: name.into(),
+        control: ([127, 0, 0, 1], port).into(),
+        psk: KEY,
+    };
+    assert_eq!(world.links.configure(vec![first.clone(), other("web2", 9)]), []);
+    let names = |world: &World| -> Vec<String> {
+        world.links.states().map(|(name, ..)| name.to_owned()).collect()
+    };
+    assert_eq!(names(&world), ["web1", "web2"]);
+
+    // Its connections still live there: it goes on being reached, but is not a target any more.
+    assert_eq!(world.links.configure(vec![other("web2", 9)]), []);
+    assert_eq!(names(&world), ["web2"]);
+    assert_eq!(world.links.retired().collect::<Vec<_>>(), [first.control]);
+    world.links.push(first.control, b"still".to_vec());
+    world.until(|world| world.agent.heard == [b"still".to_vec()]);
+    world.links.forget(first.control);
+    assert_eq!(world.links.retired().count(), 0);
+    world.until(|world| world.agent.stream.is_none());
+    assert_eq!(world.told, ["Connected"], "who forgets need not be told");
+
+    // The place is another's; one with another key is dialed anew.
+    let wrong = TargetConfig { psk: [9; 32], ..first.clone() };
+    assert_eq!(world.links.configure(vec![other("web2", 9), wrong]), []);
+    assert_eq!(world.links.links.len(), 2);
+    world.until(|world| world.first().last_failure == Some(Failure::KeyRefused));
+    world.links.configure(vec![first.clone()]);
+    world.until(|world| world.told == ["Connected", "Connected"]);
+    let renamed = TargetConfig { name: "web3".into(), ..first.clone() };
+    assert_eq!(world.links.configure(vec![renamed]), [first.control]);
 }

@@ -20,7 +20,7 @@ use outlive_tcp::{
 };
 
 use super::{AgentError, Phase, Place, balancer};
-use crate::{counters::Counter, proxy::Proxy};
+use crate::{config::Agent, counters::Counter, proxy::Proxy};
 
 /// Until the first packet through a tunnel: what announces it goes another way, and must be there first.
 const PROBE_DELAY: Duration = Duration::from_millis(20);
@@ -217,6 +217,12 @@ impl Proxy {
             }
             self.say_serve(control, restarted);
         }
+        self.probe_tunnels(now, control);
+    }
+
+    /// Begins to probe the tunnels to a target that were not probed since its agent was reached, and gives up probes of those that
+    /// are not configured any more.
+    fn probe_tunnels(&mut self, now: Time, control: Endpoint) {
         let targets: Vec<IpAddr> = (self.config.migration.agents.iter())
             .filter(|agent| agent.control == control)
             .flat_map(|agent| agent.tunnel.clone())
@@ -224,6 +230,11 @@ impl Proxy {
         let mut tunnels: Vec<_> = targets.iter().filter_map(|t| self.tunnel_to(*t)).collect();
         tunnels.sort();
         tunnels.dedup();
+        let Some(conversation) = self.migrations.agents.conversations.get_mut(&control) else {
+            return;
+        };
+        conversation.probes.retain(|probe| tunnels.contains(&probe.tunnel));
+        tunnels.retain(|tunnel| conversation.probes.iter().all(|probe| probe.tunnel != *tunnel));
         for tunnel in tunnels {
             let clock_us = self.clock.micros(now);
             let id = self.migrations.next_id(self.config.node, clock_us);
@@ -239,6 +250,25 @@ impl Proxy {
             }
             migrations.agents.probe_at = Some(now + PROBE_DELAY);
         }
+    }
+
+    /// The configuration has changed: targets may have other tunnels.
+    pub(crate) fn probe_new_tunnels(&mut self, now: Time) {
+        for control in self.migrations.agents.greeted() {
+            self.probe_tunnels(now, control);
+        }
+    }
+
+    /// Whether the agent at `control` is configured, or connections live there, or are on their way.
+    pub(crate) fn needs_agent(&self, control: Endpoint) -> bool {
+        let configured = |agent: &Agent| agent.control == control;
+        self.migrations.of_agent.contains_key(&control)
+            || self.config.migration.agents.iter().any(configured)
+    }
+
+    /// There will be no connection with it any more.
+    pub(crate) fn forget_agent(&mut self, control: Endpoint) {
+        self.migrations.agents.conversations.remove(&control);
     }
 
     /// Says that this node is active, and asks again for everything of which the answer is not known. An agent that was started

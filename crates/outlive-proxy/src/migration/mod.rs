@@ -134,6 +134,8 @@ pub(crate) struct Migrations {
     /// Of mappings and of transfers: the live ones.
     by_flow: BTreeMap<FlowId, Place>,
     by_id: BTreeMap<MigrationId, Place>,
+    /// How many of both each agent has; none is not in it.
+    of_agent: BTreeMap<Endpoint, usize>,
     timers: TimerWheel,
     flows: FlowCounter,
     last: Option<MigrationId>,
@@ -165,6 +167,7 @@ impl Migrations {
             by_ends: FlowTable::new(key, 0),
             by_flow: BTreeMap::new(),
             by_id: BTreeMap::new(),
+            of_agent: BTreeMap::new(),
             timers: TimerWheel::new(now),
             flows: FlowCounter::new(balancer(node), u32::from_be_bytes([a, b, c, d])),
             last: None,
@@ -232,18 +235,36 @@ impl Migrations {
                 mappings[slot].record.ends
             }
         });
-        self.by_flow.insert(record.flow, Place::Mapping(slot));
-        self.by_id.insert(record.id, Place::Mapping(slot));
+        self.enter(record.id, record.flow, record.agent, Place::Mapping(slot));
         slot
+    }
+
+    /// Notes what a migration's number, and its flow's, lead to.
+    fn enter(&mut self, id: MigrationId, flow: FlowId, agent: Endpoint, place: Place) {
+        self.by_flow.insert(flow, place);
+        self.by_id.insert(id, place);
+        *self.of_agent.entry(agent).or_default() += 1;
+    }
+
+    /// Forgets that.
+    fn leave(&mut self, id: MigrationId, flow: FlowId, agent: Endpoint) {
+        self.by_flow.remove(&flow);
+        self.by_id.remove(&id);
+        if let Some(count) = self.of_agent.get_mut(&agent) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_agent.remove(&agent);
+            }
+        }
     }
 
     fn remove(&mut self, slot: usize) -> Mapping {
         self.timers.cancel(slot);
         let mapping = self.mappings.remove(slot);
         self.by_ends.remove(&mapping.record.ends, Flow::Session(slot, Side::Client));
-        self.by_flow.remove(&mapping.record.flow);
-        self.by_id.remove(&mapping.record.id);
         self.untold.remove(&mapping.record.id);
+        let MappingRecord { id, flow, agent, .. } = mapping.record;
+        self.leave(id, flow, agent);
         self.queued -= mapping.queue.bytes();
         mapping
     }
@@ -267,6 +288,7 @@ impl Migrations {
         let transfers = self.by_id.values().filter(|p| matches!(p, Place::Opening(_))).count();
         assert_eq!(self.by_id.len(), self.mappings.len() + transfers);
         assert_eq!(self.by_flow.len(), self.by_id.len());
+        assert_eq!(self.of_agent.values().sum::<usize>(), self.by_id.len());
         for (slot, mapping) in &self.mappings {
             assert_eq!(self.find(&mapping.record.ends), Some(slot));
             assert_eq!(self.by_flow.get(&mapping.record.flow), Some(&Place::Mapping(slot)));

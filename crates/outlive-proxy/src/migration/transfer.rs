@@ -57,8 +57,7 @@ impl Proxy {
             .pool
             .map_or(Duration::ZERO, |p| self.pools.config(p).connect_timeout);
         let migrations = &mut self.migrations;
-        migrations.by_flow.insert(flow, Place::Opening(slot));
-        migrations.by_id.insert(id, Place::Opening(slot));
+        migrations.enter(id, flow, control, Place::Opening(slot));
         let epoch = migrations.epoch;
         migrations.agents.say(control, &Message::Prepare { epoch, id, blob });
         self.pools.session_began(server);
@@ -78,8 +77,7 @@ impl Proxy {
 
     fn transfer_over(&mut self, transfer: &Transfer) {
         let migrations = &mut self.migrations;
-        migrations.by_flow.remove(&transfer.flow);
-        migrations.by_id.remove(&transfer.id);
+        migrations.leave(transfer.id, transfer.flow, transfer.agent);
         migrations.queued -= transfer.queue.bytes();
         self.pools.session_ended(transfer.server);
     }

@@ -3,17 +3,23 @@
 //! Both nodes keep a connection with each agent, so that one that takes over can go on at once. As everything else, what there is to
 //! say is fetched after any input.
 
-use std::collections::BTreeSet;
-
 use outlive_tcp::{time::Time, wire::Endpoint};
 
 use super::Node;
 use crate::migration::AgentError;
 
 impl Node {
-    /// Where the agents listen that there should be a connection with.
-    pub fn agents(&self) -> BTreeSet<Endpoint> {
-        self.proxy.config.migration.agents.iter().map(|agent| agent.control).collect()
+    /// Whether there has to be a connection with the agent at `control`: it is configured, or connections live there, or are on their
+    /// way.
+    pub fn needs_agent(&self, control: Endpoint) -> bool {
+        self.proxy.needs_agent(control)
+    }
+
+    /// There will be no connection with the agent at `control` any more.
+    pub fn forget_agent(&mut self, now: Time, control: Endpoint) {
+        self.turn(now);
+        self.proxy.agent_closed(now, control);
+        self.proxy.forget_agent(control);
     }
 
     /// There is a connection with the agent at `control` (again), empty in both directions.

@@ -91,6 +91,7 @@ impl Proxy {
         self.ports.take_from(config.source_addresses.clone());
         self.retire(now, &config);
         self.config = config;
+        self.probe_new_tunnels(now);
     }
 
     fn retire(&mut self, now: Time, config: &Config) {
