@@ -82,9 +82,17 @@ impl Node {
         let failed =
             |source| LabError::Program { program: "writing a configuration".into(), source };
         let directory = scratch::directory().map_err(failed)?;
-        let config = config.replace(DIRECTORY, &directory.path().to_string_lossy());
-        fs::write(directory.path().join("node.toml"), config).map_err(failed)?;
-        Ok(Self { running: None, host, program: program.to_owned(), directory })
+        let node = Self { running: None, host, program: program.to_owned(), directory };
+        node.configure(config)?;
+        Ok(node)
+    }
+
+    /// Writes another configuration, which the program does not read by itself.
+    pub fn configure(&self, config: &str) -> Result<(), LabError> {
+        let failed =
+            |source| LabError::Program { program: "writing a configuration".into(), source };
+        let config = config.replace(DIRECTORY, &self.directory.path().to_string_lossy());
+        fs::write(self.config_path(), config).map_err(failed)
     }
 
     /// Its host.
@@ -155,9 +163,18 @@ impl Node {
 
     /// Asks the active node to hand over to its standby, and waits until it has.
     pub fn hand_over(&self) -> Result<(), LabError> {
+        self.order("handover")
+    }
+
+    /// Asks the node, and through it its peer, to read its configuration again.
+    pub fn reload(&self) -> Result<(), LabError> {
+        self.order("reload")
+    }
+
+    fn order(&self, word: &str) -> Result<(), LabError> {
         let failed = |source| LabError::Program { program: self.asked(), source };
         let mut command = Command::new(&self.program);
-        command.args(["handover", "--config"]).arg(self.config_path()).stdin(Stdio::null());
+        command.args([word, "--config"]).arg(self.config_path()).stdin(Stdio::null());
         let output = self.host.namespace().enclose(&mut command).output().map_err(failed)?;
         if output.status.success() {
             return Ok(());

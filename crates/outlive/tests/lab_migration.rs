@@ -85,6 +85,13 @@ fn no_answer_is_lost_or_given_twice_when_balancers_die() {
 }
 
 #[test]
+fn targets_come_and_go_without_any_loss() {
+    let settings = MigrationSettings { at_once: 2, ..MigrationSettings::default() };
+    let Some(report) = run("migrate-reload", settings, 1) else { return };
+    assert_eq!(report.connections_lost, 0, "{report}");
+}
+
+#[test]
 fn whoever_loses_an_answer_with_its_target_is_told() {
     for (mode, victim) in
         [(MigrationMode::Replay, Victim::Agent), (MigrationMode::Kernel, Victim::Machine)]

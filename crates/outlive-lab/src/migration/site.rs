@@ -84,9 +84,7 @@ impl Site {
             hosts.push(host);
         }
         let numbers: Vec<u8> = hosts.iter().map(Host::number).collect();
-        let more_tables = tables(&numbers);
-        let options_of_pair = PairOptions { more_tables, ..PairOptions::direct(&[]) };
-        let pair = Pair::start(program, nodes, &[], &options_of_pair)?;
+        let pair = Pair::start(program, nodes, &[], &leading_to(&numbers))?;
         let mut targets = Vec::new();
         for (host, kind) in hosts.into_iter().zip(options.targets) {
             let mut target = Target::new(host, *kind, program, &pair.key_file(), options.sizes)?;
@@ -98,7 +96,14 @@ impl Site {
         Ok(site)
     }
 
-    /// Waits until the pair is whole, and both nodes can hand connections to every target.
+    /// Has both nodes lead to these of the targets only, by another configuration, while they run.
+    pub(crate) fn lead_to(&mut self, targets: &[usize]) -> Result<(), LabError> {
+        let numbers: Vec<u8> = targets.iter().map(|it| self.targets[*it].host.number()).collect();
+        self.pair.reconfigure(&[], &leading_to(&numbers))?;
+        self.wait_ready()
+    }
+
+    /// Waits until the pair is whole, and both nodes can hand connections to every target that they know.
     pub(crate) fn wait_ready(&mut self) -> Result<(), LabError> {
         retry_until(READY, "the pair and every target to be ready", || {
             Ok(self.pair.is_whole()?
@@ -121,6 +126,10 @@ impl Site {
         }
         target.start()
     }
+}
+
+fn leading_to(targets: &[u8]) -> PairOptions {
+    PairOptions { more_tables: tables(targets), ..PairOptions::direct(&[]) }
 }
 
 /// Leads packets for the tunnel addresses of `to` there.

@@ -255,6 +255,9 @@ nodes = [{}]
 set_sysctls = true
 status_socket = "{directory}/status.sock"
 
+[timeouts]
+linger = "2s"
+
 [tunnel]
 addresses = [{}]
 nodes = [{}]

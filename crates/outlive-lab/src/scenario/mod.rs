@@ -312,6 +312,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: migrate::bulk,
     },
     Scenario {
+        name: "migrate-reload",
+        about: "targets are added, and taken out of the file, while connections are migrated to them",
+        run: migrate::reload,
+    },
+    Scenario {
         name: "migrate-faults",
         about: "a balancer, an agent or a target's machine dies, again and again, under migrations",
         run: migrate::faults,

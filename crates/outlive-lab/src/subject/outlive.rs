@@ -95,11 +95,7 @@ impl Pair {
         let key = scratch::directory().map_err(failed)?;
         let key_file = key.path().join(KEY);
         generate_key(program, &key_file)?;
-        let numbers = (a.number(), b.number());
-        let config = |name: &str, own: u8, peer: u8| {
-            config_text(name, own, peer, &key_file, servers, options)
-        };
-        let configs = [config("a", numbers.0, numbers.1), config("b", numbers.1, numbers.0)];
+        let configs = config_texts([a.number(), b.number()], &key_file, servers, options);
         let mut pair = Self {
             a: Node::new(a, program, &configs[0])?,
             b: Node::new(b, program, &configs[1])?,
@@ -109,6 +105,15 @@ impl Pair {
         pair.b.start()?;
         retry_until(FORMING, "the pair to be formed", || pair.is_whole())?;
         Ok(pair)
+    }
+
+    /// Writes both nodes another configuration, and has them obey it.
+    pub fn reconfigure(&self, servers: &[&Host], options: &PairOptions) -> Result<(), LabError> {
+        let numbers = [self.a.host().number(), self.b.host().number()];
+        let configs = config_texts(numbers, &self.key_file(), servers, options);
+        self.a.configure(&configs[0])?;
+        self.b.configure(&configs[1])?;
+        self.a.reload()
     }
 
     /// The file with the key that both nodes share.
@@ -257,6 +262,17 @@ fn generate_key(program: &Path, to: &Path) -> Result<(), LabError> {
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     Err(failed(std::io::Error::other(format!("keygen: {}", said.trim()))))
+}
+
+/// The configurations of both nodes, which are hosts of these numbers.
+fn config_texts(
+    [a, b]: [u8; 2],
+    key_file: &Path,
+    servers: &[&Host],
+    options: &PairOptions,
+) -> [String; 2] {
+    let text = |name, own, peer| config_text(name, own, peer, key_file, servers, options);
+    [text("a", a, b), text("b", b, a)]
 }
 
 /// The configuration of one node of a pair.

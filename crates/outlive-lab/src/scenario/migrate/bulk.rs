@@ -4,17 +4,16 @@
 //! for it in nobody's name (the fast path). The whole machine's time less that of the run without a balancer has all of that in it, and
 //! all that clients and server pay for segments that come by another way.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{add_logs, add_outcome, counted, require_all, require_once};
+use super::{add_logs, add_outcome, counted, require_all, require_once, while_asking};
 use crate::error::LabError;
 use crate::host::Host;
 use crate::link::LinkKind;
-use crate::migration::asking::{Asking, Outcome, Until};
+use crate::migration::asking::{Asking, Outcome};
 use crate::migration::site::{MIGRATED_PORT, SERVER_PORT, SPLICED_PORT, Site, SiteOptions};
 use crate::processor;
 use crate::report::Report;
@@ -181,12 +180,10 @@ fn measure(
 
 /// Asks again and again for that long.
 fn run_for(asking: Asking, client: &Host, length: Duration) -> Result<Outcome, LabError> {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let asked = scope.spawn(|| asking.run(client, Until::Stopped(&stop)));
+    let (outcome, ()) = while_asking(client, &[asking], || {
         // The measurement's length.
         thread::sleep(length);
-        stop.store(true, Relaxed);
-        asked.join().expect("asking does not panic")
-    })
+        Ok(())
+    })?;
+    Ok(outcome)
 }

@@ -7,31 +7,24 @@
 //! What is required: no wrong byte, no request answered twice, nobody left without an answer or a reset. Balancers die without any loss. With
 //! a target die at most the connections that had been handed to it for good, as the balancer counts them.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{add_logs, add_outcome, counted, require_all, require_once, told};
+use super::{
+    LONG, SMALL, add_logs, add_outcome, counted, mixed_load, require_all, require_once, told,
+    while_asking,
+};
 use crate::clock::retry_until;
 use crate::error::LabError;
 use crate::impairment::Impairment;
 use crate::link::LinkKind;
 use crate::migration::Victim;
-use crate::migration::asking::{Asking, Outcome, Until};
-use crate::migration::site::{MIGRATED_PORT, Site, SiteOptions};
+use crate::migration::site::{Site, SiteOptions};
 use crate::report::{Report, as_seconds};
 use crate::scenario::Settings;
 use crate::traffic::Failure;
-
-const SMALL: usize = 2_000;
-const LONG: usize = 512 << 10;
-/// Long answers at a time, for each IP version.
-const SLOW_AT_ONCE: usize = 4;
-
-/// Far longer than any end of a connection takes that the other end is told of.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long a takeover may take.
 const TAKE_OVER: Duration = Duration::from_secs(30);
@@ -64,35 +57,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Report, LabError> {
     let mut site = Site::new(settings.program()?, settings.seed, &options)?;
     let mut report = Report::new("migrate-faults", &site.lab);
     let client = site.client.clone();
-    let loads: Vec<Asking> = settings
-        .ipv6
-        .iter()
-        .flat_map(|ipv6| {
-            let to = site.address(*ipv6, MIGRATED_PORT);
-            let small = Asking {
-                to,
-                len: SMALL,
-                at_once: migration.at_once,
-                slow: false,
-                patience: PATIENCE,
-            };
-            [small, Asking { len: LONG, at_once: SLOW_AT_ONCE, slow: true, ..small }]
-        })
-        .collect();
-    let stop = AtomicBool::new(false);
-    let (outcome, deaths) = thread::scope(|scope| -> Result<_, LabError> {
-        let running: Vec<_> = loads
-            .iter()
-            .map(|asking| scope.spawn(|| asking.run(&client, Until::Stopped(&stop))))
-            .collect();
-        let deaths = rounds(&mut site, settings);
-        stop.store(true, Relaxed);
-        let mut all = Outcome::default();
-        for load in running {
-            all += load.join().expect("asking does not panic")?;
-        }
-        Ok((all, deaths?))
-    })?;
+    let loads = mixed_load(&site, settings);
+    let (outcome, deaths) = while_asking(&client, &loads, || rounds(&mut site, settings))?;
 
     add_outcome(&mut report, &outcome);
     require_once(&mut report, &site, &outcome.asked);

@@ -4,8 +4,12 @@ mod bulk;
 mod content;
 mod faults;
 mod latency;
+mod reload;
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -14,13 +18,15 @@ pub(super) use self::bulk::run as bulk;
 pub(super) use self::content::run as content;
 pub(super) use self::faults::run as faults;
 pub(super) use self::latency::run as latency;
+pub(super) use self::reload::run as reload;
 
+use super::Settings;
 use crate::error::LabError;
-use crate::migration::MigrationMode;
-use crate::migration::Victim;
-use crate::migration::asking::{LostAnswer, Outcome};
-use crate::migration::site::Site;
+use crate::host::Host;
+use crate::migration::asking::{Asking, LostAnswer, Outcome, Until};
+use crate::migration::site::{MIGRATED_PORT, Site};
 use crate::migration::target::Target;
+use crate::migration::{MigrationMode, Victim};
 use crate::report::Report;
 
 /// What scenarios with migrations are told.
@@ -69,6 +75,14 @@ impl Latency {
     }
 }
 
+/// Lengths of answers under the [mixed load](mixed_load).
+const SMALL: usize = 2_000;
+const LONG: usize = 512 << 10;
+/// Long answers at a time, for each IP version.
+const SLOW_AT_ONCE: usize = 4;
+/// Far longer than any end of a connection takes that the other end is told of.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// Whether there is a HAProxy to compare with.
 fn haproxy_is_there() -> bool {
     Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_ok()
@@ -93,6 +107,44 @@ fn require_all(report: &mut Report, what: &str, outcome: &Outcome) {
     if !lost.is_empty() {
         report.measure("lost_answers", lost);
     }
+}
+
+/// Small answers as fast as they go, and long ones to clients that read slowly, for each IP version.
+fn mixed_load(site: &Site, settings: &Settings) -> Vec<Asking> {
+    let of = |ipv6: &bool| {
+        let small = Asking {
+            to: site.address(*ipv6, MIGRATED_PORT),
+            len: SMALL,
+            at_once: settings.migration.at_once,
+            slow: false,
+            patience: PATIENCE,
+        };
+        [small, Asking { len: LONG, at_once: SLOW_AT_ONCE, slow: true, ..small }]
+    };
+    settings.ipv6.iter().flat_map(of).collect()
+}
+
+/// Asks in all these ways until `meanwhile` is done, and everything that is under way then has come to its end.
+fn while_asking<T>(
+    client: &Host,
+    loads: &[Asking],
+    meanwhile: impl FnOnce() -> Result<T, LabError>,
+) -> Result<(Outcome, T), LabError> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ask = |asking: &Asking| {
+            let (asking, stop) = (*asking, &stop);
+            scope.spawn(move || asking.run(client, Until::Stopped(stop)))
+        };
+        let running: Vec<_> = loads.iter().map(ask).collect();
+        let done = meanwhile();
+        stop.store(true, Relaxed);
+        let mut all = Outcome::default();
+        for load in running {
+            all += load.join().expect("asking does not panic")?;
+        }
+        Ok((all, done?))
+    })
 }
 
 /// No request may have been answered twice. Gives how many were answered for somebody who is not the client: those that the node has
