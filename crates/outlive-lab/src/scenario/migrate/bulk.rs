@@ -102,6 +102,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Report, LabError> {
     report.measure("mode", settings.migration.mode.name());
     report.measure("migrated", migrated);
     report.require(migrated > 0, || "nothing was migrated".to_owned());
+    let by_process = counted(&site, "packets_tunnelled")? as f64 / migrated.max(1) as f64;
+    report.measure("packets_by_the_process", by_process);
     let of = |index: usize, value: fn(&Sample) -> f64| {
         median(&samples[index].iter().map(value).collect::<Vec<_>>())
     };
