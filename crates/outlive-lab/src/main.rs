@@ -70,7 +70,7 @@ struct Arguments {
     /// log-receiver: no acknowledgment on the wire may come before its fsync
     #[arg(long)]
     wire: bool,
-    /// failover: what the listeners do ("direct", "terminate") [default: direct]. compare: with "terminate",
+    /// What the listeners of a pair do ("direct", "terminate") [default: direct]. compare: with "terminate",
     /// listeners that terminate are measured beside those that splice. migrate: what becomes of connections
     /// ("kernel", "replay", and for the plain scenario "splice") [default: kernel]
     #[arg(long, value_enum, conflicts_with = "synthetic")]

@@ -39,6 +39,7 @@ use crate::crowd::WorkerProgram;
 use crate::error::LabError;
 use crate::picture::Picture;
 use crate::report::Report;
+use crate::subject::outlive::PairOptions;
 
 /// What a scenario is told.
 #[derive(Debug, Clone)]
@@ -79,7 +80,7 @@ pub struct Settings {
     pub power_cut: bool,
     /// Whether acknowledgments are held against synchronisations, for `log-receiver`.
     pub wire: bool,
-    /// What the listeners do, for `failover` and `compare`.
+    /// What the listeners of a pair do, for most scenarios with one.
     pub mode: ListenerMode,
     /// Whether the peers are made by the lab, packet by packet, for `failover`.
     pub synthetic: bool,
@@ -159,6 +160,12 @@ impl Settings {
     /// The log receiver, or the error that says how to get it.
     pub fn receiver(&self) -> Result<&Path, LabError> {
         self.receiver.as_deref().ok_or(LabError::NoReceiver)
+    }
+
+    /// A pair with listeners at these ports that are of the mode wanted.
+    fn pair_options(&self, ports: &[u16]) -> PairOptions {
+        let terminate = self.mode == ListenerMode::Terminate;
+        PairOptions { terminate, ..PairOptions::direct(ports) }
     }
 
     /// How long it goes on, for scenarios that are told in minutes.
