@@ -58,7 +58,7 @@ pub struct Settings {
     pub subjects: Vec<SubjectKind>,
     /// Only workloads with this in their name, for `compare`.
     pub workload: String,
-    /// How often each measurement is repeated, for `compare`.
+    /// How often each measurement is repeated, for `compare` and others that compare.
     pub rounds: usize,
     /// How long each measurement counts, for `compare`.
     pub seconds: f64,
@@ -80,6 +80,8 @@ pub struct Settings {
     pub power_cut: bool,
     /// Whether acknowledgments are held against synchronisations, for `log-receiver`.
     pub wire: bool,
+    /// Whether its speed is compared with that of one on the kernel's sockets, for `log-receiver`.
+    pub compare: bool,
     /// What the listeners of a pair do, for most scenarios with one.
     pub mode: ListenerMode,
     /// Whether the peers are made by the lab, packet by packet, for `failover`.
@@ -143,6 +145,7 @@ impl Default for Settings {
             senders: 50,
             power_cut: false,
             wire: false,
+            compare: false,
             mode: ListenerMode::Direct,
             synthetic: false,
             ipv6: vec![false, true],
