@@ -70,7 +70,10 @@ struct Arguments {
     /// log-receiver: no acknowledgment on the wire may come before its fsync
     #[arg(long)]
     wire: bool,
-    /// failover: what the listeners do ("direct", "terminate") [default: direct]. compare: with "terminate",
+    /// log-receiver: how fast, against the same on sockets of the kernel that acknowledges on receipt
+    #[arg(long, conflicts_with_all = ["power_cut", "wire"])]
+    compare: bool,
+    /// What the listeners of a pair do ("direct", "terminate") [default: direct]. compare: with "terminate",
     /// listeners that terminate are measured beside those that splice. migrate: what becomes of connections
     /// ("kernel", "replay", and for the plain scenario "splice") [default: kernel]
     #[arg(long, value_enum, conflicts_with = "synthetic")]
@@ -199,6 +202,7 @@ fn main() -> ExitCode {
         senders: arguments.senders,
         power_cut: arguments.power_cut,
         wire: arguments.wire,
+        compare: arguments.compare,
         mode: arguments.mode.and_then(Mode::listeners).unwrap_or(ListenerMode::Direct),
         synthetic: arguments.synthetic,
         ipv6: arguments.ip.versions(),

@@ -5,6 +5,7 @@
 
 mod log;
 mod merge;
+mod plain;
 mod receiver;
 
 use std::{
@@ -47,8 +48,8 @@ struct Run {
     #[arg(long)]
     listen: SocketAddr,
     /// The interface on which neighbours ask for the address.
-    #[arg(long)]
-    interface: String,
+    #[arg(long, required_unless_present = "plain")]
+    interface: Option<String>,
     /// Where the records go.
     #[arg(long)]
     log: PathBuf,
@@ -64,6 +65,9 @@ struct Run {
     /// Own and peer's address of a path of heartbeats. May be given several times.
     #[arg(long, value_name = "OWN=PEER", value_parser = addresses)]
     heartbeat: Vec<(SocketAddr, SocketAddr)>,
+    /// For comparison: sockets of the kernel, which acknowledges on receipt. The address is one of this machine's.
+    #[arg(long, conflicts_with_all = ["interface", "node"])]
+    plain: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -78,8 +82,8 @@ fn addresses(text: &str) -> Result<(SocketAddr, SocketAddr)> {
 }
 
 impl Run {
-    fn config(&self) -> Result<HostConfig> {
-        let mut config = HostConfig::new(self.listen.ip(), &self.interface);
+    fn config(&self, interface: &str) -> Result<HostConfig> {
+        let mut config = HostConfig::new(self.listen.ip(), interface);
         if let (Some(node), Some(key), Some(state)) = (self.node, &self.key, self.state) {
             let key = PairKey::load(key).with_context(|| key.display().to_string())?;
             let node = match node {
@@ -98,8 +102,12 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(run) => {
             tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-            let config = run.config()?;
-            tokio::runtime::Runtime::new()?.block_on(receiver::run(config, run.listen, &run.log))
+            let runtime = tokio::runtime::Runtime::new()?;
+            let Some(interface) = &run.interface else {
+                return runtime.block_on(plain::run(run.listen, &run.log));
+            };
+            let config = run.config(interface)?;
+            runtime.block_on(receiver::run(config, run.listen, &run.log))
         }
         Command::Merge { logs, connections } => {
             let mut out = BufWriter::new(std::io::stdout().lock());

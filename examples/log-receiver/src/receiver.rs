@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::log::Log;
 
 /// Bytes taken at once of one connection.
-const CHUNK: usize = 64 << 10;
+pub(crate) const CHUNK: usize = 64 << 10;
 
 /// Receives until the process is told to stop.
 pub(crate) async fn run(config: HostConfig, listen: SocketAddr, path: &Path) -> Result<()> {

@@ -63,3 +63,13 @@ fn no_acknowledgment_on_the_wire_comes_before_its_fsync() {
     assert_eq!(report.measured["violations"], 0, "{report}");
     assert!(report.measured["acknowledgments"].as_u64() > Some(100), "{report}");
 }
+
+#[test]
+fn its_speed_is_compared_with_that_of_the_kernels_sockets() {
+    let settings = Settings { compare: true, rounds: 1, seconds: 0.02, ..settings() };
+    let Some(report) = run(&settings) else { return };
+    let rows = report.measured["rows"].as_array().expect("a list");
+    let subjects: Vec<_> = rows.iter().map(|row| row["subject"].as_str().unwrap_or("")).collect();
+    assert_eq!(subjects, ["pair", "alone", "plain"], "{report}");
+    assert!(rows.iter().all(|row| row["mbyte_s"].as_f64() > Some(0.0)), "{report}");
+}

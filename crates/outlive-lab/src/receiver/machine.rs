@@ -30,13 +30,20 @@ pub(crate) enum Name {
     B,
 }
 
-/// One of a pair.
+/// What a receiver is told to be.
 #[derive(Debug, Clone)]
-pub(crate) struct Role {
-    pub(crate) name: Name,
-    /// The peer's address, without a port.
-    pub(crate) peer: std::net::IpAddr,
-    pub(crate) key: PathBuf,
+pub(crate) enum Role {
+    /// One of a pair.
+    Node {
+        name: Name,
+        /// The peer's address, without a port.
+        peer: std::net::IpAddr,
+        key: PathBuf,
+    },
+    /// Without a standby.
+    Alone,
+    /// On sockets of the kernel.
+    Plain,
 }
 
 /// A host, the receiver on it, and its disk.
@@ -88,15 +95,20 @@ impl Machine {
     /// Starts the receiver, with the log as it is.
     pub(crate) fn start(&mut self) -> Result<(), LabError> {
         let mut command = Command::new(&self.program);
-        command.args(["run", "--interface", INTERFACE, "--listen", &self.service.to_string()]);
+        command.args(["run", "--listen", &self.service.to_string()]);
         command.arg("--log").arg(self.log());
-        let Role { name, peer, key } = &self.role;
-        let own = self.host.socket(self.service.is_ipv6(), 0).ip();
-        let both =
-            |port| format!("{}={}", SocketAddr::new(own, port), SocketAddr::new(*peer, port));
-        command.args(["--node", if *name == Name::A { "a" } else { "b" }]);
-        command.args(["--state", &both(7400), "--heartbeat", &both(7401)]);
-        command.arg("--key").arg(key);
+        match &self.role {
+            Role::Plain => drop(command.arg("--plain")),
+            Role::Alone | Role::Node { .. } => drop(command.args(["--interface", INTERFACE])),
+        }
+        if let Role::Node { name, peer, key } = &self.role {
+            let own = self.host.socket(self.service.is_ipv6(), 0).ip();
+            let both =
+                |port| format!("{}={}", SocketAddr::new(own, port), SocketAddr::new(*peer, port));
+            command.args(["--node", if *name == Name::A { "a" } else { "b" }]);
+            command.args(["--state", &both(7400), "--heartbeat", &both(7401)]);
+            command.arg("--key").arg(key);
+        }
         let failed = |source| LabError::Program { program: "opening a log".into(), source };
         let path = self.messages_path();
         let messages = File::options().create(true).append(true).open(path).map_err(failed)?;

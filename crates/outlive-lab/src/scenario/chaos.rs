@@ -22,7 +22,6 @@ use super::rig::{PORT, Rig};
 use crate::error::LabError;
 use crate::link::{Cut, LinkKind};
 use crate::report::{Report, as_seconds};
-use crate::subject::outlive::PairOptions;
 use crate::subject::{Cluster, Machine};
 
 /// The largest of the transfers that each step begins, in bytes.
@@ -42,7 +41,7 @@ struct Done {
 }
 
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
-    let options = PairOptions::direct(&[PORT]);
+    let options = settings.pair_options(&[PORT]);
     let mut rig = Rig::new(settings.program()?, settings.seed, &LinkKind::Plain, &options)?;
     let observer = &mut Nobody;
     let mut course = Course::with_book(&rig.lab, &rig.book, observer);

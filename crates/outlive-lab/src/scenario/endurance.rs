@@ -30,7 +30,8 @@ const TIME_WAIT: &str = "[timeouts]\ntime_wait = \"2s\"\n";
 const SLACK_KB: u64 = 8 << 10;
 
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
-    let options = PairOptions { more_tables: TIME_WAIT.to_owned(), ..PairOptions::direct(&[PORT]) };
+    let options =
+        PairOptions { more_tables: TIME_WAIT.to_owned(), ..settings.pair_options(&[PORT]) };
     let mut rig = Rig::new(settings.program()?, settings.seed, &LinkKind::Plain, &options)?;
     let observer = &mut Nobody;
     let mut course = Course::with_book(&rig.lab, &rig.book, observer);

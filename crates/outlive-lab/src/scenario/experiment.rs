@@ -8,7 +8,7 @@ use super::course::{Course, Nobody, Observer};
 use super::fault::Fault;
 use super::ordeal::Ordeal;
 use super::rig::{PORT, Rig};
-use super::{Settings, mix};
+use super::{ListenerMode, Settings, mix};
 use crate::error::LabError;
 use crate::impairment::Impairment;
 use crate::link::LinkKind;
@@ -138,28 +138,29 @@ impl Experiment {
     }
 }
 
-fn run(settings: &Settings, experiment: &Experiment) -> Result<Report, LabError> {
+fn run(settings: &Settings, mut experiment: Experiment) -> Result<Report, LabError> {
+    experiment.pair.terminate = settings.mode == ListenerMode::Terminate;
     let (report, picture) = experiment.run(settings.program()?, settings.seed, &mut Nobody)?;
     settings.save(&picture)?;
     Ok(report)
 }
 
 pub(super) fn kill(settings: &Settings) -> Result<Report, LabError> {
-    run(settings, &Experiment::new("failover-kill", &[Fault::Kill]))
+    run(settings, Experiment::new("failover-kill", &[Fault::Kill]))
 }
 
 pub(super) fn cut(settings: &Settings) -> Result<Report, LabError> {
-    run(settings, &Experiment::new("failover-cut", &[Fault::Cut]))
+    run(settings, Experiment::new("failover-cut", &[Fault::Cut]))
 }
 
 pub(super) fn freeze(settings: &Settings) -> Result<Report, LabError> {
-    run(settings, &Experiment::new("failover-freeze", &[Fault::Freeze]))
+    run(settings, Experiment::new("failover-freeze", &[Fault::Freeze]))
 }
 
 pub(super) fn series(settings: &Settings) -> Result<Report, LabError> {
     let faults = [Fault::Kill, Fault::Cut, Fault::Freeze, Fault::Kill];
     let name = "failover-series";
-    run(settings, &Experiment { bulk: 1 << 30, ..Experiment::new(name, &faults) })
+    run(settings, Experiment { bulk: 1 << 30, ..Experiment::new(name, &faults) })
 }
 
 pub(super) fn inspect(settings: &Settings) -> Result<Report, LabError> {
@@ -167,7 +168,7 @@ pub(super) fn inspect(settings: &Settings) -> Result<Report, LabError> {
     let faults = [Fault::Kill, Fault::Cut];
     let experiment =
         Experiment { pair, http: true, ..Experiment::new("failover-inspect", &faults) };
-    run(settings, &experiment)
+    run(settings, experiment)
 }
 
 pub(super) fn bad_links(settings: &Settings) -> Result<Report, LabError> {
@@ -177,5 +178,5 @@ pub(super) fn bad_links(settings: &Settings) -> Result<Report, LabError> {
         pace: 128 << 10,
         ..Experiment::new("failover-bad", &[Fault::Kill, Fault::Cut])
     };
-    run(settings, &experiment)
+    run(settings, experiment)
 }

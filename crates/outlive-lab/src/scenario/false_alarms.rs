@@ -66,7 +66,7 @@ fn try_timeout(
         "detection_timeout = \"{timeout_ms}ms\"\nheartbeat_interval = \"{}ms\"\n",
         timeout_ms / HEARTBEATS
     );
-    let options = PairOptions { peer_lines, ..PairOptions::direct(&[PORT]) };
+    let options = PairOptions { peer_lines, ..settings.pair_options(&[PORT]) };
     let mut rig = Rig::new(settings.program()?, settings.seed, &LinkKind::Plain, &options)?;
     let observer = &mut Nobody;
     let mut course = Course::with_book(&rig.lab, &rig.book, observer);

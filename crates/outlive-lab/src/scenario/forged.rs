@@ -16,7 +16,7 @@ use crate::impairment::Impairment;
 use crate::link::LinkKind;
 use crate::report::Report;
 use crate::subject::Subject;
-use crate::subject::outlive::{Pair, PairOptions};
+use crate::subject::outlive::Pair;
 use crate::subject::routing::Router;
 use crate::topology::Lab;
 use crate::traffic::{Book, Client, Plan, Server, Transfer};
@@ -61,7 +61,7 @@ pub(super) fn through_pair(settings: &Settings) -> Result<Report, LabError> {
         scene.lab.host("node-a", 2, LinkKind::Plain)?,
         scene.lab.host("node-b", 3, LinkKind::Plain)?,
     );
-    let options = PairOptions::direct(&[PORT]);
+    let options = settings.pair_options(&[PORT]);
     let mut pair = Pair::start(settings.program()?, nodes, &[&scene.server], &options)?;
     let a_is_active = pair.a.is(|status| status.role == "active")?;
     let active = if a_is_active { &pair.a } else { &pair.b };

@@ -17,7 +17,7 @@ use super::{Settings, mix};
 use crate::error::LabError;
 use crate::link::LinkKind;
 use crate::report::Report;
-use crate::subject::outlive::{FORMING, PairOptions};
+use crate::subject::outlive::FORMING;
 use crate::traffic::Group;
 
 /// The largest of the transfers, in bytes.
@@ -34,7 +34,7 @@ struct Round {
 }
 
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
-    let options = PairOptions::direct(&[PORT]);
+    let options = settings.pair_options(&[PORT]);
     let mut rig = Rig::new(settings.program()?, settings.seed, &LinkKind::Plain, &options)?;
     let observer = &mut Nobody;
     let mut course = Course::with_book(&rig.lab, &rig.book, observer);

@@ -1,5 +1,7 @@
 //! Two log receivers, ordinary senders, and one death after the other: every record is in the logs once.
 
+mod speed;
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -37,6 +39,9 @@ const EVERY: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
+    if settings.compare {
+        return speed::run(settings);
+    }
     let program = settings.receiver()?;
     let library = match (settings.power_cut || settings.wire, &settings.powercut) {
         (false, _) => None,
@@ -163,7 +168,7 @@ impl Pair {
         let [a, b] = hosts;
         let addresses = [a.socket(false, 0).ip(), b.socket(false, 0).ip()];
         let machine = |host, name, peer| {
-            let role = Role { name, peer, key: key.clone() };
+            let role = Role::Node { name, peer, key: key.clone() };
             Machine::new(host, program, service(), role, library)
         };
         let machines = [machine(a, Name::A, addresses[1])?, machine(b, Name::B, addresses[0])?];

@@ -39,6 +39,7 @@ use crate::crowd::WorkerProgram;
 use crate::error::LabError;
 use crate::picture::Picture;
 use crate::report::Report;
+use crate::subject::outlive::PairOptions;
 
 /// What a scenario is told.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ pub struct Settings {
     pub subjects: Vec<SubjectKind>,
     /// Only workloads with this in their name, for `compare`.
     pub workload: String,
-    /// How often each measurement is repeated, for `compare`.
+    /// How often each measurement is repeated, for `compare` and others that compare.
     pub rounds: usize,
     /// How long each measurement counts, for `compare`.
     pub seconds: f64,
@@ -79,7 +80,9 @@ pub struct Settings {
     pub power_cut: bool,
     /// Whether acknowledgments are held against synchronisations, for `log-receiver`.
     pub wire: bool,
-    /// What the listeners do, for `failover` and `compare`.
+    /// Whether its speed is compared with that of one on the kernel's sockets, for `log-receiver`.
+    pub compare: bool,
+    /// What the listeners of a pair do, for most scenarios with one.
     pub mode: ListenerMode,
     /// Whether the peers are made by the lab, packet by packet, for `failover`.
     pub synthetic: bool,
@@ -142,6 +145,7 @@ impl Default for Settings {
             senders: 50,
             power_cut: false,
             wire: false,
+            compare: false,
             mode: ListenerMode::Direct,
             synthetic: false,
             ipv6: vec![false, true],
@@ -159,6 +163,12 @@ impl Settings {
     /// The log receiver, or the error that says how to get it.
     pub fn receiver(&self) -> Result<&Path, LabError> {
         self.receiver.as_deref().ok_or(LabError::NoReceiver)
+    }
+
+    /// A pair with listeners at these ports that are of the mode wanted.
+    fn pair_options(&self, ports: &[u16]) -> PairOptions {
+        let terminate = self.mode == ListenerMode::Terminate;
+        PairOptions { terminate, ..PairOptions::direct(ports) }
     }
 
     /// How long it goes on, for scenarios that are told in minutes.

@@ -43,13 +43,13 @@ struct Row {
 
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     let program = settings.program()?;
-    let options = PairOptions::direct(&PORTS);
+    let options = settings.pair_options(&PORTS);
     let off: Arena<Alone> = Arena::new(settings.seed, |Site { nodes, server, .. }| {
         Ok((Box::new(Alone::start(program, nodes, &[server], &options)?), Vec::new()))
     })?;
     let pair = |replication: &str| -> Result<Arena<Pair>, LabError> {
         let listener_lines = format!("replication = \"{replication}\"\n");
-        let options = PairOptions { listener_lines, ..PairOptions::direct(&PORTS) };
+        let options = PairOptions { listener_lines, ..settings.pair_options(&PORTS) };
         Arena::new(settings.seed, |Site { nodes, server, .. }| {
             Ok((Box::new(Pair::start(program, nodes, &[server], &options)?), Vec::new()))
         })

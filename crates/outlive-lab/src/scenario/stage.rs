@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::course::Course;
-use super::{Contender, ListenerMode, Settings};
+use super::{Contender, Settings};
 use crate::crowd::{Crowd, CrowdOptions};
 use crate::error::LabError;
 use crate::host::Host;
 use crate::link::LinkKind;
 use crate::subject::Cluster;
 use crate::subject::keepalived::{self, KeepalivedPair};
-use crate::subject::outlive::{Pair, PairOptions};
+use crate::subject::outlive::Pair;
 use crate::topology::Lab;
 use crate::traffic::{Book, Group, Plan};
 
@@ -71,8 +71,7 @@ impl Stage {
         let behind: Vec<&Host> = server_hosts.iter().collect();
         let cluster: Box<dyn Cluster> = match settings.contender {
             Contender::Outlive => {
-                let terminate = settings.mode == ListenerMode::Terminate;
-                let options = PairOptions { terminate, ..PairOptions::direct(&[PORT]) };
+                let options = settings.pair_options(&[PORT]);
                 Box::new(Pair::start(settings.program()?, nodes, &behind, &options)?)
             }
             Contender::Haproxy => Box::new(KeepalivedPair::start(nodes, &behind, &[PORT])?),

@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::link::LinkKind;
 use crate::report::Report;
 use crate::subject::Subject;
-use crate::subject::outlive::{Pair, PairOptions};
+use crate::subject::outlive::Pair;
 use crate::topology::Lab;
 use crate::traffic::{Client, Plan, Reader, Server, Transfer};
 
@@ -32,7 +32,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     let observer = &mut Nobody;
     let mut course = Course::new(&lab, observer);
     let server = Server::start(&server_host, course.book(), &[PORT])?;
-    let options = PairOptions::direct(&[PORT]);
+    let options = settings.pair_options(&[PORT]);
     let pair = Pair::start(settings.program()?, nodes, &[&server_host], &options)?;
     let client = Client::start(&client_host, course.book(), settings.seed)?;
 
