@@ -125,7 +125,8 @@ impl Stream {
     /// the standby holds nothing of that, and nothing waits for it: a download costs no more than without
     /// a standby. In return, after a takeover the program writes again what the other end has not
     /// acknowledged, from [`written`](Self::written) on, and before its first transaction that
-    /// acknowledges something or changes the state. What the other end has already is not sent.
+    /// acknowledges something or changes the state. (To repeat what was decided before is no change.) What
+    /// the other end has already is not sent.
     ///
     /// If the other end has more than was written until then, or the stream ends elsewhere than
     /// before, it is another output. The connection is reset rather than one output spliced to the other:

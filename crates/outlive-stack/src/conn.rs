@@ -219,6 +219,9 @@ impl Conn {
 
     /// Takes a transaction that [can be](Self::check). Gives its number.
     pub(crate) fn add(&mut self, transaction: Transaction) -> u64 {
+        if self.is_decision(&transaction) {
+            self.waiting.note_decision();
+        }
         self.ending |= transaction.end;
         self.end_acknowledged |= transaction.acknowledge_end;
         if let Some(state) = &transaction.state {
@@ -230,6 +233,14 @@ impl Conn {
         self.issued += 1;
         self.waiting.add(transaction, self.issued);
         self.issued
+    }
+
+    /// It changes what the output of a program is computed from that computes it again. What was decided
+    /// before a takeover may be repeated after it.
+    fn is_decision(&self, transaction: &Transaction) -> bool {
+        transaction.acknowledge > 0
+            || (transaction.acknowledge_end && !self.end_acknowledged)
+            || transaction.state.as_ref().is_some_and(|state| *state != self.state)
     }
 
     /// Everything that waits takes effect.

@@ -174,7 +174,7 @@ impl Stack {
         let conn = &mut self.table[slot];
         conn.stage = Stage::Released;
         if conn.is_over() {
-            return self.forget(now, slot);
+            return self.let_go(now, slot);
         }
         let missing = conn.outstanding() > 0
             || conn.tcp.unread() > 0
@@ -199,9 +199,16 @@ impl Stack {
         self.abort_slot(now, slot);
     }
 
+    /// The program has nothing more to do with a connection that is over.
+    fn let_go(&mut self, now: Time, slot: usize) {
+        if !self.table[slot].tcp.is_parting() {
+            self.forget(now, slot);
+        }
+    }
+
     fn abort_slot(&mut self, now: Time, slot: usize) {
         if self.table[slot].closed.is_some() {
-            return self.forget(now, slot);
+            return self.let_go(now, slot);
         }
         self.table[slot].tcp.abort();
         self.touch(now, slot);

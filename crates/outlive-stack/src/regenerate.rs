@@ -78,7 +78,8 @@ impl Stack {
     ///
     /// After a takeover the program writes again from
     /// [`Accepted::written`](crate::Accepted::written) on, before it decides anything: before the
-    /// first transaction that acknowledges or changes the state. If the other end turns out to have more
+    /// first transaction that acknowledges or changes the state (to repeat what was decided before the
+    /// takeover changes nothing). If the other end turns out to have more
     /// than was written until then, or the stream ends elsewhere, it is another output, and the
     /// connection is reset: [`Closed::OutputDiverged`].
     ///

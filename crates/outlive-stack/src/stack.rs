@@ -354,6 +354,9 @@ impl Stack {
         self.tell_room(slot);
         self.note_withheld(now, slot);
         self.set_timer(slot);
+        if self.table[slot].closed.is_some() && !self.table[slot].tcp.is_parting() {
+            self.depart(now, slot);
+        }
     }
 
     fn note_withheld(&mut self, now: Time, slot: usize) {
@@ -408,12 +411,24 @@ impl Stack {
                 self.listeners.leave_half_open(local);
                 self.forget(now, slot);
             }
-            Stage::Released => self.forget(now, slot),
-            Stage::Queued => self.table.leave_ends(slot),
-            Stage::Open => {
-                self.table.leave_ends(slot);
-                self.events.push_back(Event::Closed(id));
+            Stage::Open => self.events.push_back(Event::Closed(id)),
+            Stage::Released | Stage::Queued => {}
+        }
+        if matches!(stage, Stage::Released | Stage::Queued | Stage::Open) {
+            if self.table[slot].tcp.is_parting() {
+                self.set_timer(slot);
+            } else {
+                self.depart(now, slot);
             }
+        }
+    }
+
+    /// The other end of a connection that is over need not be told anything more.
+    fn depart(&mut self, now: Time, slot: usize) {
+        if self.table[slot].stage == Stage::Released {
+            self.forget(now, slot);
+        } else {
+            self.table.leave_ends(slot);
         }
     }
 

@@ -68,11 +68,6 @@ impl Transaction {
     pub fn output_len(&self) -> usize {
         self.output.len()
     }
-
-    /// It changes what the output of a program is computed from that computes it again.
-    pub(crate) fn decides(&self) -> bool {
-        self.acknowledge > 0 || self.acknowledge_end || self.state.is_some()
-    }
 }
 
 /// Transactions that take effect together: those that came while the ones before them were being
@@ -87,8 +82,8 @@ pub(crate) struct Batch {
     pub(crate) state: Option<Bytes>,
     /// The program has let the connection go: what it wrote is sent, and nothing more is wanted.
     pub(crate) release: bool,
-    /// The output from this piece on belongs to the first of them that [decides](Transaction::decides)
-    /// something, or follows it.
+    /// The output from this piece on belongs to the first of them that decides something, or
+    /// follows it.
     pub(crate) decided: Option<usize>,
     /// The number of the last of them; zero if there is none.
     pub(crate) last: u64,
@@ -121,10 +116,12 @@ impl Batch {
         self.decided.is_none() && !self.end && !self.release
     }
 
+    /// The next one decides something.
+    pub(crate) fn note_decision(&mut self) {
+        self.decided.get_or_insert(self.output.len());
+    }
+
     pub(crate) fn add(&mut self, transaction: Transaction, number: u64) {
-        if transaction.decides() {
-            self.decided.get_or_insert(self.output.len());
-        }
         self.acknowledge += transaction.acknowledge;
         self.acknowledge_end |= transaction.acknowledge_end;
         if !transaction.output.is_empty() {

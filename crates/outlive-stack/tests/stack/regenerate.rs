@@ -13,6 +13,8 @@ use crate::world::{Node, World, local};
 const MINUTES: Duration = Duration::from_secs(600);
 /// Answers are this long for each unit of the request.
 const UNIT: usize = 700;
+/// What comes at the end: several segments.
+const FAREWELL: &[u8] = &[b'.'; 4_000];
 /// Bytes written at once.
 const PIECE: usize = 1_100;
 
@@ -53,6 +55,7 @@ fn other_output(requests: &[u8], first: usize) -> Vec<u8> {
     for (number, units) in requests.iter().enumerate().skip(first) {
         all.extend(answer(number, *units, true));
     }
+    all.extend(FAREWELL);
     all
 }
 
@@ -122,13 +125,22 @@ fn go_on(
         match node.stack.read(now, id, 1)? {
             Chunk::Data { position, bytes } => {
                 assert_eq!(position, talk.requests.len() as u64);
+                let begin = talk.output.len();
                 talk.output.extend(answer(talk.requests.len(), bytes[0], talk.other));
                 talk.requests.extend_from_slice(&bytes);
                 let transaction = Transaction::new().acknowledge(1).state(talk.requests.clone());
+                // The beginning of the answer goes with the decision.
+                let first = (talk.output.len() - begin).min(PIECE / 2).min(node.stack.room(id)?);
+                let first = &talk.output[begin..begin + first];
+                talk.written += first.len();
+                let transaction = transaction.write(first.to_vec());
                 node.stack.commit(now, id, transaction).map_err(closed)?;
             }
             Chunk::End { .. } => {
-                let end = Transaction::new().acknowledge_end().end();
+                if node.stack.room(id)? < FAREWELL.len() {
+                    return Ok(true);
+                }
+                let end = Transaction::new().acknowledge_end().write(FAREWELL).end();
                 node.stack.commit(now, id, end).map_err(closed)?;
                 return Ok(false);
             }
@@ -155,7 +167,12 @@ fn assert_complete(world: &World, requests: &[&[u8]]) {
     for (client, requests) in world.clients.iter().zip(requests) {
         let what = format!("died at {:?}, {:?}", world.die_at, world.log_events);
         assert!(client.finished, "{what}: {:?} {:?}", client.end, client.conn);
-        assert!(client.got == output(requests), "{what}: {} bytes", client.got.len());
+        let whole = [output(requests), FAREWELL.into()].concat();
+        assert!(client.got == whole, "{what}: {} bytes", client.got.len());
+    }
+    for node in world.nodes.iter().flatten() {
+        let diverged = node.program.closed.contains(&Closed::OutputDiverged);
+        assert!(!diverged, "died at {:?}: {:?}", world.die_at, world.log_events);
     }
 }
 
@@ -163,6 +180,8 @@ fn dies_at(output: u64, requests: &[&[u8]], loss: u32) -> bool {
     let mut world = protected(requests, loss);
     world.die_at = Some(output);
     assert!(world.run(MINUTES, World::all_finished), "at {output}: {:?}", world.log_events);
+    // What is repeated of the end.
+    world.run(Duration::from_secs(5), |_| false);
     assert_complete(&world, requests);
     world.died
 }
@@ -220,8 +239,8 @@ fn it_goes_on_from_node_to_node() {
 #[test]
 fn another_output_is_never_spliced_to_the_old_one() {
     let requests: [&[u8]; 1] = [&[20, 5, 7, 9, 3, 14, 8]];
-    let before = output(requests[0]);
-    let after: Vec<_> = (0..7).map(|first| other_output(requests[0], first)).collect();
+    let before = [output(requests[0]), FAREWELL.into()].concat();
+    let after: Vec<_> = (0..=7).map(|first| other_output(requests[0], first)).collect();
     let mut diverged = 0;
     for output in 1.. {
         let mut world = protected(&requests, 0);

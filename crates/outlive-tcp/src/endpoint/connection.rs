@@ -36,7 +36,8 @@ use crate::{seq::Seq, time::Time, wire::FourTuple};
 /// `now` must not run back.
 ///
 /// Once [`state`](Self::state) is [`State::Closed`] and `poll_transmit` gives nothing more, the
-/// connection can be dropped.
+/// connection can be dropped; one that [is parting](Self::is_parting) only at the price that its other
+/// end may not learn of the reset.
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub(super) tuple: FourTuple,
@@ -59,6 +60,8 @@ pub struct Connection {
     /// After a restore: what a former node had in flight is sent again as soon as the other end has
     /// said what it has.
     pub(super) awaits_report: bool,
+    /// How often the other end is still asked after a reset that may have missed.
+    pub(super) parting: u8,
     pub(super) keep_alive_probes: u8,
     /// The program wants no more data.
     pub(super) deaf: bool,
@@ -311,7 +314,11 @@ impl Connection {
     pub(super) fn give_up(&mut self, end: End) {
         let known = self.state.is_synchronized() || self.state == State::SynReceived;
         self.reset_due = known && self.state != State::TimeWait;
+        let may_miss = self.reset_due && self.awaits_report;
         self.finish(end);
+        if may_miss {
+            self.begin_parting();
+        }
     }
 
     /// The connection is over.

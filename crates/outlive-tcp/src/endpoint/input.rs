@@ -26,7 +26,7 @@ impl Connection {
             return Verdict::Dropped(Drop::OtherConnection);
         }
         let outcome = match self.state {
-            State::Closed => Err(dropped(Drop::Closed)),
+            State::Closed => self.part(segment).map_err(dropped),
             State::SynSent => self.arrive_in_syn_sent(now, segment),
             _ => self.arrive(now, segment),
         };
@@ -344,7 +344,7 @@ impl Connection {
     }
 
     /// `<SEQ=SEG.ACK><CTL=RST>`: the other end is in another connection.
-    fn reply_with_reset(&mut self, ack: Seq) {
+    pub(super) fn reply_with_reset(&mut self, ack: Seq) {
         self.reply = Some(self.segment(ack, None, Flags::RST));
     }
 

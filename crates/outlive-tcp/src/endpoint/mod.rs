@@ -82,6 +82,7 @@ mod negotiation;
 mod open;
 mod outcome;
 mod output;
+mod parting;
 mod path_mtu;
 mod receiver;
 mod sender;

@@ -187,6 +187,7 @@ impl Connection {
             reset_due: false,
             probe_due: false,
             awaits_report: false,
+            parting: 0,
             keep_alive_probes: 0,
             deaf: false,
             events: VecDeque::new(),

@@ -31,7 +31,10 @@ impl Connection {
             return Some(reply);
         }
         let transmit = match self.state {
-            State::Closed => None,
+            State::Closed => self.asks_in_parting(now).then(|| {
+                let options = self.options(now);
+                self.probe(options)
+            }),
             State::SynSent | State::SynReceived => self.poll_handshake(now),
             _ => self.poll_stream(now),
         };

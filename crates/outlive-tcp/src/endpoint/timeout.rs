@@ -37,6 +37,7 @@ impl Connection {
             Timer::KeepAlive => self.on_keep_alive(now),
             Timer::User if !self.state.is_synchronized() => self.give_up_handshake(),
             Timer::User => self.finish(End::UserTimeout(self.config.user_timeout)),
+            Timer::Linger if self.is_parting() => self.ask_again_in_parting(),
             Timer::Linger => self.finish(End::Finished),
             Timer::PathRaise => {
                 self.path.raise();

@@ -385,6 +385,45 @@ fn new_output_waits_until_the_other_end_has_said_where_it_is() {
     trace.send(data(ISS + 1_001, 100));
 }
 
+/// The other end has more than the new node knows: a reset by what that knows means nothing to it.
+#[test]
+fn a_reset_that_may_have_missed_is_repeated_where_the_other_end_stands() {
+    let aborted = || {
+        let trace = Trace::established(plain());
+        let mut trace = moved(trace, Contents::NUMBERS, ms(300));
+        trace.conn.abort();
+        trace.send(rst(ISS + 1));
+        assert_eq!(trace.next().unwrap().seq, Seq(ISS), "it is asked");
+        trace.nothing();
+        trace
+    };
+    let mut trace = aborted();
+    // The question or its answer was lost.
+    trace.now = trace.conn.poll_timeout().expect("it asks again");
+    trace.conn.handle_timeout(trace.now);
+    assert_eq!(trace.next().unwrap().seq, Seq(ISS));
+    assert!(trace.conn.is_parting());
+    trace.recv(seg(IRS + 1, ISS + 1_001));
+    trace.send(rst(ISS + 1_001));
+    assert!(!trace.conn.is_parting() && trace.conn.poll_timeout().is_none());
+
+    // The reset had arrived: there is nobody any more.
+    let mut trace = aborted();
+    trace.recv(bare(ISS, Flags::RST));
+    trace.nothing();
+    assert!(!trace.conn.is_parting());
+
+    // Nobody answers.
+    let mut trace = aborted();
+    let mut questions = 0;
+    while let Some(at) = trace.conn.poll_timeout() {
+        trace.now = at;
+        trace.conn.handle_timeout(at);
+        questions += usize::from(trace.next().is_some());
+    }
+    assert!((5..10).contains(&questions) && !trace.conn.is_parting());
+}
+
 /// Acknowledgments count up to the right edge, for so far the former node may have sent.
 #[test]
 fn acknowledgments_are_believed_up_to_the_right_edge() {
