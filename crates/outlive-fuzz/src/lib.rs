@@ -41,6 +41,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "translation", run: targets::translation::run, max_len: 512 },
     Target { name: "cookies", run: targets::cookies::run, max_len: 128 },
     Target { name: "endpoint", run: targets::endpoint::run, max_len: 1_024 },
+    Target { name: "blob", run: targets::blob::run, max_len: 512 },
+    Target { name: "migration", run: targets::migration::run, max_len: 1_024 },
+    Target { name: "tunnel", run: targets::tunnel::run, max_len: 512 },
+    Target { name: "stack", run: targets::stack::run, max_len: 512 },
     Target { name: "settings", run: targets::settings::run, max_len: 2_048 },
 ];
 

@@ -57,4 +57,6 @@ macro_rules! replays {
     };
 }
 
-replays! { packets replication channel heartbeats inspection icmp translation cookies endpoint settings }
+replays! {
+    packets replication channel heartbeats inspection icmp translation cookies endpoint blob migration tunnel stack settings
+}

@@ -18,6 +18,7 @@ use crate::{
     channel::Tail,
     ledger::{Rule, Violation},
     network::NodeIndex,
+    programs::{self, Load},
     scenario::Scenario,
     setup::{CrashPoint, Setup},
     targets::FIRST_TARGET,
@@ -111,53 +112,70 @@ pub(crate) const COMMAND: &str = "cargo run --release -p outlive-sim --";
 /// Examples that are kept.
 const EXAMPLES: usize = 5;
 
+/// Runs a world of some kind, with somebody's death in it or without.
+type Runs<'a> = &'a dyn Fn(Option<CrashPoint>) -> Outcome;
+
 /// Tries the crash points of a scenario, every `stride`-th.
 pub fn explore(name: &str, scenario: &Scenario, seed: u64, stride: u64) -> Report {
-    let mut report = Report { scenario: name.to_owned(), ..Report::default() };
-    // Where both nodes act, one after the other, both have steps to die after.
-    for node in 0..actors(&scenario.setup(seed)) {
-        explore_node(&mut report, node, WAYS, name, scenario, seed, stride);
-    }
+    let runs = |crash| run(Setup { crash, ..scenario.setup(seed) });
+    let mut report = explore_nodes(name, seed, stride, scenario.dies_twice(), &runs);
     for target in 0..scenario.target_count() {
-        explore_node(&mut report, FIRST_TARGET + target, AGENT_WAYS, name, scenario, seed, stride);
+        report.explore_node(FIRST_TARGET + target, AGENT_WAYS, seed, stride, false, &runs);
     }
     report
 }
 
-/// How many nodes, of those of a world in which nothing dies by surprise, are active at some time.
-pub(crate) fn actors(setup: &Setup) -> usize {
-    1 + usize::from(run(setup.clone()).takeovers > 1)
+/// Those of a pair of hosts whose programs end connections themselves.
+pub fn explore_programs(name: &str, load: &Load, seed: u64, stride: u64) -> Report {
+    let runs = |crash| programs::run(programs::Setup { crash, ..load.setup(seed) });
+    explore_nodes(name, seed, stride, true, &runs)
 }
 
-fn explore_node(
-    report: &mut Report,
-    node: NodeIndex,
-    ways: u64,
-    name: &str,
-    scenario: &Scenario,
-    seed: u64,
-    stride: u64,
-) {
-    // A point that is never reached counts the steps.
-    let calm = run(Setup { crash: Some(crash_point(node, u64::MAX, 0)), ..scenario.setup(seed) });
-    report.events += calm.events;
-    report.note(&calm, || format!("run --scenario {name} --seed {seed} --trace"));
-    if !calm.violations.is_empty() {
-        return;
+/// With `twice`, in a short world the other node dies, too.
+fn explore_nodes(name: &str, seed: u64, stride: u64, twice: bool, runs: Runs<'_>) -> Report {
+    let mut report = Report { scenario: name.to_owned(), ..Report::default() };
+    // Where both nodes act, one after the other, both have steps to die after.
+    for node in 0..actors(&runs(None)) {
+        report.explore_node(node, WAYS, seed, stride, twice, runs);
     }
-    for point in (1..=calm.steps).step_by(stride.max(1) as usize) {
-        for way in 0..ways {
-            report.try_point(scenario, seed, crash_point(node, point, way), way);
-        }
-        if calm.steps <= SHORT && node < FIRST_TARGET && scenario.dies_twice() {
-            report.try_pairs(scenario, seed, crash_point(node, point, 0), stride);
-        }
-    }
+    report
+}
+
+/// How many nodes, of those of a world in which nothing died by surprise, were active at some time.
+pub(crate) fn actors(calm: &Outcome) -> usize {
+    1 + usize::from(calm.takeovers > 1)
 }
 
 impl Report {
-    fn try_point(&mut self, scenario: &Scenario, seed: u64, crash: CrashPoint, way: u64) {
-        let outcome = run(Setup { crash: Some(crash), ..scenario.setup(seed) });
+    fn explore_node(
+        &mut self,
+        node: NodeIndex,
+        ways: u64,
+        seed: u64,
+        stride: u64,
+        twice: bool,
+        runs: Runs<'_>,
+    ) {
+        // A point that is never reached counts the steps.
+        let calm = runs(Some(crash_point(node, u64::MAX, 0)));
+        let name = self.scenario.clone();
+        self.events += calm.events;
+        self.note(&calm, || format!("run --scenario {name} --seed {seed} --trace"));
+        if !calm.violations.is_empty() {
+            return;
+        }
+        for point in (1..=calm.steps).step_by(stride.max(1) as usize) {
+            for way in 0..ways {
+                self.try_point(seed, crash_point(node, point, way), way, runs);
+            }
+            if calm.steps <= SHORT && twice {
+                self.try_pairs(seed, crash_point(node, point, 0), stride, runs);
+            }
+        }
+    }
+
+    fn try_point(&mut self, seed: u64, crash: CrashPoint, way: u64, runs: Runs<'_>) {
+        let outcome = runs(Some(crash));
         self.crash_points += 1;
         self.events += outcome.events;
         self.exempt_flows += outcome.exempt as u64;
@@ -169,13 +187,13 @@ impl Report {
     }
 
     /// The node dies where `at` says and comes back soon; the other one dies after each of its steps since.
-    fn try_pairs(&mut self, scenario: &Scenario, seed: u64, at: CrashPoint, stride: u64) {
+    fn try_pairs(&mut self, seed: u64, at: CrashPoint, stride: u64, runs: Runs<'_>) {
         for way in PAIR_WAYS {
             let crash = CrashPoint { then: Some(u64::MAX), ..crash_point(at.node, at.point, way) };
-            let once = run(Setup { crash: Some(crash), ..scenario.setup(seed) });
+            let once = runs(Some(crash));
             for then in (1..=once.later_steps).step_by(stride.max(1) as usize) {
                 let crash = CrashPoint { then: Some(then), ..crash };
-                self.try_point(scenario, seed, crash, way);
+                self.try_point(seed, crash, way, runs);
                 self.pairs += 1;
             }
         }

@@ -19,6 +19,7 @@
 //! | [`setup`], [`scenario`], [`scenarios`] | worlds to be run |
 //! | [`crash_points`] | the death of the active node after each of its steps |
 //! | [`explore`], `situations` | random worlds, and what they have shown |
+//! | [`programs`] | another world: hosts whose programs end connections themselves |
 //! | `mutants` | whether all this would notice a fault; only with the feature `deliberate-faults` |
 //!
 //! The commands (`cargo run --release -p outlive-sim -- ...`): `crash-points`, `explore` and `mutants`, each with
@@ -48,6 +49,7 @@ pub mod mutants;
 pub mod network;
 mod packet;
 mod pair;
+pub mod programs;
 mod records;
 pub mod rng;
 mod roles;

@@ -13,6 +13,7 @@ use outlive_sim::mutants;
 use outlive_sim::{
     crash_points::{self, Report},
     explore,
+    programs::{self, Load},
     scenario::Scenario,
     scenarios,
     setup::{CrashPoint, Setup},
@@ -114,24 +115,32 @@ struct Look {
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::CrashPoints { scenario, point, node, way, then, stride, seed, json, look } => {
-            let mut chosen = scenarios::all();
+            let (mut chosen, mut loads) = (scenarios::all(), programs::all());
             if let Some(name) = scenario {
                 chosen.retain(|(n, _)| *n == name);
+                loads.retain(|(n, _)| *n == name);
             }
-            anyhow::ensure!(!chosen.is_empty(), "there is no such scenario");
-            match point {
-                Some(point) => {
-                    let (_, scenario) = &chosen[0];
-                    let crash = crash_points::crash_point(node as usize, point, way);
-                    let crash = Some(CrashPoint { then, ..crash });
-                    one(Setup { crash, ..scenario.setup(seed) }, &look)
+            let known = !chosen.is_empty() || !loads.is_empty();
+            anyhow::ensure!(known, "there is no such scenario");
+            let Some(point) = point else {
+                return Ok(every_point(&chosen, &loads, seed, stride, json));
+            };
+            let crash = crash_points::crash_point(node as usize, point, way);
+            let crash = Some(CrashPoint { then, ..crash });
+            match (chosen.first(), loads.first()) {
+                (Some((_, scenario)), _) => one(Setup { crash, ..scenario.setup(seed) }, &look),
+                (None, Some((_, load))) => {
+                    one_of_programs(programs::Setup { crash, ..load.setup(seed) }, &look)
                 }
-                None => Ok(every_point(&chosen, seed, stride, json)),
+                (None, None) => unreachable!("one was found"),
             }
         }
         Command::Explore { seed: Some(seed), look, .. } => one(explore::setup(seed), &look),
         Command::Explore { seeds, from, seed: None, json, .. } => Ok(random(from, seeds, json)),
         Command::Run { scenario, seed, look } => {
+            if let Some(load) = programs::named(&scenario) {
+                return one_of_programs(load.setup(seed), &look);
+            }
             let scenario = scenarios::named(&scenario).context("there is no such scenario")?;
             one(scenario.setup(seed), &look)
         }
@@ -148,6 +157,23 @@ fn one(setup: Setup, look: &Look) -> anyhow::Result<ExitCode> {
         Some(name) => {
             let fault = mutants::named(name).context("there is no such fault")?;
             mutants::run(Some(fault), setup)
+        }
+        #[cfg(not(feature = "deliberate-faults"))]
+        Some(_) => return rebuild::with_faults(),
+    };
+    println!("{outcome:#?}");
+    Ok(verdict(outcome.violations.is_empty()))
+}
+
+/// Runs one world of hosts with programs and shows how it went.
+fn one_of_programs(setup: programs::Setup, look: &Look) -> anyhow::Result<ExitCode> {
+    let setup = programs::Setup { trace: look.trace, ..setup };
+    let outcome = match look.fault.as_deref() {
+        None => programs::run(setup),
+        #[cfg(feature = "deliberate-faults")]
+        Some(name) => {
+            let fault = mutants::named(name).context("there is no such fault")?;
+            mutants::run_programs(Some(fault), setup)
         }
         #[cfg(not(feature = "deliberate-faults"))]
         Some(_) => return rebuild::with_faults(),
@@ -192,6 +218,7 @@ fn every_fault(only: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
 
 fn every_point(
     chosen: &[(&'static str, Scenario)],
+    loads: &[(&'static str, Load)],
     seed: u64,
     stride: u64,
     json: bool,
@@ -199,8 +226,11 @@ fn every_point(
     // A panic in a world is reported with the others.
     std::panic::set_hook(Box::new(|_| {}));
     // Scenarios do not know of each other.
-    let reports =
+    let mut reports =
         each(chosen, |(name, scenario)| crash_points::explore(name, scenario, seed, stride));
+    reports.extend(each(loads, |(name, load)| {
+        crash_points::explore_programs(name, load, seed, stride)
+    }));
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let violations = sum(|r| r.violations);
     if json {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     crash_points::{self, COMMAND, WAYS, crash_point},
-    explore,
+    explore, programs,
     scenario::Scenario,
     scenarios,
     setup::Setup,
@@ -49,11 +49,11 @@ pub fn hunt(fault: Fault) -> Mutant {
         command: None,
         worlds: 0,
     };
-    for (command, setup) in grounds() {
+    for (command, world) in grounds() {
         mutant.worlds += 1;
-        let outcome = run(Some(fault), setup.clone());
+        let outcome = world.run(Some(fault));
         let Some(violation) = outcome.violations.first() else { continue };
-        if run(None, setup).violations.is_empty() {
+        if world.run(None).violations.is_empty() {
             mutant.check = Some(format!("{:?}", violation.rule));
             mutant.detail = Some(violation.to_string());
             mutant.command = Some(format!("{COMMAND} {command} --fault {}", fault.name()));
@@ -76,20 +76,64 @@ pub fn run(fault: Option<Fault>, setup: Setup) -> Outcome {
     outcome
 }
 
+/// Runs one of hosts with programs.
+pub fn run_programs(fault: Option<Fault>, setup: programs::Setup) -> Outcome {
+    fault::select(fault);
+    let outcome = programs::run(setup);
+    fault::select(None);
+    outcome
+}
+
+/// A world of either kind.
+enum World {
+    Pair(Box<Setup>),
+    Programs(programs::Setup),
+}
+
+impl World {
+    fn run(&self, fault: Option<Fault>) -> Outcome {
+        match self {
+            World::Pair(setup) => run(fault, (**setup).clone()),
+            World::Programs(setup) => run_programs(fault, setup.clone()),
+        }
+    }
+}
+
 /// The worlds, each with the command that runs it.
-fn grounds() -> impl Iterator<Item = (String, Setup)> {
+fn grounds() -> impl Iterator<Item = (String, World)> {
+    let pair = |(command, setup)| (command, World::Pair(Box::new(setup)));
     let calm = scenarios::all()
         .into_iter()
         .map(|(name, scenario)| (format!("run --scenario {name} --trace"), scenario.setup(1)));
     let random =
         (1..=SEEDS).map(|seed| (format!("explore --seed {seed} --trace"), explore::setup(seed)));
-    calm.chain(crashes(SOME)).chain(random).chain(crashes(MANY))
+    calm.chain(crashes(SOME))
+        .map(pair)
+        .chain(deaths_of_programs(SOME))
+        .chain(random.chain(crashes(MANY)).map(pair))
+        .chain(deaths_of_programs(MANY))
+}
+
+/// About `count` crash points of each load of hosts with programs.
+fn deaths_of_programs(count: u64) -> impl Iterator<Item = (String, World)> {
+    programs::all().into_iter().flat_map(move |(name, load)| {
+        let counted = Some(crash_point(0, u64::MAX, 0));
+        let steps = programs::run(programs::Setup { crash: counted, ..load.setup(1) }).steps;
+        let stride = (steps / count).max(1);
+        (1..=steps).step_by(stride as usize).enumerate().map(move |(i, point)| {
+            let way = i as u64 % WAYS;
+            let crash = Some(crash_point(0, point, way));
+            let command =
+                format!("crash-points --scenario {name} --point {point} --way {way} --trace");
+            (command, World::Programs(programs::Setup { crash, ..load.setup(1) }))
+        })
+    })
 }
 
 /// About `count` crash points of each scenario, in turn through the ways to die.
 fn crashes(count: u64) -> impl Iterator<Item = (String, Setup)> {
     let nodes = |(name, scenario): (_, Scenario)| {
-        let count = crash_points::actors(&scenario.setup(1));
+        let count = crash_points::actors(&crash_points::run(scenario.setup(1)));
         (0..count).map(move |node| (name, scenario.clone(), node))
     };
     scenarios::all().into_iter().flat_map(nodes).flat_map(move |(name, scenario, node)| {

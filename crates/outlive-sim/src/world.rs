@@ -147,7 +147,7 @@ impl Scheduled {
 }
 
 /// How a run went.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Rules that were broken.
     pub violations: Vec<Violation>,

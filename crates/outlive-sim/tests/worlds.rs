@@ -1,7 +1,7 @@
 //! A reduced form of what the commands `crash-points` and `explore` do at length. (`./test` runs `mutants` as it is.)
 
 use outlive_sim::{
-    crash_points, explore, scenarios,
+    crash_points, explore, programs, scenarios,
     setup::{Fault, Setup},
 };
 
@@ -34,6 +34,15 @@ fn nothing_goes_wrong_while_nothing_dies() {
 fn sessions_outlive_the_active_node_wherever_it_dies() {
     for (i, (name, scenario)) in scenarios::all().into_iter().enumerate() {
         let report = crash_points::explore(name, &scenario, 1 + i as u64, 37);
+        assert!(report.crash_points > 0, "{name}");
+        assert_eq!(report.violations, 0, "{name}:\n{}", lines(&report.examples));
+    }
+}
+
+#[test]
+fn connections_of_programs_outlive_their_host() {
+    for (i, (name, load)) in programs::all().into_iter().enumerate() {
+        let report = crash_points::explore_programs(name, &load, 1 + i as u64, 29);
         assert!(report.crash_points > 0, "{name}");
         assert_eq!(report.violations, 0, "{name}:\n{}", lines(&report.examples));
     }
