@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use outlive_tcp::{
     endpoint::{Connection, Contents, Read, State},
+    fault::{self, Fault},
     seq::Seq,
     time::Time,
     wire::{Endpoint, FourTuple},
@@ -265,7 +266,12 @@ impl Conn {
             self.tcp.capture(now, Contents::COMMITTED)
         } else {
             let mut then = self.tcp.clone();
-            apply(&mut then, &self.waiting);
+            if fault::on(Fault::OutputNotTold) {
+                let without = Batch { output: Vec::new(), ..self.waiting.clone() };
+                apply(&mut then, &without);
+            } else {
+                apply(&mut then, &self.waiting);
+            }
             then.capture(now, Contents::COMMITTED)
         };
         Some((bytes.ok()?, acknowledged, written))
