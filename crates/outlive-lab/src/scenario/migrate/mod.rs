@@ -178,12 +178,15 @@ fn told(site: &Site, group: &str, name: &str) -> u64 {
     site.targets.iter().map(|target| of(target.status())).sum()
 }
 
-/// Adds what nodes and agents have logged, if something is wrong.
+/// Adds what nodes and agents have logged, and the nodes have counted, if something is wrong.
 fn add_logs(report: &mut Report, site: &mut Site) {
     report.add_logs(&mut site.pair);
     if report.ok {
         return;
     }
+    let counters = [&site.pair.a, &site.pair.b]
+        .map(|node| node.status().map(|status| status.counters()).unwrap_or_default());
+    report.measure("counters", counters);
     let Some(Value::Object(logs)) = report.measured.get_mut("logs") else { return };
     for target in &site.targets {
         let log = target.log();
