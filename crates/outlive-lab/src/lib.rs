@@ -16,7 +16,7 @@
 //! | [`endpoint`] | Outlive's own TCP against the kernel's |
 //! | [`migration`] | connections that are handed to the machine that should have them |
 //! | [`load`] | as much as goes, counted, for benchmarks |
-//! | [`receiver`] | the durable log receiver, and senders of records |
+//! | `receiver` | the durable log receiver, and senders of records |
 //! | [`attack`] | forged segments and an eavesdropper |
 //! | [`node`], [`subject`] | the program on a host; what stands between clients and servers |
 //! | [`processor`] | how much processor time something takes |
@@ -65,7 +65,7 @@ pub mod node;
 pub mod picture;
 pub mod privilege;
 pub mod processor;
-pub mod receiver;
+pub(crate) mod receiver;
 pub mod report;
 pub mod scenario;
 mod scratch;

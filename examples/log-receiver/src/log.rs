@@ -74,12 +74,40 @@ impl Log {
         position: u64,
         bytes: Bytes,
     ) -> io::Result<()> {
-        let (done, durable) = oneshot::channel();
-        let gone = || io::Error::other("the log cannot be written");
-        let entry = Entry { id, position, bytes };
-        self.queue.send((entry, done)).await.map_err(|_| gone())?;
-        durable.await.map_err(|_| gone())
+        self.begin(id, position, bytes).await?.wait().await
     }
+
+    /// Returns when the entry has its place in the log, behind all that were begun before.
+    pub(crate) async fn begin(
+        &self,
+        id: ConnectionId,
+        position: u64,
+        bytes: Bytes,
+    ) -> io::Result<Underway> {
+        let (done, durable) = oneshot::channel();
+        let entry = Entry { id, position, bytes };
+        self.queue.send((entry, done)).await.map_err(|_| broken())?;
+        Ok(Underway(durable))
+    }
+}
+
+/// An entry on its way to the disk.
+pub(crate) struct Underway(oneshot::Receiver<()>);
+
+impl Underway {
+    /// Returns when it is there. May be given up, and called again.
+    pub(crate) async fn wait(&mut self) -> io::Result<()> {
+        (&mut self.0).await.map_err(|_| broken())
+    }
+
+    /// Whether it is there, as far as is known.
+    pub(crate) fn is_durable(&mut self) -> bool {
+        self.0.try_recv().is_ok()
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::other("the log cannot be written")
 }
 
 /// Writes what waits, all of it at once.

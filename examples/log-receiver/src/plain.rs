@@ -42,9 +42,10 @@ async fn receive(mut stream: TcpStream, id: ConnectionId, log: &Log) -> Result<(
     loop {
         let mut data = BytesMut::with_capacity(CHUNK);
         let len = stream.read_buf(&mut data).await? as u64;
-        log.append(id, position, data.freeze()).await?;
-        // An entry without bytes says that it ended there.
+        let mut entry = log.begin(id, position, data.freeze()).await?;
+        // An entry without bytes says that it ended there. All others are before it.
         if len == 0 {
+            entry.wait().await?;
             return Ok(stream.shutdown().await?);
         }
         position += len;

@@ -1,12 +1,17 @@
 //! The network's side: reads, has it written down, acknowledges.
 
-use std::{io::Write, net::SocketAddr, path::Path};
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+};
 
 use anyhow::Result;
 use outlive_socket::{Host, HostConfig, Stream};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::log::Log;
+use crate::log::{Log, Underway};
 
 /// Bytes taken at once of one connection.
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -53,16 +58,45 @@ pub(crate) async fn run(config: HostConfig, listen: SocketAddr, path: &Path) -> 
 /// Every byte of a stream goes to the disk with the stream's name and its position; then the sender
 /// may forget it. A byte that comes again, because the node that had it died before it was
 /// acknowledged, has the same name and position in the other node's log.
+///
+/// What comes while the disk is busy is read and queued behind: so one `fsync` covers all of it.
 async fn receive(mut stream: Stream, log: &Log) -> Result<()> {
     let id = stream.id();
     let mut end = stream.position();
-    while let Some(data) = stream.read(CHUNK).await? {
-        let len = data.bytes.len();
-        end = data.position + len as u64;
-        log.append(id, data.position, data.bytes).await?;
-        stream.acknowledge(len)?;
+    let mut ended = false;
+    // Read, and not acknowledged: at most what the stream lets be read without that.
+    let mut underway: VecDeque<(usize, Underway)> = VecDeque::new();
+    while !ended || !underway.is_empty() {
+        tokio::select! {
+            biased;
+            durable = first(&mut underway) => {
+                let mut len = durable?;
+                while let Some((next, entry)) = underway.front_mut() && entry.is_durable() {
+                    len += *next;
+                    underway.pop_front();
+                }
+                stream.acknowledge(len)?;
+            }
+            data = stream.read(CHUNK), if !ended => match data? {
+                Some(data) => {
+                    let len = data.bytes.len();
+                    end = data.position + len as u64;
+                    underway.push_back((len, log.begin(id, data.position, data.bytes).await?));
+                }
+                None => ended = true,
+            },
+        }
     }
     // That it ended here, too.
     log.append(id, end, bytes::Bytes::new()).await?;
     Ok(stream.finish().await?)
+}
+
+/// Waits until the first of these is on the disk, and gives how many bytes that are; for ever, if there is none.
+async fn first(underway: &mut VecDeque<(usize, Underway)>) -> io::Result<usize> {
+    let Some((len, entry)) = underway.front_mut() else { return std::future::pending().await };
+    entry.wait().await?;
+    let len = *len;
+    underway.pop_front();
+    Ok(len)
 }

@@ -2,11 +2,11 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`site`] | a pair, its targets, a client; which ports lead where |
-//! | [`target`] | a target's machine with its agent and a server |
-//! | [`origin`] | a server that accepts migrated connections |
-//! | [`asking`] | clients, each of which asks once |
-//! | [`content`] | what is asked for |
+//! | `site` | a pair, its targets, a client; which ports lead where |
+//! | `target` | a target's machine with its agent and a server |
+//! | `origin` | a server that accepts migrated connections |
+//! | `asking` | clients, each of which asks once |
+//! | `content` | what is asked for |
 
 pub(crate) mod asking;
 pub(crate) mod content;

@@ -70,18 +70,18 @@ pub(crate) struct Log {
 
 /// What came of holding them against each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// Acknowledgments of records, each of more than the one before it.
-    pub acknowledgments: u64,
+    pub(crate) acknowledgments: u64,
     /// Of these, sent before what they acknowledge was durable at either node.
-    pub violations: u64,
+    pub(crate) violations: u64,
     /// Connections of which the beginning was not heard, so that nothing can be said of their acknowledgments.
-    pub unheard: u64,
+    pub(crate) unheard: u64,
     /// Synchronisations at both nodes.
-    pub fsyncs: u64,
+    pub(crate) fsyncs: u64,
     /// The first violations, in words.
     #[serde(rename = "violations_found", skip_serializing_if = "Vec::is_empty")]
-    pub findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
 }
 
 impl Evidence {

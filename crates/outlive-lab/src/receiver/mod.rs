@@ -12,8 +12,8 @@
 //! The scenario that plays with them is [`log_receiver`](crate::scenario).
 
 pub(crate) mod disk;
-pub mod evidence;
+pub(crate) mod evidence;
 pub(crate) mod machine;
-pub mod records;
+pub(crate) mod records;
 pub(crate) mod senders;
 pub(crate) mod tap;

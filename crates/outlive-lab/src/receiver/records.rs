@@ -46,25 +46,25 @@ fn mark(line: &[u8]) -> Option<usize> {
 
 /// What became of all records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Given to senders.
-    pub records_sent: u64,
+    pub(crate) records_sent: u64,
     /// In no log.
-    pub missing: u64,
+    pub(crate) missing: u64,
     /// There once more.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Behind a later one of the same sender.
-    pub out_of_order: u64,
+    pub(crate) out_of_order: u64,
     /// Lines that are no record that was sent.
-    pub torn: u64,
+    pub(crate) torn: u64,
     /// The first of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
 }
 
 impl Tally {
     /// Whether every record is there once, in order, whole.
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         [self.missing, self.duplicates, self.out_of_order, self.torn] == [0; 4]
     }
 
