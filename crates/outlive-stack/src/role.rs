@@ -107,6 +107,7 @@ impl Stack {
         let standing = self.standing();
         let unsure = self.pair.is_unsure();
         let news = self.pair.heard(path, at, heartbeat);
+        self.follow_replacement(now);
         self.check_held();
         if news && self.pair.is_active() {
             self.announcement = Some((now + FIRST_ANNOUNCEMENT, FIRST_ANNOUNCEMENT));
@@ -247,9 +248,30 @@ impl Stack {
                 Decision::TakeOver(cause) => self.take_over(now, cause, complete),
                 Decision::StepDown(epoch) => self.step_down(now, epoch),
                 Decision::GoAlone { .. } => self.go_alone(now),
-                Decision::GoOn => self.log(LogEvent::SureAgain),
+                Decision::GoOn => {
+                    self.log(LogEvent::SureAgain);
+                    self.follow_replacement(now);
+                }
             }
             self.sync_posture();
+        }
+    }
+
+    /// The standby may have gone on with everything that it was told of while this node stood still, and is gone: nobody
+    /// knows where those connections stand. They are reset rather than wrong.
+    fn follow_replacement(&mut self, now: Time) {
+        if !self.pair.was_replaced() {
+            return;
+        }
+        self.clock.take_over();
+        for slot in self.table.all() {
+            let conn = &mut self.table[slot];
+            if conn.told.is_some() && !conn.is_over() {
+                (conn.waiting, conn.under_way) = (Default::default(), None);
+                conn.closed = Some(Closed::Unusable);
+                conn.tcp.abort();
+                self.touch(now, slot);
+            }
         }
     }
 

@@ -477,7 +477,7 @@ impl Pair {
 
     /// Whether another process may have served, and changed every connection, between two turns of this one; says so
     /// once.
-    pub(crate) fn was_replaced(&mut self) -> bool {
+    pub fn was_replaced(&mut self) -> bool {
         std::mem::take(&mut self.was_replaced) && self.is_active()
     }
 

@@ -149,6 +149,26 @@ fn a_connection_survives_one_node_after_the_other() {
     assert!(resumed(&world) || deaths > 0);
 }
 
+/// Its standby took over meanwhile, served, and died: what this node has of the connections is not true any more.
+#[test]
+fn a_node_that_was_replaced_while_it_stood_still_resets_rather_than_errs() {
+    let lens = [1_000_000];
+    let mut world = protected(&lens, 0);
+    world.run(Duration::from_millis(10), |_| false);
+    world.freeze(0, Duration::from_secs(1));
+    assert!(world.run(MINUTES, |world| world.owner == 1), "{:?}", world.log_events);
+    world.run(Duration::from_millis(100), |_| false);
+    let before = world.clients[0].got.len();
+    world.kill(1);
+    world.owner = 0;
+    assert!(world.run(MINUTES, World::all_finished), "{:?}", world.log_events);
+    let client = &world.clients[0];
+    assert!(client.got.len() >= before && !client.finished);
+    assert_eq!(client.got, answer(&data(0, lens[0]))[..client.got.len()], "nothing wrong");
+    let node = &world.nodes[0].as_ref().unwrap();
+    assert_eq!(node.program.closed, [Closed::Unusable], "{:?}", world.log_events);
+}
+
 #[test]
 fn a_node_that_was_cut_off_yields_and_tells_its_program() {
     let lens = [100_000];
