@@ -55,14 +55,14 @@ pub fn all() -> Vec<(&'static str, Load)> {
         loss: 0,
     };
     vec![
-        ("program-echo", load(&[(Linux, 9_000)])),
+        ("program-echo", load(&[(Linux, 30_000)])),
         ("program-smoltcp", load(&[(Smoltcp, 9_000)])),
         ("program-several", load(&[(Linux, 3_000), (Smoltcp, 2_000), (Outlive, 2_000)])),
         ("program-short", load(&[(Linux, 1), (Smoltcp, 10), (Linux, 100), (Outlive, 1_000)])),
         ("program-one-word", load(&[(Linux, 10)])),
         (
             "program-slow",
-            Load { decides_after: Duration::from_millis(12), ..load(&[(Linux, 8_000)]) },
+            Load { decides_after: Duration::from_millis(12), ..load(&[(Linux, 24_000)]) },
         ),
         ("program-loss", Load { loss: 40, ..load(&[(Linux, 4_000), (Smoltcp, 2_000)]) }),
     ]
