@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use outlive_tcp::{
     endpoint::{Connection, Contents, End, Read, State},
+    fault::{self, Fault},
     seq::Seq,
     time::Time,
     wire::{Endpoint, FourTuple},
@@ -317,7 +318,12 @@ impl Conn {
             of(&self.tcp)?
         } else {
             let mut then = self.tcp.clone();
-            apply(&mut then, &self.waiting, self.is_regenerating());
+            if fault::on(Fault::OutputNotTold) {
+                let without = Batch { output: Vec::new(), ..self.waiting.clone() };
+                apply(&mut then, &without, self.is_regenerating());
+            } else {
+                apply(&mut then, &self.waiting, self.is_regenerating());
+            }
             of(&then)?
         };
         if regenerates {

@@ -1,6 +1,10 @@
 //! What a program does with its listeners and connections.
 
-use outlive_tcp::{time::Time, wire::Endpoint};
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+    wire::Endpoint,
+};
 
 use crate::{
     conn::Stage,
@@ -132,7 +136,7 @@ impl Stack {
         conn.wants_room |= possible == Err(CommitError::NoRoom);
         possible?;
         let number = conn.add(transaction);
-        if self.posture.release == Release::Now {
+        if self.posture.release == Release::Now || fault::on(Fault::TransactionBeforeStandby) {
             self.take_effect(now, slot);
         } else if self.run_ahead(now, slot) {
             return Ok(number);

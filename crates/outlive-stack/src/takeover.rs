@@ -5,6 +5,7 @@ use std::time::Duration;
 use outlive_tcp::{
     cookie::COOKIE_LIFETIME,
     endpoint::{Connection, RestoreError, RestoreOptions, State},
+    fault::{self, Fault},
     time::Time,
 };
 
@@ -45,8 +46,9 @@ impl Stack {
         let stage = if released { Stage::Released } else { Stage::Queued };
         let mut conn = Conn::new(id, copy.irs, tcp, stage);
         conn.resumed = true;
-        (conn.read, conn.acknowledged, conn.written) =
-            (copy.acknowledged, copy.acknowledged, copy.written);
+        let behind = u64::from(fault::on(Fault::PositionOffByOne) && copy.acknowledged > 0);
+        let position = copy.acknowledged - behind;
+        (conn.read, conn.acknowledged, conn.written) = (position, position, copy.written);
         conn.state = copy.state;
         conn.ending = ended;
         // It is in what the standby was told only if it was acknowledged.

@@ -119,6 +119,26 @@ faults! {
     FloodNotChallenged = "flood-not-challenged",
     /// The checksum stays as it was.
     ChecksumNotUpdated = "checksum-not-updated",
+    /// A terminated session acknowledges what was written to the other end, before that has acknowledged it.
+    TerminatedAcknowledgesEarly = "terminated-acknowledges-early",
+    /// A terminated session has effects before the standby has confirmed its record.
+    TerminatedBeforeRecord = "terminated-before-record",
+    /// After a takeover, the streams of a terminated session go on where their senders are, not where they were received.
+    TerminatedResumedAhead = "terminated-resumed-ahead",
+    /// The inserted prefix of a terminated session is sent again whenever it is gone on with.
+    TerminatedPrefixRepeated = "terminated-prefix-repeated",
+    /// The end of a terminated stream is acknowledged when it has come, and not when it was passed on.
+    TerminatedEndAcknowledgedEarly = "terminated-end-acknowledged-early",
+    /// A program's transaction takes effect before the standby is told of it.
+    TransactionBeforeStandby = "transaction-before-standby",
+    /// A program's transaction takes effect when its record has left, before it is confirmed.
+    TransactionUnconfirmed = "transaction-unconfirmed",
+    /// What a program decided is told to the standby without its output.
+    OutputNotTold = "output-not-told",
+    /// A connection goes on at the standby one byte behind what was acknowledged.
+    PositionOffByOne = "position-off-by-one",
+    /// A program's state of a connection is told to the standby only once.
+    StateNotTold = "state-not-told",
 }
 
 /// Whether the calling thread commits `fault`.

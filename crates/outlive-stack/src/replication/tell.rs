@@ -1,7 +1,10 @@
 //! The stack's side of the conversation: what becomes a record, and what a confirmation lets happen.
 
 use outlive_proxy::pair::{Epoch, heartbeat::Role};
-use outlive_tcp::time::Time;
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+};
 
 use super::{
     Item, Leaving, Link, LinkEvent, MAX_STATE_MESSAGE, Owed, Phase, StateError,
@@ -208,7 +211,8 @@ impl Stack {
         // None of the output is told if the program computes it again.
         let kept = told.map_or(0, held_of).min(output);
         record::cut(&mut capture, kept);
-        let news = told.is_none_or(|told| !told.state);
+        let told_once = told.is_some() && fault::on(Fault::StateNotTold);
+        let news = told.is_none_or(|told| !told.state) && !told_once;
         let update = Update {
             id,
             full: told.is_none(),
@@ -230,6 +234,13 @@ impl Stack {
             regeneration.note_told(written);
         }
         let waits = conn.stage == Stage::Announced || conn.regeneration.is_some();
+        if fault::on(Fault::TransactionUnconfirmed) && !batch.is_empty() {
+            self.table[slot].take_effect(batch);
+            self.effective(now, slot);
+            self.not_missing(now, slot);
+            return true;
+        }
+        let conn = &mut self.table[slot];
         if !batch.is_empty() || waits {
             conn.under_way = Some((number, batch));
         }

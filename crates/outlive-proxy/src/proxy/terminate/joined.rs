@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use outlive_tcp::{
     endpoint::{Config, Connection, End, Event, Midstream, Negotiated, Read, State},
+    fault::{self, Fault},
     seq::Seq,
     time::Time,
 };
@@ -99,6 +100,12 @@ impl Joined {
             let missing = start(Side::Client).distance(passed[0]) as usize;
             prefix = at.prefix.get(at.prefix.len().checked_sub(missing)?..)?;
             passed[0] = start(Side::Client);
+        }
+        if fault::on(Fault::TerminatedResumedAhead) {
+            passed = SIDES.map(|side| at.reports[side as usize].seq);
+        }
+        if fault::on(Fault::TerminatedPrefixRepeated) {
+            prefix = at.prefix;
         }
         for side in SIDES {
             let (said, passed) = (&at.reports[side as usize], passed[side as usize]);
@@ -198,12 +205,17 @@ impl Joined {
             }
         }
         let (there, here) = (to.positions(), from.positions());
-        let passed = (there.sent_acknowledged - shift).earlier(here.read);
+        let safe = match fault::on(Fault::TerminatedAcknowledgesEarly) {
+            true => there.written,
+            false => there.sent_acknowledged,
+        };
+        let passed = (safe - shift).earlier(here.read);
         if passed.after(here.acknowledged) {
             // Not more than was read.
             let _ = from.acknowledge(passed.distance(here.acknowledged));
         }
-        if *ending == Ending::Passes && there.sent_acknowledged.after(there.written) {
+        let early = fault::on(Fault::TerminatedEndAcknowledgedEarly);
+        if *ending == Ending::Passes && (early || there.sent_acknowledged.after(there.written)) {
             // Too early if bytes before it are not acknowledged, and done again then.
             let _ = from.acknowledge_end();
         }

@@ -3,7 +3,12 @@
 //! A record when one is opened; the end of each stream, before it is passed on; that the inserted bytes are acknowledged;
 //! a position every 32 MiB; the end. Nothing for a byte: see `docs/terminate.md`.
 
-use outlive_tcp::{seq::Seq, time::Time, wire::FourTuple};
+use outlive_tcp::{
+    fault::{self, Fault},
+    seq::Seq,
+    time::Time,
+    wire::FourTuple,
+};
 
 use super::table::{Awaited, Awaiting, Entry, Stage};
 use crate::{
@@ -57,7 +62,8 @@ impl Proxy {
         let reused = |side| self.given_way.contains(&entry.tuple(side));
         let waits =
             self.protection(entry.listener).waits() || reused(Side::Client) || reused(Side::Server);
-        !entry.told || !waits || self.posture.release == Release::Now
+        let early = fault::on(Fault::TerminatedBeforeRecord);
+        !entry.told || !waits || early || self.posture.release == Release::Now
     }
 
     fn terminated_released(&mut self, now: Time, awaiting: Awaiting) {
