@@ -241,6 +241,13 @@ impl Stack {
             regeneration.note_told(written);
         }
         let waits = conn.stage == Stage::Announced || conn.regeneration.is_some();
+        if fault::on(Fault::TransactionUnconfirmed) && !batch.is_empty() {
+            self.table[slot].take_effect(batch);
+            self.effective(now, slot);
+            self.not_missing(now, slot);
+            return true;
+        }
+        let conn = &mut self.table[slot];
         if !batch.is_empty() || waits {
             conn.under_way = Some((number, batch));
         }
