@@ -2,6 +2,8 @@
 //!
 //! First anything may fail; then everything is mended, and what was promised has to finish.
 
+mod migration;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use outlive_proxy::config::{
@@ -78,6 +80,11 @@ pub fn setup(seed: u64) -> Setup {
     if !fast && !is_watched && Rng::new(seed ^ 0x656e_6473_0000_0000).chance(400) {
         protection.synchronise = Synchronise::Establishment;
         scenario = scenario.terminate();
+    }
+    // Likewise.
+    let mut rng = Rng::new(seed ^ 0x6d69_6772_6174_6500);
+    if scenario.can_migrate() && rng.chance(400) {
+        scenario = migration::moved(scenario, &mut rng);
     }
     scenario.aftermath(AFTERMATH).protection(protection).setup(seed)
 }
@@ -401,6 +408,13 @@ const EXAMPLES: usize = 20;
 
 /// A run that never met one of these has not shown much.
 pub const REQUIRED: &[&str] = &[
+    "a migrated connection has ended",
+    "a node died in the middle of a migration",
+    "a target died after commit",
+    "a target died before commit",
+    "a target was silent",
+    "adopted by another agent",
+    "asked again by another node",
     "a clock jumped",
     "a link was full",
     "acknowledged late",
@@ -418,8 +432,12 @@ pub const REQUIRED: &[&str] = &[
     "handed over",
     "handover failed",
     "heartbeat path cut",
+    "icmp led to a target",
     "icmp_translated",
     "late_segments_passed",
+    "migrated",
+    "migrated elsewhere after a refusal",
+    "migrations_timeout",
     "old duplicates",
     "packets_relayed_in",
     "passed by the kernel",
@@ -431,6 +449,7 @@ pub const REQUIRED: &[&str] = &[
     "sequence numbers passed zero",
     "server_refused",
     "sessions_recycled",
+    "spliced after a refusal",
     "standby slow",
     "standby_resumed",
     "standby synchronised with sessions",
@@ -439,6 +458,7 @@ pub const REQUIRED: &[&str] = &[
     "stepped down",
     "still active after a standstill",
     "stood still",
+    "strangers in a tunnel",
     "taken over: as planned",
     "taken over: ordered",
     "taken over: process gone",

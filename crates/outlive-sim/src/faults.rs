@@ -96,6 +96,7 @@ impl World {
                 world.is_served(client) && !world.known_to(1 - node, client)
             });
         }
+        self.note_death_in_migration(node);
         self.lines_of_dead_node(node, how, tail);
         self.channel.lose_tail(1 - node, tail, &mut self.rng);
         // The kernel of a machine that lives says so; a dead machine says nothing.

@@ -8,11 +8,12 @@ use outlive_tcp::fault::{self, Fault};
 use serde::Serialize;
 
 use crate::{
-    crash_points::{self, COMMAND, WAYS, crash_point},
+    crash_points::{self, AGENT_WAYS, COMMAND, WAYS, crash_point},
     explore, programs,
     scenario::Scenario,
     scenarios,
     setup::Setup,
+    targets::FIRST_TARGET,
     world::Outcome,
 };
 
@@ -133,15 +134,16 @@ fn deaths_of_programs(count: u64) -> impl Iterator<Item = (String, World)> {
 /// About `count` crash points of each scenario, in turn through the ways to die.
 fn crashes(count: u64) -> impl Iterator<Item = (String, Setup)> {
     let nodes = |(name, scenario): (_, Scenario)| {
-        let count = crash_points::actors(&crash_points::run(scenario.setup(1)));
-        (0..count).map(move |node| (name, scenario.clone(), node))
+        let nodes = 0..crash_points::actors(&crash_points::run(scenario.setup(1)));
+        let targets = FIRST_TARGET..FIRST_TARGET + scenario.target_count();
+        nodes.chain(targets).map(move |node| (name, scenario.clone(), node))
     };
     scenarios::all().into_iter().flat_map(nodes).flat_map(move |(name, scenario, node)| {
         let calm = Setup { crash: Some(crash_point(node, u64::MAX, 0)), ..scenario.setup(1) };
         let steps = crash_points::run(calm).steps;
         let stride = (steps / count).max(1);
         (1..=steps).step_by(stride as usize).enumerate().map(move |(i, point)| {
-            let way = i as u64 % WAYS;
+            let way = i as u64 % if node < FIRST_TARGET { WAYS } else { AGENT_WAYS };
             let crash = Some(crash_point(node, point, way));
             let command = format!(
                 "crash-points --scenario {name} --node {node} --point {point} --way {way} --trace"

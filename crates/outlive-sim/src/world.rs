@@ -347,6 +347,7 @@ impl World {
             let status = machine.node.status(machine.clock(self.now));
             situations::of_counters(&status, &mut self.situations);
         }
+        self.note_splices();
         self.situations.extend(self.wire.situations.iter());
         self.situations.extend(self.network.was_full.then_some("a link was full"));
         if self.ledger.violations.is_empty() && self.setup.aftermath > ROLES_SETTLED {

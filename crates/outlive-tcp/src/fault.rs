@@ -115,6 +115,24 @@ faults! {
     DetectorNotAwaited = "detector-not-awaited",
     /// Without its standby, a node lets sessions have effects before its peer knows that it goes on alone.
     GoesAloneAtOnce = "goes-alone-at-once",
+    /// A target is told to speak before the standby knows of it.
+    CommitBeforeConfirmation = "commit-before-confirmation",
+    /// What the standby is told of a migrated connection is left out.
+    MappingNotReplicated = "mapping-not-replicated",
+    /// A connection that was to be let speak goes to another target when the one that was asked is not reached.
+    SecondTargetAfterCommit = "second-target-after-commit",
+    /// A target is asked once to let a connection speak, and never again.
+    CommitNotRepeated = "commit-not-repeated",
+    /// A target that was not told to speak, and has lost the connection, is asked for it.
+    UntoldNotUndone = "untold-not-undone",
+    /// The mapping of a migrated connection stays when it has ended.
+    MappingLeaked = "mapping-leaked",
+    /// A target lets a connection speak as soon as it has it.
+    TargetSpeaksEarly = "target-speaks-early",
+    /// A target obeys an epoch that is over.
+    TargetObeysOldEpoch = "target-obeys-old-epoch",
+    /// A target takes tunnelled packets from anybody.
+    StrangersInTunnel = "strangers-in-tunnel",
     /// A flood of SYNs is held, and not challenged.
     FloodNotChallenged = "flood-not-challenged",
     /// The checksum stays as it was.

@@ -16,7 +16,11 @@ mod tests;
 
 use std::{collections::VecDeque, time::Duration};
 
-use outlive_tcp::{time::Time, wire::FourTuple};
+use outlive_tcp::{
+    fault::{self, Fault},
+    time::Time,
+    wire::FourTuple,
+};
 
 use self::table::{Entry, Over, Phase, Table};
 use crate::{
@@ -206,6 +210,9 @@ impl Target {
             (Ok(()), None) => {
                 self.counts.prepared += 1;
                 self.table.wait(id, deadline);
+                if fault::on(Fault::TargetSpeaksEarly) {
+                    self.actions.push_back(Action::Speak { id });
+                }
                 self.send(asked_by, Message::Prepared { epoch: asked_in, id });
             }
             (Ok(()), Some((by, epoch))) => {
@@ -456,7 +463,7 @@ impl Target {
     fn hears(&mut self, from: Balancer, epoch: Epoch) -> bool {
         if epoch < self.epoch {
             self.counts.stale += 1;
-            return false;
+            return fault::on(Fault::TargetObeysOldEpoch);
         }
         self.epoch = epoch;
         self.master = Some(from);

@@ -13,6 +13,7 @@ use outlive_migration::{
     tunnel::Tunnel,
 };
 use outlive_tcp::{
+    fault::{self, Fault},
     segment::{DEFAULT_HOP_LIMIT, Segment},
     seq::Seq,
     time::Time,
@@ -130,6 +131,14 @@ impl Proxy {
             .collect();
         for slot in moving {
             self.transfer_failed(now, slot, Counter::MigrationTimeout);
+        }
+        if fault::on(Fault::SecondTargetAfterCommit) {
+            let asked = |(slot, mapping): (usize, &super::Mapping)| {
+                let asked = mapping.record.agent == control && mapping.phase == Phase::Committing;
+                asked.then_some(slot)
+            };
+            let asked: Vec<_> = self.migrations.mappings.iter().filter_map(asked).collect();
+            asked.into_iter().for_each(|slot| self.undo(now, slot));
         }
     }
 
@@ -280,7 +289,7 @@ impl Proxy {
             .filter(|(_, mapping)| mapping.record.agent == control)
             .filter(|(_, mapping)| match mapping.phase {
                 Phase::Deciding | Phase::Lost => false,
-                Phase::Committing => true,
+                Phase::Committing => !fault::on(Fault::CommitNotRepeated),
                 Phase::Migrated => restarted,
             })
             .map(|(slot, _)| slot)

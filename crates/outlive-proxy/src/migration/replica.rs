@@ -85,10 +85,9 @@ impl Proxy {
     }
 
     /// It does not migrate after all. Its client's cookie is as good as before.
-    pub(crate) fn adopt_migration_undone(&mut self, client: &FourTuple) {
+    pub(crate) fn adopt_migration_undone(&mut self, now: Time, client: &FourTuple) {
         if let Some(slot) = self.migrations.find(client) {
-            let mapping = self.migrations.remove(slot);
-            self.pools.session_ended(mapping.server);
+            self.remove_mapping(now, slot);
         }
     }
 

@@ -7,6 +7,7 @@ use outlive_migration::{
     message::{HowEnded, Message, Refusal},
 };
 use outlive_tcp::{
+    fault::{self, Fault},
     time::Time,
     wire::{Endpoint, IpVersion, Offload, TcpPacket},
 };
@@ -140,8 +141,11 @@ impl Proxy {
             picture: 0,
         });
         self.migrations.untold.insert(id);
-        let change = self.journal.append(&Change::Migrated { record: &record });
-        if self.posture.release == Release::Now {
+        let replicated = !fault::on(Fault::MappingNotReplicated);
+        let migrated = Change::Migrated { record: &record };
+        let change = self.journal.append(if replicated { &migrated } else { &Change::Nothing });
+        let at_once = fault::on(Fault::CommitBeforeConfirmation);
+        if self.posture.release == Release::Now || at_once {
             self.commit(now, slot);
         } else {
             self.migrations.awaiting.push_back((change, now, id));
@@ -222,6 +226,9 @@ impl Proxy {
     /// Takes back what no target was told: it can go elsewhere. Only what an agent has, if one is named: another process of it answers than
     /// that which has prepared the connections.
     pub(crate) fn undo_untold(&mut self, now: Time, control: Option<Endpoint>) {
+        if fault::on(Fault::UntoldNotUndone) {
+            return;
+        }
         for id in self.migrations.untold.clone() {
             let Some(slot) = self.migrations.mapping_of(id) else { continue };
             let agent = self.migrations.mappings[slot].record.agent;
@@ -293,7 +300,8 @@ impl Proxy {
         if !self.decides() {
             return;
         }
-        if let Some(slot) = self.migrations.mapping_of(id) {
+        let slot = self.migrations.mapping_of(id);
+        if let Some(slot) = slot.filter(|_| !fault::on(Fault::MappingLeaked)) {
             let how = match how {
                 HowEnded::Closed => Some(Counter::MigratedFinished),
                 HowEnded::Reset => Some(Counter::MigratedReset),
@@ -307,7 +315,8 @@ impl Proxy {
                 }
                 None => self.mapping_lost(now, slot),
             };
-            if let Some(change) = change.filter(|_| self.posture.release != Release::Now) {
+            let waits = self.posture.release != Release::Now;
+            if let Some(change) = change.filter(|_| waits) {
                 // A standby that does not know of it would keep the mapping, and nobody would tell it.
                 self.migrations.ending.push_back((change, control, id));
             }
@@ -363,7 +372,11 @@ impl Proxy {
             Phase::Committing if now >= mapping.since + COMMIT_PATIENCE => {
                 self.mapping_lost(now, slot);
             }
-            Phase::Committing if untold && now >= mapping.since + UNTOLD_PATIENCE => {
+            Phase::Committing
+                if untold
+                    && !fault::on(Fault::UntoldNotUndone)
+                    && now >= mapping.since + UNTOLD_PATIENCE =>
+            {
                 self.counters.count(Counter::MigrationTimeout);
                 self.undo(now, slot);
             }

@@ -284,7 +284,7 @@ impl Proxy {
             }
             ReceivedChange::MigrationCommitted { client } => self.adopt_committed(&client),
             ReceivedChange::MigrationEnded { client } => self.adopt_migration_end(now, &client),
-            ReceivedChange::MigrationUndone { client } => self.adopt_migration_undone(&client),
+            ReceivedChange::MigrationUndone { client } => self.adopt_migration_undone(now, &client),
             ReceivedChange::Opened { record, prefix } => self.adopt(now, &record, prefix),
             ReceivedChange::PrefixDone { client } => {
                 if let Some(slot) = self.session_of(&client) {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use outlive_proxy::config::{Agent, Migration, NodeId, PoolId, Route};
+use outlive_proxy::config::{Agent, Migration, NodeId, OpeningMode, PoolId, Route, Termination};
 use outlive_tcp::wire::Endpoint;
 
 use super::Scenario;
@@ -38,6 +38,12 @@ impl Scenario {
         self.migration =
             Some(Moves { pool, keeps: false, stack: StackSetup::default(), pairs: false });
         self
+    }
+
+    /// Whether its connections can be migrated.
+    pub(crate) fn can_migrate(&self) -> bool {
+        let inspects = matches!(self.opening, OpeningMode::Inspect { .. });
+        inspects && self.termination == Termination::Splice && self.proxy_protocol.is_none()
     }
 
     /// Migrated connections outlive the targets' agents, as in a kernel.
@@ -83,7 +89,7 @@ impl Scenario {
     }
 
     fn tunnel_of(&self, node: NodeId) -> IpAddr {
-        self.address(9, if node == NodeId::A { 1 } else { 2 })
+        self.address(8, if node == NodeId::A { 1 } else { 2 })
     }
 
     fn agent(&self, moves: &Moves, server: usize) -> Agent {
@@ -91,7 +97,7 @@ impl Scenario {
         Agent {
             server: address,
             control: Endpoint::new(address.addr, CONTROL_PORT),
-            tunnel: vec![self.address(9, 10 + server as u8)],
+            tunnel: vec![self.address(8, 10 + server as u8)],
         }
     }
 

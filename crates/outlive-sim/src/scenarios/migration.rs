@@ -37,6 +37,7 @@ pub(super) fn all() -> Vec<(&'static str, Scenario)> {
         ("migrate-handover", handed_over(moved(several()))),
         ("migrate-standby-joins", moved(several()).standby_joins(ms(30))),
         ("migrate-cut-off", cut_off(once())),
+        ("migrate-succeeded", succeeded(moved(response(&HTTP, 1_000)))),
         ("migrate-wrap", talk().wraps()),
         ("migrate-wrap-upload", moved(upload(Scenario::inspect, &HTTP)).wraps()),
         ("migrate-big-windows", once().stacks(huge(), big()).target_stack(huge())),
@@ -133,6 +134,20 @@ fn cut_off(scenario: Scenario) -> Scenario {
         s.fault(at, Fault::Cut(node, target)).fault(at, Fault::Cut(target, node))
     });
     cut.fault(ms(250), Fault::Heal)
+}
+
+/// The standby takes over from a node that lives, and that the client still talks to: targets do not listen to that one any more.
+fn succeeded(scenario: Scenario) -> Scenario {
+    let asked = len(&HTTP);
+    let client = [Send(asked), Await(1_000), Close, AwaitEnd];
+    let ways = [
+        (Place::Node(0), Place::Node(1)),
+        (Place::Node(1), Place::Node(0)),
+        (Place::Node(1), Place::Host(0)),
+    ];
+    let cut =
+        ways.into_iter().fold(scenario, |s, (from, to)| s.fault(ms(50), Fault::Cut(from, to)));
+    cut.client(Start::At(ms(1_500)), HTTP, &client).fault(ms(3_000), Fault::Heal)
 }
 
 fn huge() -> StackSetup {

@@ -2,10 +2,7 @@
 //!
 //! What nodes and agents say to each other is read here; nobody is asked what they believe.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use outlive_migration::{
     blob::Blob,
@@ -29,8 +26,6 @@ pub(crate) struct Book {
     migrations: BTreeMap<MigrationId, Migration>,
     /// By the client's connection: which migration was told to speak.
     decided: BTreeMap<ConnectionName, MigrationId>,
-    /// Identifiers that nodes probe tunnels with.
-    probes: BTreeSet<FlowId>,
     /// Longer packets do not come through from targets to clients.
     pub(super) path_mtu: Option<u16>,
 }
@@ -104,10 +99,12 @@ impl World {
     }
 
     /// Whether an earlier connection from this client's port is with a target that is dead: as long as nobody says that it has ended, a new one
-    /// has to wait.
+    /// has to wait. Or whether a node was succeeded between the decision and COMMIT, and the target is dead: the next node has to believe that
+    /// it was told.
     pub(crate) fn waits_for_dead_target(&self, client: FourTuple) -> bool {
         let waits = |it: &Migration| it.ends == client && self.targets[it.target].is_dead();
-        self.book.decided().any(|(_, it)| waits(it))
+        let succeeded = self.takeovers > 1 && self.book.undecided().any(waits);
+        succeeded || self.book.decided().any(|(_, it)| waits(it))
     }
 
     // ── what nodes say
@@ -132,9 +129,6 @@ impl World {
                     let detail = format!("node {node} takes {id:?} back, which may speak");
                     self.ledger.violate(Rule::Mute, detail);
                 }
-            }
-            Message::Probe { flow, .. } => {
-                self.book.probes.insert(*flow);
             }
             _ => {}
         }
@@ -202,7 +196,7 @@ impl World {
         let again = migration.decided_by.is_some();
         let sender = sender_of(&self.machines, self.now, node, false);
         let (held, own) = (sender.held.is_none_or(|held| held.contains(&name)), sender.own);
-        let (incarnation, apart) = (sender.incarnation, sender.apart && !own.contains(&name));
+        let (incarnation, apart, told) = (sender.incarnation, sender.apart, own.contains(&name));
         if !held {
             let detail = format!("{id:?} is to speak, and the standby knows nothing");
             self.ledger.violate(Rule::RecordBeforeEffect, detail);
@@ -216,19 +210,25 @@ impl World {
         self.book.decided.entry(name).or_insert(id);
         let migration = self.book.migrations.get_mut(&id).expect("it was looked up above");
         migration.decided_by.get_or_insert((node, incarnation));
+        let migration_spoke = migration.spoken.is_some();
         let (infused_by, incarnation) = (migration.infused_by, self.targets[target].incarnation);
-        if infused_by != Some(incarnation) || self.targets[target].is_dead() {
+        let lives = self.targets[target].setup.keeps && migration_spoke;
+        let gone = infused_by != Some(incarnation) || self.targets[target].is_dead();
+        if gone && !lives {
             // Nobody knows yet that the target has lost it; from now on only this one is asked.
             self.exempt(|_, client| client == ends);
         }
         let Some(of) = self.wire.flow_at(ends, Seq(name.1)) else { return };
         let spliced = self.wire.was_told(of);
-        self.wire.migrated.entry(of).or_insert(node);
+        let by_one_apart =
+            self.wire.migrated.get(&of).is_some_and(|(by, apart)| *by != node && *apart);
+        let could_not_know = apart || by_one_apart || self.wire.was_told_apart(of, node);
+        self.wire.migrated.entry(of).or_insert((node, apart));
         let flow = &mut self.ledger.flows[of.0];
         if !elsewhere && !spliced || flow.exempt && self.wire.both_acted {
             return;
         }
-        if apart && (by_other || spliced) {
+        if could_not_know && !told && (by_other || spliced) {
             // Neither can know of the other; see `Wire::could_not_know`.
             (flow.exempt, flow.opened_twice) = (true, true);
             self.situations.insert("opened by both nodes");
@@ -263,8 +263,9 @@ impl World {
         let speaks = |it: &Migration| {
             Some(it.flow) == flow && it.target == target && it.decided_by.is_some()
         };
-        let known = flow.is_some_and(|flow| self.book.probes.contains(&flow))
-            || self.book.migrations.values().any(speaks);
+        // A probe says nothing to anybody but the agent.
+        let is_probe = seen.seq == Seq(1) && seen.window == 1;
+        let known = is_probe || self.book.migrations.values().any(speaks);
         if !known {
             let detail = format!("node {node} leads {seen} to target {target}, which has no such");
             self.ledger.violate(Rule::Tunnel, detail);
@@ -363,6 +364,27 @@ impl World {
             self.ledger.violate(Rule::Window, format!("{detail}: {seen}"));
         }
         migration.edge = migration.edge.later(edge);
+    }
+
+    /// A node dies.
+    pub(crate) fn note_death_in_migration(&mut self, node: NodeIndex) {
+        let alive = |it: &&Migration| !it.over && it.asked_by.0 == node;
+        let mut alive = self.book.migrations.values().filter(alive).peekable();
+        let met = alive.peek().is_some();
+        let undecided = alive.any(|it| it.spoken.is_none());
+        self.situations.extend(undecided.then_some("a node died in the middle of a migration"));
+        self.situations.extend(met.then_some("a node died that had migrated"));
+    }
+
+    /// Flows that were to be migrated, and went to a server.
+    pub(crate) fn note_splices(&mut self) {
+        let spliced = |it: &&Migration| {
+            let flow = self.wire.flow_at(it.ends, it.irs);
+            it.over && it.decided_by.is_none() && flow.is_some_and(|of| self.wire.was_told(of))
+        };
+        if self.book.migrations.values().any(|it| spliced(&it)) {
+            self.situations.insert("spliced after a refusal");
+        }
     }
 
     // ── in the end

@@ -52,7 +52,11 @@ impl World {
         match self.targets[target].process {
             _ if !self.are_connected(node, target) => return self.target_soon(RETRY, again),
             Process::Frozen => return self.target_soon(RETRY, again),
-            Process::Dead | Process::Off => return,
+            Process::Dead | Process::Off => {
+                // Nobody is there any more.
+                self.targets[target].lines[node].arrive(AGENT);
+                return;
+            }
             Process::Running => {}
         }
         match self.targets[target].lines[node].arrive(AGENT) {
@@ -110,7 +114,10 @@ impl World {
         match self.process(node) {
             _ if !self.are_connected(node, target) => return self.target_soon(RETRY, again),
             Process::Frozen => return self.target_soon(RETRY, again),
-            Process::Dead | Process::Off => return,
+            Process::Dead | Process::Off => {
+                self.targets[target].lines[node].arrive(NODE);
+                return;
+            }
             Process::Running => {}
         }
         let control = self.targets[target].setup.control;

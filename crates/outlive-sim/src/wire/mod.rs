@@ -47,8 +47,8 @@ pub(crate) struct Wire {
     /// Flows that two active nodes have opened, each without a chance to know of the other.
     pub(crate) opened_twice: Vec<FlowId>,
     /// Flows of which a target was told to speak.
-    /// The node that told it so first.
-    pub(crate) migrated: BTreeMap<FlowId, NodeIndex>,
+    /// The node that told it so first, and whether it could not know what the other one did.
+    pub(crate) migrated: BTreeMap<FlowId, (NodeIndex, bool)>,
 }
 
 /// What the standby is known to hold, if a session's effects have to wait for it.
@@ -123,6 +123,12 @@ impl Wire {
     /// Bytes that the client of this tuple has said.
     pub(crate) fn said_by(&self, client: FourTuple) -> i64 {
         self.clients.get(&client).map_or(0, |leg| leg.said)
+    }
+
+    /// A server was told what the client of this flow has said by another node, which could not know what `node` does.
+    pub(crate) fn was_told_apart(&self, flow: FlowId, node: NodeIndex) -> bool {
+        let leg = self.by_flow.get(&flow).and_then(|key| self.servers.get(key));
+        leg.is_some_and(|leg| leg.told_apart && leg.asker.is_some_and(|(by, _)| by != node))
     }
 
     /// A server was told what the client of this flow has said.
@@ -258,8 +264,12 @@ impl Wire {
             return;
         }
         if self.migrated.contains_key(&flow) {
-            let detail = format!("node {} speaks, and the target does: {seen}", sender.node);
-            return ledger.violate(Rule::Mute, detail);
+            // A client whose connection has ended may be asked whether it knows.
+            if !ledger.flows[flow.0].is_finished() {
+                let detail = format!("node {} speaks, and the target does: {seen}", sender.node);
+                ledger.violate(Rule::Mute, detail);
+            }
+            return;
         }
         let leg = &self.clients[&key];
         if leg.own_isn.is_none() && !seen.has(Flags::SYN) {
@@ -372,7 +382,8 @@ impl Wire {
             let flow = &ledger.flows[id.0];
             let session = self.session_of(FourTuple::new(flow.client, flow.listener));
             let told = session.is_some_and(|session| sender.own.contains(&session));
-            if sender.apart && *decider != sender.node && !told {
+            let (decider, decided_apart) = *decider;
+            if (sender.apart || decided_apart) && decider != sender.node && !told {
                 return self.opened_twice.push(id);
             }
             let detail = format!("flow {} reaches a server at {key}, and was migrated", id.0);
