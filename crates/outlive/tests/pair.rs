@@ -162,6 +162,7 @@ fn metrics_can_be_scraped_before_and_after_a_takeover() {
     }
 
     a.kill();
+    b.is("active");
     streams.iter_mut().for_each(|stream| say(stream, b"after"));
     let text = scrape(&client, "10.77.0.2:9464");
     for line in [
@@ -292,6 +293,8 @@ fn a_stopped_node_leaves_nothing_behind() {
     let mut node = Node::start(&host, &config);
     node.is("active");
     node.kill();
+    // What goes on for a moment is seen in `killed`.
+    killed::until_gone(&host);
     assert_eq!(own(&host), (2, false));
     let node = Node::start(&host, &config);
     node.is("active");

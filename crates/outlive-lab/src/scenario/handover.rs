@@ -4,6 +4,7 @@
 //! once undisturbed and once with a handover in their midst, and what all kernels have retransmitted
 //! is compared. Loss probes are taken off: an end of a transfer draws them without any loss.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,19 @@ const UNDER_WAY: u64 = 4 << 20;
 struct Round {
     control: u64,
     handover: u64,
+    /// What made the kernels send them, by the name that Linux counts it under; what did not happen is left out.
+    reasons: BTreeMap<&'static str, u64>,
 }
+
+/// What makes a kernel send something again, or shows that it need not have.
+const REASONS: [&str; 6] = [
+    "TCPFastRetrans",
+    "TCPSlowStartRetrans",
+    "TCPTimeouts",
+    "TCPSynRetrans",
+    "TCPLossProbes",
+    "TCPDSACKRecv",
+];
 
 pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
     let options = settings.pair_options(&[PORT]);
@@ -57,7 +70,8 @@ pub(super) fn run(settings: &Settings) -> Result<Report, LabError> {
         let ordeal = Ordeal::begin(Fault::Handover, &mut rig.pair, &mut course, || ())?;
         ordeal.end(&mut course, FORMING)?;
         course.wait_over(&transfers, Duration::from_secs(120));
-        rounds.push(Round { control, handover: before.since(&rig)? });
+        let (handover, reasons) = (before.since(&rig)?, before.reasons_since(&rig)?);
+        rounds.push(Round { control, handover, reasons });
     }
     rig.close(&mut course, Duration::from_secs(60));
 
@@ -90,21 +104,31 @@ struct Counted {
     again: u64,
     /// Loss probes sent. Some are such segments, others are new data.
     probes: u64,
+    reasons: [u64; REASONS.len()],
 }
 
 impl Counted {
     fn now(rig: &Rig) -> Result<Self, LabError> {
-        let (mut again, mut probes) = (0, 0);
-        for host in &rig.hosts {
-            again += host.counter("RetransSegs")?.unwrap_or(0);
-            probes += host.counter("TCPLossProbes")?.unwrap_or(0);
+        let sum = |name| -> Result<u64, LabError> {
+            let counters = rig.hosts.iter().map(|host| host.counter(name));
+            counters.map(|counter| Ok(counter?.unwrap_or(0))).sum()
+        };
+        let mut reasons = [0; REASONS.len()];
+        for (count, name) in reasons.iter_mut().zip(REASONS) {
+            *count = sum(name)?;
         }
-        Ok(Self { again, probes })
+        Ok(Self { again: sum("RetransSegs")?, probes: sum("TCPLossProbes")?, reasons })
     }
 
     /// Segments sent again since then, without loss probes.
     fn since(&self, rig: &Rig) -> Result<u64, LabError> {
         let now = Self::now(rig)?;
         Ok((now.again - self.again).saturating_sub(now.probes - self.probes))
+    }
+
+    fn reasons_since(&self, rig: &Rig) -> Result<BTreeMap<&'static str, u64>, LabError> {
+        let now = Self::now(rig)?.reasons;
+        let counts = now.iter().zip(self.reasons).map(|(now, then)| now - then);
+        Ok(REASONS.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect())
     }
 }

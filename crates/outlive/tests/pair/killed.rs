@@ -61,7 +61,8 @@ fn what_is_held_for_a_node_ends_with_it() {
     assert!(keeper.wait().unwrap().success());
 }
 
-fn until_gone(host: &Namespace) {
+/// Waits until the device of a node that was killed is gone.
+pub(crate) fn until_gone(host: &Namespace) {
     while host.netlink().unwrap().link(DEVICE).is_ok() {
         thread::sleep(Duration::from_millis(20));
     }
