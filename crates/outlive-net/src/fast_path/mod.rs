@@ -195,7 +195,7 @@ impl FastPath {
         Some(place)
     }
 
-    /// A place that was used before, if it may be used again: its memory has been touched already.
+    /// A place that was used before, if it may be used again: fewer of them have to be in the processor's caches.
     fn vacancy(&mut self) -> Option<u32> {
         let recently = || monotonic_ns().saturating_sub(QUARANTINE.as_nanos() as u64);
         let used = self.given_up.pop_front_if(|(_, since)| *since < recently());
