@@ -20,7 +20,9 @@ fn nothing_goes_wrong_while_nothing_dies() {
             let as_planned = setup.faults.len() == handovers;
             let outcome = crash_points::run(setup);
             assert!(outcome.violations.is_empty(), "{name} {seed}: {:?}", outcome.violations);
-            assert_eq!(outcome.exempt, 0, "{name}: everything is promised");
+            // In one, both nodes serve and do not hear each other: what only one of them knows is not promised.
+            let promised = name != "migrate-succeeded";
+            assert!(!promised || outcome.exempt == 0, "{name}: everything is promised");
             let starts = outcome.takeovers as usize - 1;
             assert!(
                 !as_planned || starts == handovers,
@@ -41,8 +43,8 @@ fn sessions_outlive_the_active_node_wherever_it_dies() {
 
 #[test]
 fn connections_of_programs_outlive_their_host() {
-    for (i, (name, load)) in programs::all().into_iter().enumerate() {
-        let report = crash_points::explore_programs(name, &load, 1 + i as u64, 29);
+    for (name, load) in programs::all() {
+        let report = crash_points::explore_programs(name, &load, 1, 29);
         assert!(report.crash_points > 0, "{name}");
         assert_eq!(report.violations, 0, "{name}:\n{}", lines(&report.examples));
     }
@@ -51,7 +53,7 @@ fn connections_of_programs_outlive_their_host() {
 #[test]
 fn random_worlds_keep_the_rules() {
     let mut report = explore::Report::default();
-    (1..=600).for_each(|seed| report.add(seed));
+    (1..=1_500).for_each(|seed| report.add(seed));
     report.close();
     assert_eq!(report.violations, 0, "{}", lines(&report.examples));
     assert!(report.situations_missing.is_empty(), "never met: {:?}", report.situations_missing);
