@@ -235,8 +235,12 @@ impl Pair {
                     .acknowledge(bytes.len() as u32)
                     .write(answer(position, bytes.len()))
                     .state(position.to_be_bytes().to_vec());
-                let _ = stack.commit(now, *id, transaction);
-                true
+                // What was read and is not answered would be missing in its stream.
+                let decided = stack.commit(now, *id, transaction).is_ok();
+                if !decided {
+                    stack.close(now, *id);
+                }
+                decided
             }
             Ok(Chunk::End { .. }) => {
                 let _ = stack.commit(now, *id, Transaction::new().acknowledge_end().end());
