@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::records::record;
+use crate::clock::wait_until;
 use crate::error::LabError;
 use crate::host::{Host, Program};
 
@@ -142,9 +143,7 @@ impl Senders {
                 let thread = sender.thread.is_finished();
                 thread && sender.program.as_mut().is_none_or(|program| !program.is_running())
             };
-            while !is_over(&mut sender) && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(2));
-            }
+            wait_until(deadline.saturating_duration_since(Instant::now()), || is_over(&mut sender));
             let outcome = match sender.program.as_mut().map(Program::ended) {
                 _ if !sender.thread.is_finished() => Err("did not come to its end".to_owned()),
                 Some(None) => Err("did not end".to_owned()),
@@ -159,12 +158,13 @@ impl Senders {
             }
             given.push(sender.given.load(Ordering::Acquire));
         }
-        while let left @ 1.. = open_connections(host, service)? {
-            if Instant::now() >= deadline {
-                failures.push(format!("{left} connections did not come to their ends"));
-                break;
-            }
-            thread::sleep(Duration::from_millis(2));
+        let mut left = Ok(0);
+        wait_until(deadline.saturating_duration_since(Instant::now()), || {
+            left = open_connections(host, service);
+            !matches!(left, Ok(1..))
+        });
+        if let left @ 1.. = left? {
+            failures.push(format!("{left} connections did not come to their ends"));
         }
         Ok((given, failures))
     }
@@ -246,8 +246,6 @@ mod tests {
         drop(here);
         assert_eq!(open(), 1, "the other end is still open");
         drop(there);
-        while open() > 0 {
-            thread::sleep(Duration::from_millis(1));
-        }
+        assert!(wait_until(Duration::from_secs(60), || open() == 0));
     }
 }

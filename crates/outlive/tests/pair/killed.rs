@@ -1,7 +1,8 @@
 //! What a node that was killed leaves behind: for a moment, the kernel that goes on with its sessions; then nothing.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, time::Duration};
 
+use outlive_lab::clock::wait_until;
 use outlive_net::netns::Namespace;
 
 use super::LISTENER;
@@ -63,7 +64,6 @@ fn what_is_held_for_a_node_ends_with_it() {
 
 /// Waits until the device of a node that was killed is gone.
 pub(crate) fn until_gone(host: &Namespace) {
-    while host.netlink().unwrap().link(DEVICE).is_ok() {
-        thread::sleep(Duration::from_millis(20));
-    }
+    let gone = || host.netlink().unwrap().link(DEVICE).is_err();
+    assert!(wait_until(Duration::from_secs(60), gone), "{DEVICE} is still there");
 }
